@@ -1,0 +1,181 @@
+import { checkGuest, checkHost, checkNonSnpGuest, isHypervisorOwned } from "./AccessCheck.ts"
+import { digestInto } from "./Digest.ts"
+import { FAULT } from "./Fault.ts"
+import { PAGE_4K, type PageSize } from "./PageSize.ts"
+import { type PageState, stateOf } from "./PageState.ts"
+import { psmash } from "./Psmash.ts"
+import { pvalidate } from "./Pvalidate.ts"
+import { RETURN_CODE } from "./ReturnCode.ts"
+import { rmpadjust } from "./Rmpadjust.ts"
+import { firmwareSet, type RmpEntry, readEntry } from "./RmpEntry.ts"
+import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
+import { type RmpReadResult, rmpread } from "./Rmpread.ts"
+import { type RmpOptions, RmpTable, rowOf } from "./RmpTable.ts"
+import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
+import type { Switches } from "./Switches.ts"
+import { checkVmrunVmsa, isInUse, setInUse } from "./VmrunCheck.ts"
+
+type Bit = boolean | 0 | 1
+
+/**
+ * The Reverse Map Table: one entry per 4 KiB page of system memory, the instructions that change it and the checks made
+ * on it. Pages are named by system (`pfn`) and guest (`gfn`) frame number. Instructions return EAX, with CARRY, or a
+ * fault (`isFault`); checks return FAULT.NONE or a fault. See the file of each for results and sources.
+ * @spec APM2 15.36.3
+ */
+export class Rmp {
+  private readonly table: RmpTable
+
+  constructor(options: RmpOptions) {
+    this.table = new RmpTable(options)
+  }
+
+  get switches(): Switches {
+    return this.table.switches
+  }
+
+  /** Number of 4 KiB pages that have an entry. */
+  get coveredPages(): number {
+    return this.table.pages
+  }
+
+  /** First frame that has an entry. */
+  get basePfn(): number {
+    return this.table.basePfn
+  }
+
+  isCovered(pfn: number): boolean {
+    return rowOf(this.table, pfn) >= 0
+  }
+
+  rmpupdate(pfn: number, assigned: Bit, size: PageSize, immutable: Bit, gfn: number, asid: number): number {
+    return rmpupdate(
+      this.table,
+      pfn,
+      assigned === true || assigned === 1,
+      size,
+      immutable === true || immutable === 1,
+      gfn,
+      asid
+    )
+  }
+
+  psmash(pfn: number): number {
+    return psmash(this.table, pfn)
+  }
+
+  rmpread(pfn: number, out?: RmpReadResult): number {
+    return rmpread(this.table, pfn, out)
+  }
+
+  /** RMPUPDATE or PSMASH executed by a guest. */
+  hostInstructionByGuest(): number {
+    return hostInstructionByGuest(this.table)
+  }
+
+  /** RMPREAD executed by a guest. */
+  rmpreadByGuest(): number {
+    return RETURN_CODE.FAIL_PERMISSION
+  }
+
+  /** RMPCHKD, of which only the encoding is public. @spec-silent U11 */
+  rmpchkd(): number {
+    return FAULT.UD
+  }
+
+  pvalidate(
+    asid: number,
+    vmpl: number,
+    gfn: number,
+    pfn: number,
+    nptSize: PageSize,
+    size: PageSize,
+    validate: Bit
+  ): number {
+    return pvalidate(this.table, asid, vmpl, gfn, pfn, nptSize, size, validate === true || validate === 1)
+  }
+
+  rmpadjust(
+    asid: number,
+    vmpl: number,
+    gfn: number,
+    pfn: number,
+    nptSize: PageSize,
+    size: PageSize,
+    targetVmpl: number,
+    mask: number,
+    vmsa: Bit
+  ): number {
+    return rmpadjust(this.table, asid, vmpl, gfn, pfn, nptSize, size, targetVmpl, mask, vmsa === true || vmsa === 1)
+  }
+
+  rmpquery(
+    asid: number,
+    vmpl: number,
+    gfn: number,
+    pfn: number,
+    nptSize: PageSize,
+    targetVmpl: number,
+    out?: RmpQueryResult
+  ): number {
+    return rmpquery(this.table, asid, vmpl, gfn, pfn, nptSize, targetVmpl, out)
+  }
+
+  checkGuest(
+    asid: number,
+    vmpl: number,
+    cpl: number,
+    kind: number,
+    cbit: Bit,
+    gfn: number,
+    pfn: number,
+    nptSize: PageSize
+  ): number {
+    return checkGuest(this.table, asid, vmpl, cpl, kind, cbit === true || cbit === 1, gfn, pfn, nptSize)
+  }
+
+  checkHost(pfn: number, kind: number, size: PageSize): number {
+    return checkHost(this.table, pfn, kind, size)
+  }
+
+  checkNonSnpGuest(pfn: number, kind: number, size: PageSize): number {
+    return checkNonSnpGuest(this.table, pfn, kind, size)
+  }
+
+  checkVmrunVmsa(asid: number, gfn: number, pfn: number): boolean {
+    return checkVmrunVmsa(this.table, asid, gfn, pfn)
+  }
+
+  /** The check of a VMCB, an AVIC backing page, VM_HSAVE_PA or a non-SNP VMSA. @spec APM2 15.36.10 table 15-41 */
+  checkHypervisorOwned(pfn: number): boolean {
+    return isHypervisorOwned(this.table, pfn, PAGE_4K)
+  }
+
+  markInUse(pfn: number): void {
+    setInUse(this.table, pfn, true)
+  }
+
+  clearInUse(pfn: number): void {
+    setInUse(this.table, pfn, false)
+  }
+
+  isInUse(pfn: number): boolean {
+    return isInUse(this.table, pfn)
+  }
+
+  entry(pfn: number): RmpEntry {
+    return readEntry(this.table, pfn)
+  }
+
+  stateOf(pfn: number): PageState {
+    return stateOf(this.table, pfn)
+  }
+
+  firmwareSet(pfn: number, fields: Partial<RmpEntry>): void {
+    firmwareSet(this.table, pfn, fields)
+  }
+
+  digestInto(update: (bytes: Uint8Array) => void): void {
+    digestInto(this.table, update)
+  }
+}

@@ -1,0 +1,85 @@
+import { PAGE_2M, PAGES_PER_2M, type PageSize } from "./PageSize.ts"
+import {
+  ASID_SHIFT,
+  ASSIGNED,
+  asidOf,
+  gfnOf,
+  IMMUTABLE,
+  IN_USE,
+  LARGE,
+  MASKS,
+  type RmpTable,
+  rowOf,
+  VALIDATED,
+  VMSA,
+  writeRow
+} from "./RmpTable.ts"
+
+/** Fields of an entry as stored, for traces and firmware; `perms` holds the mask of VMPL0 first. @spec APM2 table 15-34 */
+export interface RmpEntry {
+  readonly assigned: boolean
+  readonly size: PageSize
+  readonly immutable: boolean
+  /** Guest_Physical_Address in 4 KiB frames. */
+  readonly gfn: number
+  readonly asid: number
+  readonly validated: boolean
+  readonly vmsa: boolean
+  /** VMRUN is using the page; no field of AMD's table. */
+  readonly inUse: boolean
+  readonly perms: readonly [number, number, number, number]
+}
+
+const UNASSIGNED: RmpEntry = {
+  assigned: false,
+  size: 0,
+  immutable: false,
+  gfn: 0,
+  asid: 0,
+  validated: false,
+  vmsa: false,
+  inUse: false,
+  perms: [0, 0, 0, 0]
+}
+
+/** The stored entry; a page that is not covered counts as unassigned. */
+export const readEntry = (table: RmpTable, pfn: number): RmpEntry => {
+  const row = rowOf(table, pfn)
+  if (row < 0) return UNASSIGNED
+  const flags = table.words[row]!
+  const masks = table.words[row + MASKS]!
+  return {
+    assigned: (flags & ASSIGNED) !== 0,
+    size: (flags & LARGE) === 0 ? 0 : 1,
+    immutable: (flags & IMMUTABLE) !== 0,
+    gfn: gfnOf(table, row),
+    asid: asidOf(table, row),
+    validated: (flags & VALIDATED) !== 0,
+    vmsa: (flags & VMSA) !== 0,
+    inUse: (flags & IN_USE) !== 0,
+    perms: [masks & 0xff, (masks >>> 8) & 0xff, (masks >>> 16) & 0xff, masks >>> 24]
+  }
+}
+
+/**
+ * The AMD-SP writes the given fields of one stored entry, Immutable or not. Of a 2 MiB page it writes the first entry
+ * only: a command that makes one (PAGE_UNSMASH) writes the other 511 as Assigned=1 with zeros itself.
+ * @spec SNP-ABI "Page States"
+ */
+export const firmwareSet = (table: RmpTable, pfn: number, fields: Partial<RmpEntry>): void => {
+  const row = rowOf(table, pfn)
+  if (row < 0) throw new RangeError(`page frame 0x${pfn.toString(16)} is not covered by the RMP`)
+  const entry = { ...readEntry(table, pfn), ...fields }
+  if (entry.size === PAGE_2M && pfn % PAGES_PER_2M !== 0)
+    throw new RangeError(`page frame 0x${pfn.toString(16)} cannot be a 2 MiB page`)
+  const flags =
+    (entry.assigned ? ASSIGNED : 0) |
+    (entry.size === PAGE_2M ? LARGE : 0) |
+    (entry.immutable ? IMMUTABLE : 0) |
+    (entry.validated ? VALIDATED : 0) |
+    (entry.vmsa ? VMSA : 0) |
+    (entry.inUse ? IN_USE : 0) |
+    (entry.asid << ASID_SHIFT)
+  const [vmpl0, vmpl1, vmpl2, vmpl3] = entry.perms
+  writeRow(table, row, flags, entry.gfn, vmpl0 | (vmpl1 << 8) | (vmpl2 << 16) | (vmpl3 << 24))
+}

@@ -1,0 +1,19 @@
+/** The Reverse Map Table of SEV-SNP: entries, page states, instructions and access checks. */
+export { FAULT, type FaultBit, faultBits, faultName, isFault } from "./Fault.ts"
+export { NOT_MAPPED, NUM_VMPLS, PAGE_2M, PAGE_4K, PAGES_PER_2M, type PageSize } from "./PageSize.ts"
+export { FIRMWARE_TAG, type PageState } from "./PageState.ts"
+export { ACCESS, PERMISSION } from "./Permission.ts"
+export { CARRY, carryOf, eaxOf, RETURN_CODE, returnCodeName } from "./ReturnCode.ts"
+export { Rmp } from "./Rmp.ts"
+export type { RmpEntry } from "./RmpEntry.ts"
+export type { RmpQueryResult } from "./Rmpquery.ts"
+export type { RmpReadResult } from "./Rmpread.ts"
+export type { RmpOptions } from "./RmpTable.ts"
+export {
+  resolveSwitches,
+  SWITCH_IDS,
+  SWITCH_MEANING,
+  type SwitchChoice,
+  type Switches,
+  type SwitchId
+} from "./Switches.ts"
