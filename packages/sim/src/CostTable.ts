@@ -1,0 +1,41 @@
+import { assert } from "./ModelFault.ts"
+import { type Cost, PRIMITIVES, type Profile } from "./Primitive.ts"
+import { RandomStream } from "./Random.ts"
+
+const PERMILLE_STEPS = 1000
+
+/**
+ * A quantile function as 1001 integers, one per permille, interpolated between the knots in integer arithmetic:
+ * the same samples on every machine.
+ */
+export const quantileTable = (knots: NonNullable<Cost["quantiles"]>): Float64Array => {
+  const table = new Float64Array(PERMILLE_STEPS + 1)
+  for (let k = 0; k + 1 < knots.length; k++) {
+    const [p0, ns0] = knots[k]!
+    const [p1, ns1] = knots[k + 1]!
+    for (let p = p0; p <= p1; p++) table[p] = ns0 + Math.floor(((ns1 - ns0) * (p - p0)) / (p1 - p0))
+  }
+  return table
+}
+
+/** Prices of a profile, ready to be charged: a constant, or a draw from the primitive's own random stream. */
+export class CostTable {
+  readonly #nominal: Float64Array
+  readonly #spread: ReadonlyArray<Float64Array | null>
+  readonly #streams: ReadonlyArray<RandomStream>
+
+  constructor(profile: Profile, seed: number) {
+    const costs = PRIMITIVES.map((name) => profile.primitives[name])
+    this.#nominal = Float64Array.from(costs, (cost) => cost.ns)
+    this.#spread = costs.map((cost) => (cost.quantiles === undefined ? null : quantileTable(cost.quantiles)))
+    this.#streams = PRIMITIVES.map((name) => new RandomStream(seed, `cost:${name}`))
+    for (const cost of costs) assert(Number.isInteger(cost.ns) && cost.ns >= 0, "a cost is a natural number of ns")
+  }
+
+  /** Virtual nanoseconds of one execution of a primitive (index of PRIMITIVES). */
+  sample(primitive: number): number {
+    const spread = this.#spread[primitive]
+    if (spread === null || spread === undefined) return this.#nominal[primitive]!
+    return spread[this.#streams[primitive]!.int(0, PERMILLE_STEPS)]!
+  }
+}

@@ -1,0 +1,198 @@
+import type { CostTable } from "./CostTable.ts"
+import { EventQueue } from "./EventQueue.ts"
+import { HostThread, THREAD_STATE, WAIT } from "./HostThread.ts"
+import { assert } from "./ModelFault.ts"
+import { PRIMITIVE } from "./Primitive.ts"
+import { CORE_WAIT, COUNTER, type Span } from "./Span.ts"
+
+/** A host core: at most one thread occupies it; others queue first come, first served. */
+class Core {
+  readonly id: number
+  current: HostThread | null = null
+  readonly runQueue: Array<HostThread> = []
+
+  constructor(id: number) {
+    this.id = id
+  }
+}
+
+/** Longest run of one thread, in virtual ns, without going back to the scheduler when nothing else is pending. */
+const RUN_AHEAD_NS = 100_000
+
+/** How long a thread keeps its core while others wait: the base slice of Linux' scheduler on a large machine. */
+const TIME_SLICE_NS = 3_000_000
+
+/**
+ * The host's cores and threads in virtual time. Threads run ahead of each other between meeting points and are put in
+ * order at them: same inputs, same order, whatever the machine that simulates.
+ */
+export class Host {
+  readonly cores: ReadonlyArray<Core>
+  readonly threads: Array<HostThread> = []
+  readonly costs: CostTable
+  readonly #queue = new EventQueue()
+  /** Threads that are not pinned and found no idle core, first come, first served: an idle core takes the first. */
+  readonly #waiting: Array<HostThread> = []
+  /** Events taken from the queue so far. */
+  events = 0
+  /** Time of the latest event. */
+  now = 0
+
+  constructor(cores: number, costs: CostTable) {
+    this.cores = Array.from({ length: cores }, (_, id) => new Core(id))
+    this.costs = costs
+  }
+
+  /**
+   * A new thread, asleep until its first wake; the caller gives it its program before that. `affinity` pins it to a
+   * core; -1 lets the scheduler place it.
+   */
+  spawn(name: string, affinity: number): HostThread {
+    const id = this.threads.length
+    const home = affinity >= 0 ? affinity % this.cores.length : id % this.cores.length
+    const thread = new HostThread(id, name, affinity < 0 ? -1 : home, home, this.costs)
+    this.threads.push(thread)
+    return thread
+  }
+
+  /** Starts a thread at a time without a waker: the first thread of a process. */
+  start(thread: HostThread, time: number): void {
+    assert(thread.state === THREAD_STATE.BLOCKED, `${thread.name} is started twice`)
+    thread.time = time
+    this.#occupy(thread, this.cores[this.#place(thread)]!)
+  }
+
+  /**
+   * Wakes a sleeping thread from a running one. The hand-off costs what it takes on the cores involved. With `span`,
+   * the critical path moves to the woken thread; the waker's further steps are beside it.
+   */
+  wake(target: HostThread, waker: HostThread, span: Span | null): void {
+    if (span !== null) {
+      if (waker.span === span) waker.span = null
+      span.counters[COUNTER.THREAD_HAND_OFFS]! += 1
+    }
+    if (target.state !== THREAD_STATE.BLOCKED) {
+      // The wake meets a thread that has not gone to sleep yet: it goes on without a hand-off.
+      target.wakePending = true
+      target.time = Math.max(target.time, waker.time)
+      if (span !== null) target.adopt(span)
+      return
+    }
+    if (span !== null) target.span = span
+    const core = this.cores[this.#place(target)]!
+    target.readyAt = Math.max(target.time, waker.time)
+    if (core.current === null) this.#handOff(target, core, waker.core, target.readyAt)
+    else this.#enqueue(target)
+  }
+
+  /** True when a thread has used up its time slice and another one waits for its core: it must yield RESCHEDULE. */
+  sliceIsOver(thread: HostThread): boolean {
+    if (thread.time - thread.onCoreSince < TIME_SLICE_NS) return false
+    return this.#waiting.length > 0 || this.cores[thread.core]!.runQueue.length > 0
+  }
+
+  /** True when the thread's clock has passed the next event: it must yield SYNC before it meets anybody. */
+  ahead(thread: HostThread): boolean {
+    return thread.time > this.#queue.peekTime()
+  }
+
+  /** How far a thread may run on its own: to the next event, or a bounded stretch when there is none. */
+  horizon(thread: HostThread): number {
+    return Math.min(this.#queue.peekTime(), thread.time + RUN_AHEAD_NS)
+  }
+
+  /** Runs up to `maxEvents` events. False when nothing is left to run. */
+  stepMany(maxEvents: number): boolean {
+    for (let i = 0; i < maxEvents; i++) {
+      if (this.#queue.size === 0) return false
+      const thread = this.threads[this.#queue.pop()]!
+      this.events++
+      this.now = Math.max(this.now, thread.time)
+      this.#resume(thread)
+    }
+    return true
+  }
+
+  /** Runs a thread until it sleeps, ends, gives its core away, or must let others catch up. */
+  #resume(thread: HostThread): void {
+    thread.state = THREAD_STATE.RUNNING
+    let sleeping = thread.blockPending
+    thread.blockPending = false
+    while (!(sleeping && !this.#wakeIsPending(thread))) {
+      const { done, value } = thread.program!.next()
+      if (done) {
+        thread.state = THREAD_STATE.DONE
+        this.#release(thread)
+        return
+      }
+      if (value === WAIT.RESCHEDULE) {
+        thread.readyAt = thread.time
+        this.#enqueue(thread)
+        this.#release(thread)
+        return
+      }
+      sleeping = value === WAIT.BLOCK
+      if (this.ahead(thread)) {
+        thread.blockPending = sleeping
+        thread.state = THREAD_STATE.READY
+        this.#queue.push(thread.time, thread.id)
+        return
+      }
+    }
+    thread.state = THREAD_STATE.BLOCKED
+    this.#release(thread)
+  }
+
+  #wakeIsPending(thread: HostThread): boolean {
+    const pending = thread.wakePending
+    thread.wakePending = false
+    return pending
+  }
+
+  #place(thread: HostThread): number {
+    if (thread.affinity >= 0) return thread.affinity
+    if (this.cores[thread.core]!.current === null) return thread.core
+    for (let step = 1; step < this.cores.length; step++) {
+      const id = (thread.core + step) % this.cores.length
+      if (this.cores[id]!.current === null) return id
+    }
+    return thread.core
+  }
+
+  #occupy(thread: HostThread, core: Core): void {
+    core.current = thread
+    thread.core = core.id
+    thread.onCoreSince = thread.time
+    thread.state = THREAD_STATE.READY
+    this.#queue.push(thread.time, thread.id)
+  }
+
+  #handOff(thread: HostThread, core: Core, fromCore: number, time: number): void {
+    thread.time = time
+    thread.charge(core.id === fromCore ? PRIMITIVE.thread_handoff_same_core : PRIMITIVE.thread_handoff_cross_core)
+    this.#occupy(thread, core)
+  }
+
+  #enqueue(thread: HostThread): void {
+    thread.state = THREAD_STATE.QUEUED
+    if (thread.affinity >= 0) this.cores[thread.affinity]!.runQueue.push(thread)
+    else this.#waiting.push(thread)
+  }
+
+  #release(thread: HostThread): void {
+    this.#dispatchNext(this.cores[thread.core]!, thread.time)
+  }
+
+  /** Gives a core that has become free to whoever has waited longest for it. */
+  #dispatchNext(core: Core, time: number): void {
+    core.current = null
+    const pinned = core.runQueue[0]
+    const any = this.#waiting[0]
+    if (pinned === undefined && any === undefined) return
+    const takePinned = any === undefined || (pinned !== undefined && pinned.readyAt <= any.readyAt)
+    const next = (takePinned ? core.runQueue : this.#waiting).shift()!
+    const start = Math.max(next.readyAt, time)
+    if (next.span !== null && start > next.readyAt) next.span.add(CORE_WAIT, start - next.readyAt)
+    this.#handOff(next, core, core.id, start)
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * The elementary steps that cost virtual time. Every latency of this model is a sum of these, charged where the step
+ * is taken; a profile gives each its price. The order fixes the index used in counters.
+ */
+export const PRIMITIVES = [
+  "vmexit_sev_snp",
+  "vmrun_sev_snp",
+  "kvm_dispatch",
+  "vc_exception",
+  "vmcb_swap_fields",
+  "gpa_translate_vmsa",
+  "vcpu_load_put",
+  "userspace_exit",
+  "userspace_entry",
+  "vmm_dispatch",
+  "ioctl",
+  "thread_handoff_same_core",
+  "thread_handoff_cross_core",
+  "ipi_kick",
+  "tlb_flush_asid",
+  "npf_map_4k",
+  "rmpupdate_4k",
+  "pvalidate_4k",
+  "rmpadjust_4k",
+  "zero_page_4k",
+  "guest_pause",
+  "create_vm",
+  "memslot_setup",
+  "create_vcpu_first",
+  "create_vcpu",
+  "thread_spawn",
+  "launch_update_fixed",
+  "launch_update_4k"
+] as const
+
+export type PrimitiveName = (typeof PRIMITIVES)[number]
+
+/** Index of each primitive in a counter array. */
+export const PRIMITIVE: { readonly [K in PrimitiveName]: number } = Object.fromEntries(
+  PRIMITIVES.map((name, index) => [name, index])
+) as { [K in PrimitiveName]: number }
+
+/** How a number came about. */
+export type Basis = "measured" | "published" | "assumed"
+
+/**
+ * The price of one primitive. `ns` is the median in virtual nanoseconds; `low` and `high` bound what is known of it
+ * (uncertainty, not randomness). `quantiles`, where given, is the spread from one execution to the next: a piecewise
+ * linear quantile function as [permille, ns] knots from 0 to 1000; without it every execution costs `ns`.
+ */
+export interface Cost {
+  readonly ns: number
+  readonly low: number
+  readonly high: number
+  readonly basis: Basis
+  readonly source: string
+  readonly quantiles?: ReadonlyArray<readonly [permille: number, ns: number]> | undefined
+  readonly note?: string | undefined
+}
+
+/**
+ * Primitives of which a source gives only the sum. Where a path takes all of them equally often, the time counts with
+ * the basis of the sum; the split stays an assumption.
+ */
+export interface CostSum {
+  readonly primitives: ReadonlyArray<PrimitiveName>
+  readonly ns: number
+  readonly basis: Basis
+  readonly source: string
+}
+
+/** One machine's prices. */
+export interface Profile {
+  readonly name: string
+  readonly machine: string
+  readonly primitives: { readonly [K in PrimitiveName]: Cost }
+  readonly sums: ReadonlyArray<CostSum>
+}
