@@ -1,0 +1,63 @@
+import { getU64, hi32, lo32, PAGE_SIZE, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
+import { assert, COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
+import { linearRip, type Processor } from "./Processor.ts"
+
+/**
+ * #VMEXIT: the guest's registers go into its VMSA, where only its own key reads them; the VMCB shows the host the
+ * exit code, its information and the GHCB MSR, nothing else.
+ * @param code exit code; @param infoLo @param infoHi EXITINFO1; @param info2 EXITINFO2, exact below 2^53
+ * @spec APM2 15.35.3 (automatic exits), 15.36
+ */
+export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, info2 = 0): number => {
+  const { rmp, memory } = cpu.hardware
+  if (cpu.thread.span === null && cpu.exitSpan !== null) {
+    cpu.exitSpan.start(cpu.thread.time)
+    cpu.thread.span = cpu.exitSpan
+  }
+  cpu.thread.charge(PRIMITIVE.vmexit_sev_snp)
+  cpu.thread.count(COUNTER.VM_EXITS)
+  setExitFields(cpu, code, infoLo, infoHi, info2)
+  const execution = cpu.execution
+  if (execution !== null) execution.rip = linearRip(cpu)
+  const view = memory.write(cpu.vmsaPfn, cpu.asid)
+  new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
+  rmp.clearInUse(cpu.vmsaPfn)
+  rmp.clearInUse(cpu.vmcb / PAGE_SIZE)
+  saveControl(cpu, code, infoLo, infoHi, info2)
+  cpu.vmsaPfn = -1
+  cpu.execution = null
+  // An interrupt that was still on its way finds the core in the host: the request behind it is seen there.
+  cpu.interruptAt = Infinity
+  cpu.interruptSpan = null
+  return code
+}
+
+/**
+ * Moves RIP past a completed operation: one byte each, inside the page of the program's entry, where a loop would
+ * bring a real one back. Enough to tell how far a program has come, and every fetch stays in code that was granted.
+ */
+export const advanceRip = (cpu: Processor): void => {
+  const rip = cpu.view.getUint16(VMSA.rip, true)
+  cpu.view.setUint16(VMSA.rip, (rip & 0xf000) | ((rip + 1) & 0xfff), true)
+}
+
+const setExitFields = (cpu: Processor, code: number, infoLo: number, infoHi: number, info2: number): void => {
+  const { view } = cpu
+  view.setInt32(VMSA.guest_exit_code, code, true)
+  view.setInt32(VMSA.guest_exit_code + 4, code < 0 ? -1 : 0, true)
+  view.setUint32(VMSA.guest_exit_info_1, infoLo, true)
+  view.setUint32(VMSA.guest_exit_info_1 + 4, infoHi, true)
+  setU64(view, VMSA.guest_exit_info_2, info2)
+  setU64(view, VMSA.guest_nrip, getU64(view, VMSA.rip))
+}
+
+/** What the host may see: the control area. The VMCB was hypervisor-owned at VMRUN and in use since, so stores pass. */
+export const saveControl = (cpu: Processor, code: number, infoLo: number, infoHi: number, info2: number): void => {
+  const { host } = cpu.hardware
+  const stored =
+    host.write64(cpu.vmcb + VMCB.exit_code, code >>> 0, code < 0 ? 0xffff_ffff : 0) |
+    host.write64(cpu.vmcb + VMCB.exit_info_1, infoLo, infoHi) |
+    host.write64(cpu.vmcb + VMCB.exit_info_2, lo32(info2), hi32(info2)) |
+    host.write64(cpu.vmcb + VMCB.ghcb_gpa, cpu.ghcbLo, cpu.ghcbHi)
+  assert(stored === 0, `VMCB at 0x${cpu.vmcb.toString(16)} is hypervisor-owned`)
+}

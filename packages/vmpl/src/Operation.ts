@@ -1,0 +1,152 @@
+/** What guest software can do to the hardware. A program is a generator of these. */
+export const OP = {
+  READ: 0,
+  WRITE: 1,
+  XCHG8: 2,
+  READ_BYTES: 3,
+  WRITE_BYTES: 4,
+  ZERO_PAGE: 5,
+  READ_REGISTER: 6,
+  WRITE_REGISTER: 7,
+  PVALIDATE: 8,
+  RMPADJUST: 9,
+  CPUID: 10,
+  RDMSR: 11,
+  WRMSR: 12,
+  VMGEXIT: 13,
+  HLT: 14,
+  PAUSE: 15,
+  LIDT: 16
+} as const
+
+/** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
+export type VcHandler = (errorCode: number, operation: Operation, result: OperationResult) => Program
+
+/** One architectural operation. One class for all, so that the hot loop sees a single shape. */
+export class Operation {
+  readonly op: number
+  /** Guest physical address; for register operations the VMSA offset, for CPUID the leaf, for MSRs the number. */
+  readonly address: number
+  readonly lo: number
+  readonly hi: number
+  /** Bytes of a READ or WRITE (1, 2, 4, 8); for instructions their ECX or EDX input. */
+  readonly size: number
+  /** The C-bit of the mapping that the program uses: true is private. */
+  readonly cbit: boolean
+  readonly bytes: Uint8Array | null
+  readonly handler: VcHandler | null
+
+  constructor(
+    op: number,
+    address: number,
+    lo: number,
+    hi: number,
+    size: number,
+    cbit: boolean,
+    bytes: Uint8Array | null = null,
+    handler: VcHandler | null = null
+  ) {
+    this.op = op
+    this.address = address
+    this.lo = lo
+    this.hi = hi
+    this.size = size
+    this.cbit = cbit
+    this.bytes = bytes
+    this.handler = handler
+  }
+}
+
+/** Where the hardware puts an operation's outcome. One object per execution, overwritten by the next operation. */
+export class OperationResult {
+  /** Value read, or EAX. */
+  lo = 0
+  hi = 0
+  /** Third and fourth register of CPUID. */
+  ecx = 0
+  edx = 0
+  /** rFLAGS.CF, where the instruction defines it. */
+  carry = false
+}
+
+/** Guest software: yields operations, receives their outcome. */
+export type Program<R = void> = Generator<Operation, R, OperationResult>
+
+/** An exception other than #VC, raised in the program that caused it. Uncaught, the vCPU shuts down. */
+export class GuestException {
+  readonly vector: "#GP" | "#UD" | "#PF"
+
+  constructor(vector: "#GP" | "#UD" | "#PF") {
+    this.vector = vector
+  }
+}
+
+/** Load of 1, 2, 4 or 8 bytes from private (C=1) memory. */
+export const read = (gpa: number, size: number): Operation => new Operation(OP.READ, gpa, 0, 0, size, true)
+
+/** Load from shared (C=0) memory. */
+export const readShared = (gpa: number, size: number): Operation => new Operation(OP.READ, gpa, 0, 0, size, false)
+
+/** Store of 1, 2, 4 or 8 bytes to private memory. */
+export const write = (gpa: number, size: number, lo: number, hi = 0): Operation =>
+  new Operation(OP.WRITE, gpa, lo >>> 0, hi >>> 0, size, true)
+
+/** Store to shared memory. */
+export const writeShared = (gpa: number, size: number, lo: number, hi = 0): Operation =>
+  new Operation(OP.WRITE, gpa, lo >>> 0, hi >>> 0, size, false)
+
+/** Atomic exchange of one private byte; the old value is the result. */
+export const xchg8 = (gpa: number, value: number): Operation => new Operation(OP.XCHG8, gpa, value, 0, 1, true)
+
+/** Copies private memory of one page into `into`. */
+export const readBytes = (gpa: number, into: Uint8Array): Operation =>
+  new Operation(OP.READ_BYTES, gpa, 0, 0, into.length, true, into)
+
+/** Copies `from` into private memory of one page. */
+export const writeBytes = (gpa: number, from: Uint8Array): Operation =>
+  new Operation(OP.WRITE_BYTES, gpa, 0, 0, from.length, true, from)
+
+/** Copies `from` into shared memory of one page. */
+export const writeBytesShared = (gpa: number, from: Uint8Array): Operation =>
+  new Operation(OP.WRITE_BYTES, gpa, 0, 0, from.length, false, from)
+
+/** Clears a private 4 KiB page. */
+export const zeroPage = (gpa: number): Operation => new Operation(OP.ZERO_PAGE, gpa, 0, 0, 4096, true)
+
+/** Reads one of the own registers; `register` is its VMSA offset. */
+export const readRegister = (register: number): Operation => new Operation(OP.READ_REGISTER, register, 0, 0, 8, true)
+
+/** Writes one of the own registers; `register` is its VMSA offset. */
+export const writeRegister = (register: number, lo: number, hi = 0): Operation =>
+  new Operation(OP.WRITE_REGISTER, register, lo >>> 0, hi >>> 0, 8, true)
+
+/** PVALIDATE of a 4 KiB page. EAX in `lo`, CF in `carry`. @spec APM3 PVALIDATE */
+export const pvalidate = (gpa: number, validate: boolean): Operation =>
+  new Operation(OP.PVALIDATE, gpa, validate ? 1 : 0, 0, 0, true)
+
+/** RMPADJUST of a 4 KiB page: RDX = target VMPL [7:0], mask [15:8], VMSA bit 16. EAX in `lo`. @spec APM3 RMPADJUST */
+export const rmpadjust = (gpa: number, targetVmpl: number, mask: number, vmsa: boolean): Operation =>
+  new Operation(OP.RMPADJUST, gpa, (targetVmpl & 0xff) | ((mask & 0xff) << 8) | (vmsa ? 0x1_0000 : 0), 0, 0, true)
+
+/** CPUID: always intercepted for an SNP guest, hence #VC 0x72. EAX in `lo`, EBX in `hi`. */
+export const cpuid = (leaf: number, subleaf = 0): Operation => new Operation(OP.CPUID, leaf, subleaf, 0, 0, true)
+
+/** RDMSR of the GHCB MSR, which is not intercepted. */
+export const rdmsr = (msr: number): Operation => new Operation(OP.RDMSR, msr, 0, 0, 8, true)
+
+/** WRMSR of the GHCB MSR, which is not intercepted. */
+export const wrmsr = (msr: number, lo: number, hi = 0): Operation =>
+  new Operation(OP.WRMSR, msr, lo >>> 0, hi >>> 0, 8, true)
+
+/** VMGEXIT, REP VMMCALL: always an automatic exit (0x403). */
+export const vmgexit = (): Operation => VMGEXIT
+/** HLT: an automatic exit (0x78). */
+export const hlt = (): Operation => HLT
+/** PAUSE in a spin loop. */
+export const pause = (): Operation => PAUSE
+/** Sets the #VC handler of this VMPL. */
+export const lidt = (handler: VcHandler): Operation => new Operation(OP.LIDT, 0, 0, 0, 0, true, null, handler)
+
+const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
+const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)
+const PAUSE = new Operation(OP.PAUSE, 0, 0, 0, 0, true)

@@ -1,0 +1,62 @@
+import type { Rmp } from "@vmpl-lab/rmp"
+import { getU64, SEGMENT, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
+import type { HostThread, Span } from "@vmpl-lab/sim"
+import type { Execution, ProgramMemory } from "./Execution.ts"
+import type { HostMemory } from "./HostMemory.ts"
+import type { NestedPageTable } from "./NestedPageTable.ts"
+import type { PhysicalMemory } from "./PhysicalMemory.ts"
+
+/** The parts of the machine that all cores share. */
+export interface Hardware {
+  readonly memory: PhysicalMemory
+  readonly host: HostMemory
+  readonly rmp: Rmp
+  /** Code in guest memory. */
+  readonly programs: ProgramMemory
+  /** Nested page tables by the system physical address that the hypervisor puts into nCR3. */
+  readonly nestedTables: Map<number, NestedPageTable>
+  /** Software state by VMSA frame. */
+  readonly executions: Map<number, Execution>
+}
+
+/** One core in guest mode: what VMRUN loaded, until #VMEXIT saves it. */
+export class Processor {
+  readonly hardware: Hardware
+  /** The host thread on whose behalf the core is in guest mode: its clock is the core's. */
+  thread: HostThread
+  vmcb = 0
+  vmsaPfn = -1
+  asid = 0
+  vmpl = 0
+  npt: NestedPageTable | null = null
+  execution: Execution | null = null
+  /** A physical interrupt arrives at this virtual time: Infinity when none is on its way. */
+  interruptAt = Infinity
+  /** Observer: the operation whose critical path the interrupt carries, if any. */
+  interruptSpan: Span | null = null
+  /** Observer: a #VMEXIT starts this span on the core's thread, unless one is under way. */
+  exitSpan: Span | null = null
+  /** Observer: called once, when the first fetch after VMRUN has succeeded. */
+  arrived: (() => void) | null = null
+  /** Registers, at their VMSA offsets. */
+  readonly registers: Uint8Array
+  readonly view: DataView
+  /** GHCB MSR: it lives in the VMCB, not in the VMSA. */
+  ghcbLo = 0
+  ghcbHi = 0
+  /** Fault of the latest guest access: EXITINFO1 halves and the faulting GPA. */
+  faultInfoLo = 0
+  faultInfoHi = 0
+  faultGpa = 0
+
+  constructor(hardware: Hardware, thread: HostThread) {
+    this.hardware = hardware
+    this.thread = thread
+    this.registers = new Uint8Array(VMSA_STATE_SIZE)
+    this.view = new DataView(this.registers.buffer)
+  }
+}
+
+/** Linear address of the next instruction: CS.base + RIP. */
+export const linearRip = (cpu: Processor): number =>
+  getU64(cpu.view, VMSA.cs + SEGMENT.base) + getU64(cpu.view, VMSA.rip)

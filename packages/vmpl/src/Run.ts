@@ -1,0 +1,103 @@
+import { ACCESS } from "@vmpl-lab/rmp"
+import { EXIT } from "@vmpl-lab/sev-es"
+import { PRIMITIVE } from "@vmpl-lab/sim"
+import { execute, STEP } from "./Execute.ts"
+import type { Execution } from "./Execution.ts"
+import { advanceRip, vmexit } from "./Exit.ts"
+import { translate, translateFailure } from "./GuestAccess.ts"
+import { GuestException, OP, type Operation } from "./Operation.ts"
+import { linearRip, type Processor } from "./Processor.ts"
+
+/** The core is still in guest mode, but its clock has passed the horizon: let others catch up, then call again. */
+export const STILL_IN_GUEST = -1000
+
+/**
+ * Runs the loaded VMPL until #VMEXIT or until the core's clock passes `horizon` (virtual ns).
+ * @returns the exit code, or STILL_IN_GUEST
+ */
+export const runGuest = (cpu: Processor, horizon: number): number => {
+  const { execution } = cpu
+  // Nothing to fetch at CS:RIP: #UD with no handler ends in a triple fault.
+  if (execution === null) return vmexit(cpu, EXIT.SHUTDOWN)
+  if (execution.pending === null && translate(cpu, linearRip(cpu), ACCESS.FETCH, true) < 0) {
+    const failed = fetchFault(cpu, execution)
+    if (failed !== 0) return failed
+  }
+  if (cpu.arrived !== null) {
+    cpu.arrived()
+    cpu.arrived = null
+  }
+  try {
+    for (;;) {
+      if (cpu.thread.time >= cpu.interruptAt) return takeInterrupt(cpu)
+      if (cpu.thread.time > horizon) return STILL_IN_GUEST
+      const operation = execution.pending ?? execution.next()
+      // A program that returned has nothing left to do: it halts for good.
+      if (operation === null) return vmexit(cpu, EXIT.HLT)
+      const code = step(cpu, execution, operation)
+      if (code !== 0) return code
+    }
+  } catch (exception) {
+    if (exception instanceof GuestException) return vmexit(cpu, EXIT.SHUTDOWN)
+    throw exception
+  }
+}
+
+/** A physical interrupt: an automatic exit, which carries on the path of the operation that sent it. */
+const takeInterrupt = (cpu: Processor): number => {
+  if (cpu.interruptSpan !== null) cpu.thread.adopt(cpu.interruptSpan)
+  cpu.interruptAt = Infinity
+  cpu.interruptSpan = null
+  return vmexit(cpu, EXIT.INTR)
+}
+
+/** One operation. @returns an exit code, or 0 when the guest goes on */
+const step = (cpu: Processor, execution: Execution, operation: Operation): number => {
+  execution.pending = operation
+  switch (execute(cpu, operation, execution.result)) {
+    case STEP.DONE:
+      execution.pending = null
+      advanceRip(cpu)
+      return 0
+    case STEP.VMGEXIT:
+      execution.pending = null
+      advanceRip(cpu)
+      return vmexit(cpu, EXIT.VMGEXIT)
+    case STEP.HLT:
+      execution.pending = null
+      advanceRip(cpu)
+      return vmexit(cpu, EXIT.HLT)
+    case STEP.NPF:
+      return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
+    case STEP.VC_NOT_VALIDATED:
+      return deliverVc(cpu, execution, operation, EXIT.PAGE_NOT_VALIDATED)
+    case STEP.VC_NAE:
+      return deliverVc(cpu, execution, operation, naeCode(operation))
+    default:
+      execution.pending = execution.raise(new GuestException("#GP"))
+      return 0
+  }
+}
+
+/** SVM exit code of the instruction that was intercepted. */
+const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.SHUTDOWN)
+
+/**
+ * #VC: the handler emulates the operation and leaves its outcome in the result; then the operation counts as done.
+ * Without a handler, or when the handler itself faults, the vCPU shuts down.
+ */
+const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, errorCode: number): number => {
+  if (execution.vcHandler === null || execution.handling) return vmexit(cpu, EXIT.SHUTDOWN)
+  cpu.thread.charge(PRIMITIVE.vc_exception)
+  execution.pending = null
+  execution.interrupt(execution.vcHandler(errorCode, operation, execution.result))
+  advanceRip(cpu)
+  return 0
+}
+
+/** The first fetch after VMRUN failed. @returns an exit code, or 0 when a #VC handler deals with it */
+const fetchFault = (cpu: Processor, execution: Execution): number => {
+  if (translateFailure() === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
+  execution.pending = null
+  return vmexit(cpu, EXIT.SHUTDOWN)
+}
