@@ -1,0 +1,224 @@
+import { PAGE_2M, PAGE_4K, PAGES_PER_2M, type RmpEntry } from "@vmpl-lab/rmp"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type GuestContext, makeGuestContext } from "./GuestContext.ts"
+import { PAGE_TYPE, type VmplPerms } from "./LaunchDigest.ts"
+import { cpuidPageAccepted, secretsPage } from "./LaunchPages.ts"
+import { POLICY, policyAccepted } from "./Policy.ts"
+import type { PspMemory, PspRmp } from "./Ports.ts"
+import type { Status } from "./Status.ts"
+
+/** How the platform was initialised; every default is what firmware 1.55 on Genoa says of itself. */
+export interface SnpFirmwareOptions {
+  /** Root of all keys of this platform. */
+  readonly seed: number
+  /** Family, model and stepping as CPUID Fn1 EAX, for secrets pages. Default: Genoa, 0xA10F10. */
+  readonly fms?: number
+  /** False: SNP_INIT has not been done, and every command answers INVALID_PLATFORM_STATE. */
+  readonly initialised?: boolean
+  readonly smtEnabled?: boolean
+  readonly sockets?: number
+  readonly abiMajor?: number
+  readonly abiMinor?: number
+  /** Highest ASID of SEV guests. */
+  readonly maxAsid?: number
+}
+
+/** LAUNCH_START. IMI launches are not modelled. */
+export interface LaunchStart {
+  /** Frame of the guest context. */
+  readonly gctx: number
+  readonly policy: bigint
+  /** Frame of the migration agent's context; null or absent: MA_EN is 0. */
+  readonly migrationAgent?: number | null
+  readonly desiredTscKhz?: number
+  /** 16 bytes. */
+  readonly gosvw?: Uint8Array
+}
+
+/** LAUNCH_UPDATE of the page at frame `pfn`. The gPA is not given: the AMD-SP takes it from the RMP entry. */
+export interface LaunchUpdate {
+  readonly gctx: number
+  readonly pfn: number
+  /** 0 = 4 KiB, 1 = 2 MiB. */
+  readonly pageSize: number
+  /** One of PAGE_TYPE. */
+  readonly pageType: number
+  readonly vmplPerms?: VmplPerms
+}
+
+/** LAUNCH_FINISH without an ID block (ID_BLOCK_EN = 0). */
+export interface LaunchFinish {
+  readonly gctx: number
+  /** 32 bytes. */
+  readonly hostData?: Uint8Array
+  readonly vcekDis?: boolean
+}
+
+const NO_PERMS: VmplPerms = [0, 0, 0]
+const FMS_GENOA = 0xa10f10
+const MAX_ASID = 1006
+const isByte = (value: number): boolean => Number.isInteger(value) && value >= 0 && value <= 0xff
+const isOneOf4K = (type: number): boolean =>
+  type === PAGE_TYPE.VMSA || type === PAGE_TYPE.SECRETS || type === PAGE_TYPE.CPUID
+const isTypeOf2M = (type: number): boolean =>
+  type === PAGE_TYPE.NORMAL || type === PAGE_TYPE.ZERO || type === PAGE_TYPE.UNMEASURED
+
+/**
+ * The AMD-SP's commands that create, launch and end an SNP guest. Each command makes its checks in the firmware's
+ * order and returns the name of its status; a refused command changes nothing, unless it says so.
+ *
+ * Limitations: reserved bits of command buffers exist only where a parameter can hold them; ACTIVATE does not look for
+ * pages that are already assigned to the ASID (INVALID_CONFIG) nor ask for a DF_FLUSH of a used ASID; the SecureTSC
+ * scale of a VMSA is not filled in.
+ * @spec SNP-ABI "SNP guest life cycle commands"
+ */
+export class SnpFirmware {
+  readonly #rmp: PspRmp
+  readonly #memory: PspMemory
+  readonly #options: Required<SnpFirmwareOptions>
+  readonly #contexts = new Map<number, GuestContext>()
+  #guestsCreated = 0
+
+  constructor(rmp: PspRmp, memory: PspMemory, options: SnpFirmwareOptions) {
+    this.#rmp = rmp
+    this.#memory = memory
+    this.#options = {
+      fms: FMS_GENOA,
+      initialised: true,
+      smtEnabled: true,
+      sockets: 1,
+      abiMajor: 1,
+      abiMinor: 55,
+      maxAsid: MAX_ASID,
+      ...options
+    }
+  }
+
+  /** The context in a page, for tests and for guest messages; undefined when the page holds none. */
+  guest(gctx: number): Readonly<GuestContext> | undefined {
+    return this.#contexts.get(gctx)
+  }
+
+  /** Firmware page of 4 KiB -> Context, with a guest in state INIT. @spec SNP-ABI GCTX_CREATE */
+  gctxCreate(gctx: number): Status {
+    if (!this.#options.initialised) return "INVALID_PLATFORM_STATE"
+    if (this.#rmp.stateOf(gctx) !== "Firmware") return "INVALID_PAGE_STATE"
+    if (this.#entryOf(gctx).size !== PAGE_4K) return "INVALID_PAGE_SIZE"
+    this.#contexts.set(gctx, makeGuestContext(this.#options.seed, this.#guestsCreated++))
+    // A Firmware page whose RMP.VMSA is set is what the architecture calls a Context page.
+    this.#rmp.firmwareSet(gctx, { vmsa: true })
+    return "SUCCESS"
+  }
+
+  /** Binds policy and keys; the guest goes from INIT to LAUNCH. @spec SNP-ABI LAUNCH_START */
+  launchStart(command: LaunchStart): Status {
+    const guest = this.#contextOf(command.gctx)
+    if (typeof guest === "string") return guest
+    if (guest.state !== "INIT") return "INVALID_GUEST_STATE"
+    const agentFrame = command.migrationAgent ?? null
+    const agent = agentFrame === null ? null : this.#contextOf(agentFrame)
+    if (typeof agent === "string") return agent
+    if (!policyAccepted(command.policy, this.#options, agent)) return "POLICY_FAILURE"
+    guest.policy = command.policy
+    guest.migrationAgent = agentFrame
+    if (agent !== null) guest.reportIdMa = agent.reportId.slice()
+    guest.desiredTscKhz = command.desiredTscKhz ?? 0
+    if (command.gosvw !== undefined) guest.gosvw = command.gosvw.slice(0, guest.gosvw.length)
+    guest.state = "LAUNCH"
+    return "SUCCESS"
+  }
+
+  /** Gives the guest an ASID and that ASID the guest's memory key. @spec SNP-ABI ACTIVATE */
+  activate(gctx: number, asid: number): Status {
+    const guest = this.#contextOf(gctx)
+    if (typeof guest === "string") return guest
+    if (guest.state === "INIT") return "INVALID_GUEST_STATE"
+    if ((guest.policy & POLICY.SINGLE_SOCKET) !== 0n && this.#options.sockets > 1) return "POLICY_FAILURE"
+    if (!Number.isInteger(asid) || asid < 1 || asid > this.#options.maxAsid) return "INVALID_ASID"
+    for (const other of this.#contexts.values()) if (other.asid === asid) return "ASID_OWNED"
+    if (guest.asid !== 0) return "ACTIVE"
+    guest.asid = asid
+    this.#memory.createKey(asid, guest.memoryKey)
+    return "SUCCESS"
+  }
+
+  /**
+   * Measures one page, encrypts it in place and hands it to the guest: Pre-Guest -> Guest-Valid.
+   * @spec SNP-ABI LAUNCH_UPDATE
+   */
+  launchUpdate(command: LaunchUpdate): Status {
+    const { gctx, pfn, pageSize, pageType, vmplPerms = NO_PERMS } = command
+    if (!vmplPerms.every(isByte)) return "INVALID_PARAM"
+    const guest = this.#contextOf(gctx)
+    if (typeof guest === "string") return guest
+    if (this.#rmp.stateOf(pfn) !== "Pre-Guest") return "INVALID_PAGE_STATE"
+    const entry = this.#entryOf(pfn)
+    if (entry.size !== pageSize) return "INVALID_PAGE_SIZE"
+    if (pageSize === PAGE_2M && pfn % PAGES_PER_2M !== 0) return "INVALID_ADDRESS"
+    if (!isOneOf4K(pageType) && !isTypeOf2M(pageType)) return "INVALID_PARAM"
+    if (isOneOf4K(pageType) && pageSize !== PAGE_4K) return "INVALID_PAGE_SIZE"
+    if (guest.state !== "LAUNCH") return "INVALID_GUEST_STATE"
+    if (guest.asid === 0) return "INACTIVE"
+    if (entry.asid !== guest.asid) return "INVALID_PAGE_OWNER"
+    if (pageType === PAGE_TYPE.CPUID && !cpuidPageAccepted(this.#memory.readPlain(pfn))) return "INVALID_PARAM"
+
+    const frames = pageSize === PAGE_2M ? PAGES_PER_2M : 1
+    for (let i = 0; i < frames; i++) {
+      const contents = this.#launchContents(guest, pageType, pfn + i)
+      guest.digest.update(pageType, (entry.gfn + i) * PAGE_SIZE, contents, vmplPerms)
+      this.#memory.writeEncrypted(pfn + i, guest.asid, contents)
+    }
+    this.#rmp.firmwareSet(pfn, {
+      perms: [entry.perms[0], ...vmplPerms],
+      ...(pageType === PAGE_TYPE.VMSA ? { vmsa: true } : {}),
+      validated: true,
+      immutable: false
+    })
+    return "SUCCESS"
+  }
+
+  /** Ends the launch: LD is final, host data is bound, the guest may run. @spec SNP-ABI LAUNCH_FINISH */
+  launchFinish(command: LaunchFinish): Status {
+    const guest = this.#contextOf(command.gctx)
+    if (typeof guest === "string") return guest
+    if (guest.state !== "LAUNCH") return "INVALID_GUEST_STATE"
+    if (guest.asid === 0) return "INACTIVE"
+    if (command.hostData !== undefined) guest.hostData = command.hostData.slice(0, guest.hostData.length)
+    guest.vcekDis = command.vcekDis ?? false
+    guest.state = "RUNNING"
+    return "SUCCESS"
+  }
+
+  /** Ends the guest from any state: its ASID loses the key, its Context page is Firmware again. @spec SNP-ABI DECOMMISSION */
+  decommission(gctx: number): Status {
+    const guest = this.#contextOf(gctx)
+    if (typeof guest === "string") return guest
+    if (guest.asid !== 0) this.#memory.destroyKey(guest.asid)
+    this.#contexts.delete(gctx)
+    this.#rmp.firmwareSet(gctx, { vmsa: false })
+    return "SUCCESS"
+  }
+
+  /** The entry that rules a page: entries inside a 2 MiB page are blank, its first one speaks for all. */
+  #entryOf(pfn: number): RmpEntry {
+    const head = this.#rmp.entry(pfn - (pfn % PAGES_PER_2M))
+    return head.assigned && head.size === PAGE_2M ? head : this.#rmp.entry(pfn)
+  }
+
+  /** The guest of a context page, or the status that refuses the command. */
+  #contextOf(gctx: number): GuestContext | Status {
+    if (!this.#options.initialised) return "INVALID_PLATFORM_STATE"
+    if (this.#rmp.stateOf(gctx) !== "Context") return "INVALID_GUEST"
+    const guest = this.#contexts.get(gctx)
+    // Only gctxCreate makes Context pages, so a stranger means that the RMP and the firmware were not built together.
+    if (guest === undefined) throw new Error(`SnpFirmware: no guest context in frame 0x${gctx.toString(16)}`)
+    return guest
+  }
+
+  /** The 4096 bytes that the guest will find in a page of this type. */
+  #launchContents(guest: GuestContext, pageType: number, pfn: number): Uint8Array {
+    if (pageType === PAGE_TYPE.ZERO) return new Uint8Array(PAGE_SIZE)
+    if (pageType === PAGE_TYPE.SECRETS) return secretsPage(guest, this.#options.fms)
+    return this.#memory.readPlain(pfn)
+  }
+}

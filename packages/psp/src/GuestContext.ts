@@ -1,0 +1,67 @@
+import { hkdfSync } from "node:crypto"
+import { LaunchDigest } from "./LaunchDigest.ts"
+
+/** States of a guest in its context page. @spec SNP-ABI "guest state machine" */
+export type GuestState = "INIT" | "LAUNCH" | "RUNNING"
+
+/** What the AMD-SP keeps of one guest, in a page that only the AMD-SP can read. @spec SNP-ABI "guest context" */
+export interface GuestContext {
+  state: GuestState
+  /** The ASID given by ACTIVATE; 0 while the guest is inactive. */
+  asid: number
+  /** Guest policy of LAUNCH_START, all 64 bits. */
+  policy: bigint
+  /** LD until LAUNCH_FINISH, the report's MEASUREMENT from then on. */
+  readonly digest: LaunchDigest
+  /** Frame of the migration agent's context, or null. */
+  migrationAgent: number | null
+  desiredTscKhz: number
+  /** Guest OS visible workarounds, 16 bytes. */
+  gosvw: Uint8Array
+  /** Host data of LAUNCH_FINISH, 32 bytes. */
+  hostData: Uint8Array
+  /** The guest asked for reports without the VCEK. */
+  vcekDis: boolean
+  /** Memory key, 32 bytes. */
+  readonly memoryKey: Uint8Array
+  /** VMPCK0 to VMPCK3, 32 bytes each: the keys of guest messages. */
+  readonly vmpck: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array]
+  /** Guest message counters, one per VMPCK. */
+  readonly messageCount: [bigint, bigint, bigint, bigint]
+  /** VM root key, 32 bytes. */
+  readonly vmrk: Uint8Array
+  /** Identity of this guest in reports, 32 bytes. */
+  readonly reportId: Uint8Array
+  /** Identity of the migration agent, 32 bytes of 0xFF without one. */
+  reportIdMa: Uint8Array
+}
+
+const KEY_SIZE = 32
+const HOST_DATA_SIZE = 32
+const GOSVW_SIZE = 16
+
+/**
+ * A context in state INIT. Real firmware draws its keys from a random source; this one derives them from the seed and
+ * the number of the guest with HKDF-SHA-256, so that a run can be repeated and no two guests share a key.
+ */
+export const makeGuestContext = (seed: number, guestNumber: number): GuestContext => {
+  const derive = (label: string): Uint8Array =>
+    new Uint8Array(hkdfSync("sha256", `seed ${seed}`, "vmpl-lab psp", `guest ${guestNumber} ${label}`, KEY_SIZE))
+  return {
+    state: "INIT",
+    asid: 0,
+    policy: 0n,
+    digest: new LaunchDigest(),
+    migrationAgent: null,
+    desiredTscKhz: 0,
+    gosvw: new Uint8Array(GOSVW_SIZE),
+    hostData: new Uint8Array(HOST_DATA_SIZE),
+    vcekDis: false,
+    memoryKey: derive("memory"),
+    vmpck: [derive("vmpck0"), derive("vmpck1"), derive("vmpck2"), derive("vmpck3")],
+    messageCount: [0n, 0n, 0n, 0n],
+    vmrk: derive("vmrk"),
+    reportId: derive("report_id"),
+    reportIdMa: new Uint8Array(KEY_SIZE).fill(0xff)
+  }
+}

@@ -1,0 +1,46 @@
+import { PAGE_SIZE, SECRETS } from "@vmpl-lab/sev-es"
+import type { GuestContext } from "./GuestContext.ts"
+
+/** Version that firmware 1.55 writes into the secrets page. */
+const SECRETS_VERSION = 3
+
+/** TSC factor: 0.2 % scaled by 100000, the value of firmware 1.55 on Genoa. */
+const TSC_FACTOR = 200
+
+/**
+ * The secrets page that the guest finds after launch, 4096 bytes. `fms` is the processor's family, model and stepping
+ * in the form of CPUID Fn1 EAX. The VMSA tweak bitmap stays zero: register protection is not modelled.
+ * @spec SNP-ABI LAUNCH_UPDATE, "secrets page"
+ */
+export const secretsPage = (guest: GuestContext, fms: number): Uint8Array => {
+  const page = new Uint8Array(PAGE_SIZE)
+  const view = new DataView(page.buffer)
+  view.setUint32(SECRETS.version, SECRETS_VERSION, true)
+  view.setUint32(SECRETS.fms, fms, true)
+  page.set(guest.gosvw, SECRETS.gosvw)
+  page.set(guest.vmpck[0], SECRETS.vmpck0)
+  page.set(guest.vmpck[1], SECRETS.vmpck1)
+  page.set(guest.vmpck[2], SECRETS.vmpck2)
+  page.set(guest.vmpck[3], SECRETS.vmpck3)
+  view.setUint32(SECRETS.tsc_factor, TSC_FACTOR, true)
+  return page
+}
+
+/** Header of the CPUID page: u32 count, u32 reserved, u64 reserved; then entries of 48 bytes. */
+const CPUID_COUNT = 0
+const CPUID_RESERVED = 4
+const CPUID_RESERVED_END = 16
+
+/** Most functions that a CPUID page can hold. @spec SNP-ABI "CPUID page" */
+export const CPUID_COUNT_MAX = 64
+
+/**
+ * Whether the firmware takes a CPUID page: at most 64 functions and reserved header bytes of zero; false is
+ * INVALID_PARAM. Limitation: the values are not policed. Real firmware compares them with what the processor can do
+ * and hands a page with acceptable values back in clear. @spec-silent which values it accepts
+ */
+export const cpuidPageAccepted = (page: Uint8Array): boolean => {
+  const view = new DataView(page.buffer, page.byteOffset, page.byteLength)
+  if (view.getUint32(CPUID_COUNT, true) > CPUID_COUNT_MAX) return false
+  return page.subarray(CPUID_RESERVED, CPUID_RESERVED_END).every((byte) => byte === 0)
+}

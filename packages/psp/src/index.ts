@@ -1,0 +1,7 @@
+export * from "./Firmware.ts"
+export * from "./GuestContext.ts"
+export * from "./LaunchDigest.ts"
+export * from "./LaunchPages.ts"
+export * from "./Policy.ts"
+export * from "./Ports.ts"
+export * from "./Status.ts"
