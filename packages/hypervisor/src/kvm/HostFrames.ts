@@ -1,0 +1,34 @@
+import { assert } from "@vmpl-lab/sim"
+
+/** The host's page allocator: hands out free system frames, lowest first, and takes them back. */
+export class HostFrames {
+  readonly #limit: number
+  #next: number
+  readonly #free: Array<number> = []
+
+  /** Frames from `first` up to `limit` (excluded) are free. */
+  constructor(first: number, limit: number) {
+    this.#next = first
+    this.#limit = limit
+  }
+
+  allocate(): number {
+    const recycled = this.#free.pop()
+    if (recycled !== undefined) return recycled
+    assert(this.#next < this.#limit, `the host's ${this.#limit} frames are all in use`)
+    return this.#next++
+  }
+
+  /** A frame that does not start a 2 MiB region: VMCB and VMSA pages avoid those (false RMP #PF while in use). */
+  allocateNot2mAligned(): number {
+    const pfn = this.allocate()
+    if (pfn % 512 !== 0) return pfn
+    const other = this.allocate()
+    this.#free.push(pfn)
+    return other
+  }
+
+  free(pfn: number): void {
+    this.#free.push(pfn)
+  }
+}

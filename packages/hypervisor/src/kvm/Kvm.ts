@@ -1,0 +1,57 @@
+import { type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
+import { type Hardware, Processor } from "@vmpl-lab/vmpl"
+import type { GuestMemory } from "./GuestMemory.ts"
+import type { HostFrames } from "./HostFrames.ts"
+import { ioctl } from "./Ioctl.ts"
+import type { Meter } from "./Meter.ts"
+import { Vm } from "./Vm.ts"
+import type { VmplOperations } from "./VmplOperations.ts"
+
+/** The KVM module of the host: VM objects, and what it keeps per core. */
+export class Kvm {
+  readonly host: Host
+  readonly hardware: Hardware
+  readonly frames: HostFrames
+  readonly meter: Meter
+  readonly vms: Array<Vm> = []
+  /** svm_cpu_data.sev_vmcbs: per core, the VMCB that ran last with each ASID. */
+  readonly #lastVmcb: ReadonlyArray<Map<number, number>>
+  readonly #processors: Array<Processor | undefined>
+
+  constructor(host: Host, hardware: Hardware, frames: HostFrames, meter: Meter) {
+    this.host = host
+    this.hardware = hardware
+    this.frames = frames
+    this.meter = meter
+    this.#lastVmcb = host.cores.map(() => new Map<number, number>())
+    this.#processors = new Array(host.cores.length)
+  }
+
+  /** KVM_CREATE_VM. */
+  createVm(thread: HostThread, memory: GuestMemory, operations: VmplOperations): Vm {
+    ioctl(thread)
+    thread.charge(PRIMITIVE.create_vm)
+    const vm = new Vm(this, memory, operations)
+    this.vms.push(vm)
+    return vm
+  }
+
+  /** The core's guest-mode state, on behalf of the thread that now runs there. */
+  processor(thread: HostThread): Processor {
+    let processor = this.#processors[thread.core]
+    if (processor === undefined) {
+      processor = new Processor(this.hardware, thread)
+      this.#processors[thread.core] = processor
+    }
+    processor.thread = thread
+    return processor
+  }
+
+  /** Notes which VMCB runs with an ASID on a core. @returns true when it was another one, or none */
+  vmcbChanged(core: number, asid: number, vmcb: number): boolean {
+    const last = this.#lastVmcb[core]!
+    if (last.get(asid) === vmcb) return false
+    last.set(asid, vmcb)
+    return true
+  }
+}

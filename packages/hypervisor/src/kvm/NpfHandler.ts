@@ -1,0 +1,56 @@
+import { PAGE_4K, RETURN_CODE } from "@vmpl-lab/rmp"
+import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, VMCB } from "@vmpl-lab/sev-es"
+import { type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
+import { HANDLED } from "./Errno.ts"
+import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
+
+/**
+ * Nested page fault: maps the frame that backs the GFN. A private page is given to the guest by RMPUPDATE first, as
+ * Guest-Invalid: the guest must PVALIDATE it. A fault that mapping cannot cure (VMPL rights, a C-bit that disagrees
+ * with the page's attribute, no memory slot) goes to user space.
+ */
+export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
+  const { vm } = vcpu
+  const { host, rmp } = vm.kvm.hardware
+  const infoLo = host.read32(vcpu.vmcb + VMCB.exit_info_1)
+  const infoHi = host.read32(vcpu.vmcb + VMCB.exit_info_1 + 4)
+  const gpa = host.read64(vcpu.vmcb + VMCB.exit_info_2)
+  const gfn = Math.floor(gpa / PAGE_SIZE)
+  const isPrivate = (infoHi & NPF_INFO1_HI.ENC) !== 0
+
+  if (!vm.inMemorySlot(gfn)) return memoryFault(vcpu, gfn, isPrivate, `GPA 0x${gpa.toString(16)} is in no memory slot`)
+  if ((infoHi & NPF_INFO1_HI.VMPL) !== 0) {
+    return memoryFault(vcpu, gfn, isPrivate, `VMPL${vcpu.current.vmpl} may not access GPA 0x${gpa.toString(16)}`)
+  }
+  if (isPrivate === vm.isShared(gfn)) {
+    const wants = isPrivate ? "private" : "shared"
+    return memoryFault(vcpu, gfn, isPrivate, `GPA 0x${gpa.toString(16)} is accessed as ${wants} but is not`)
+  }
+  if ((infoLo & NPF_INFO1.RMP) !== 0 && vm.npt.lookup(gfn) >= 0) {
+    // 4 KiB everywhere: an RMP fault on a mapped page is no size mismatch that PSMASH could mend.
+    return memoryFault(vcpu, gfn, isPrivate, `RMP violation at GPA 0x${gpa.toString(16)}`)
+  }
+
+  thread.charge(PRIMITIVE.npf_map_4k)
+  if (!isPrivate) {
+    vm.npt.map(gfn, vm.memory.sharedFrame(gfn))
+    return HANDLED.RESUME_GUEST
+  }
+  const pfn = vm.memory.privateFrame(gfn)
+  const entry = rmp.entry(pfn)
+  if (!(entry.assigned && entry.asid === vm.asid && entry.gfn === gfn)) {
+    thread.charge(PRIMITIVE.rmpupdate_4k)
+    const code = rmp.rmpupdate(pfn, true, PAGE_4K, false, gfn, vm.asid)
+    if (code !== RETURN_CODE.SUCCESS) return memoryFault(vcpu, gfn, isPrivate, `RMPUPDATE answers ${code}`)
+  }
+  vm.npt.map(gfn, pfn)
+  return HANDLED.RESUME_GUEST
+}
+
+const memoryFault = (vcpu: Vcpu, gfn: number, toPrivate: boolean, detail: string): number => {
+  vcpu.run.exitReason = EXIT_REASON.MEMORY_FAULT
+  vcpu.run.gfn = gfn
+  vcpu.run.toPrivate = toPrivate
+  vcpu.run.detail = detail
+  return HANDLED.EXIT_TO_USER
+}

@@ -1,0 +1,123 @@
+import { EXIT, exitName, TLB_CONTROL, VMCB } from "@vmpl-lab/sev-es"
+import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
+import { runGuest, STILL_IN_GUEST, VMRUN_GP, vmrun } from "@vmpl-lab/vmpl"
+import { ERRNO, HANDLED } from "./Errno.ts"
+import { handleNpf } from "./NpfHandler.ts"
+import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
+import { CLEAN_AFTER_VMRUN } from "./Vm.ts"
+import { handleVmgexit } from "./Vmgexit.ts"
+import { updateProtectedGuestState } from "./VmsaUpdate.ts"
+
+/**
+ * KVM_RUN: enters the guest again and again until something needs user space. In the order of vcpu_enter_guest:
+ * requests, signals, block while not runnable, TLB decision, VMRUN, exit, handler.
+ * @returns 0 with vcpu.run filled in, or an errno
+ */
+export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
+  const { kvm } = vcpu.vm
+  const { host } = kvm
+  vcpu.thread = thread
+  vcpu.run.exitReason = EXIT_REASON.INTERNAL_ERROR
+  if (vcpu.complete !== null) {
+    const complete = vcpu.complete
+    vcpu.complete = null
+    const completed = complete(vcpu, vcpu.run.ret)
+    if (completed < 0) return completed
+  }
+  for (;;) {
+    if (host.ahead(thread)) yield WAIT.SYNC
+    if (host.sliceIsOver(thread)) yield WAIT.RESCHEDULE
+    if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
+      vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
+      const creation = kvm.meter.creationSpan(vcpu.apicId)
+      if (creation !== null && thread.span !== creation) thread.adopt(creation)
+      updateProtectedGuestState(vcpu, thread)
+    }
+    if (vcpu.signalPending) {
+      vcpu.signalPending = false
+      vcpu.run.exitReason = EXIT_REASON.INTR
+      return ERRNO.EINTR
+    }
+    if (vcpu.mpState !== MP_STATE.RUNNABLE) {
+      thread.span = null
+      vcpu.blocking = true
+      yield WAIT.BLOCK
+      vcpu.blocking = false
+      thread.charge(PRIMITIVE.vcpu_load_put)
+      continue
+    }
+    const code = yield* enterGuest(vcpu, thread)
+    if (code === EXIT.VMGEXIT || code === EXIT.NPF || code === EXIT.HLT) thread.charge(PRIMITIVE.kvm_dispatch)
+    if (host.ahead(thread)) yield WAIT.SYNC
+    const handled = handleExit(vcpu, thread, code)
+    if (handled !== HANDLED.RESUME_GUEST) return handled
+  }
+}
+
+/** VMRUN and the guest's stretch up to #VMEXIT. @returns the exit code */
+function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
+  const { kvm } = vcpu.vm
+  const { meter, host } = kvm
+  const vmpl = vcpu.current.vmpl
+  const awaited = meter.awaits(vcpu.apicId, vmpl)
+  if (!awaited) thread.span = null
+  const cpu = kvm.processor(thread)
+  cpu.exitSpan = meter.exitSpan(vcpu.apicId)
+  cpu.arrived = awaited ? () => meter.arrived(vcpu.apicId, vmpl, thread) : null
+  preSevRun(vcpu, thread)
+  const outcome = vmrun(cpu, vcpu.vmcb)
+  assert(outcome !== VMRUN_GP, "KVM's own VMCB page is hypervisor-owned")
+  if (outcome !== "entered") return outcome
+  const stored = kvm.hardware.host.write32(vcpu.vmcb + VMCB.clean, CLEAN_AFTER_VMRUN)
+  assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
+  vcpu.processor = cpu
+  vcpu.inGuest = true
+  for (;;) {
+    const code = runGuest(cpu, host.horizon(thread))
+    if (code !== STILL_IN_GUEST) {
+      vcpu.inGuest = false
+      vcpu.processor = null
+      return code
+    }
+    yield WAIT.SYNC
+    // The scheduler's tick: the guest is interrupted, and the run loop gives the core away.
+    if (host.sliceIsOver(thread)) cpu.interruptAt = Math.min(cpu.interruptAt, thread.time)
+  }
+}
+
+/**
+ * pre_sev_run: the TLB entries of the ASID are flushed when another VMCB of it ran last on this core, or this vCPU ran
+ * on another core. With a VMCB per VMPL every switch on one core is such a change.
+ */
+const preSevRun = (vcpu: Vcpu, thread: HostThread): void => {
+  const { kvm, asid } = vcpu.vm
+  const changed = kvm.vmcbChanged(thread.core, asid, vcpu.vmcb)
+  const flush = changed || vcpu.lastCore !== thread.core
+  vcpu.lastCore = thread.core
+  const control = flush ? TLB_CONTROL.FLUSH_ASID : TLB_CONTROL.DO_NOTHING
+  const stored = kvm.hardware.host.write8(vcpu.vmcb + VMCB.tlb_ctl, control)
+  assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
+}
+
+/** svm_handle_exit: the one switch from exit code to handler. */
+const handleExit = (vcpu: Vcpu, thread: HostThread, code: number): number => {
+  switch (code) {
+    case EXIT.VMGEXIT:
+      return handleVmgexit(vcpu, thread)
+    case EXIT.NPF:
+      return handleNpf(vcpu, thread)
+    case EXIT.HLT:
+      vcpu.mpState = MP_STATE.HALTED
+      return HANDLED.RESUME_GUEST
+    case EXIT.INTR:
+      return HANDLED.RESUME_GUEST
+    case EXIT.SHUTDOWN:
+      vcpu.run.exitReason = EXIT_REASON.SHUTDOWN
+      vcpu.run.detail = `VMPL${vcpu.current.vmpl} of APIC ID ${vcpu.apicId} shut down`
+      return HANDLED.EXIT_TO_USER
+    default:
+      vcpu.run.exitReason = EXIT_REASON.FAIL_ENTRY
+      vcpu.run.detail = `VMRUN of VMPL${vcpu.current.vmpl} of APIC ID ${vcpu.apicId}: VMEXIT_${exitName(code)}`
+      return HANDLED.EXIT_TO_USER
+  }
+}

@@ -1,0 +1,19 @@
+import type { HostThread } from "@vmpl-lab/sim"
+import { ERRNO } from "../kvm/Errno.ts"
+import type { Vmm } from "./Vmm.ts"
+
+/**
+ * KVM_HC_MAP_GPA_RANGE of one page: sets the attribute in every VM object of the guest, since each has its own, and
+ * takes a page that becomes shared back from the guest.
+ * @returns 0, or EINVAL for a page outside the guest's memory
+ */
+export const changePageState = (vmm: Vmm, thread: HostThread, gfn: number, toPrivate: boolean): number => {
+  if (!vmm.owner.inMemorySlot(gfn)) return ERRNO.EINVAL
+  for (const vm of vmm.vms) vm?.setMemoryAttributes(thread, gfn, toPrivate)
+  if (toPrivate) vmm.sharedGfns.delete(gfn)
+  else {
+    vmm.sharedGfns.add(gfn)
+    vmm.owner.reclaimPrivate(thread, gfn)
+  }
+  return 0
+}

@@ -1,0 +1,25 @@
+import type { HostThread } from "@vmpl-lab/sim"
+import type { Vcpu } from "../kvm/Vcpu.ts"
+
+/** A vCPU file descriptor of the VMM and the thread that runs it. */
+export interface VmmVcpu {
+  readonly vcpu: Vcpu
+  readonly thread: HostThread
+  readonly group: VcpuGroup
+  /** The level this vCPU object stands for; -1 when it holds them all. */
+  readonly vmpl: number
+  /** KVM_RUN was interrupted: the vCPU may be halted inside, so it is made runnable before it runs again. */
+  interrupted: boolean
+}
+
+/** One guest vCPU (one APIC ID) as the VMM sees it: its vCPU objects by VMPL, of which at most one may run. */
+export class VcpuGroup {
+  readonly apicId: number
+  readonly vcpus: [VmmVcpu | null, VmmVcpu | null, VmmVcpu | null, VmmVcpu | null] = [null, null, null, null]
+  /** The one that may be inside KVM_RUN. */
+  active: VmmVcpu | null = null
+
+  constructor(apicId: number) {
+    this.apicId = apicId
+  }
+}

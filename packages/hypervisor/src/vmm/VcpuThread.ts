@@ -1,0 +1,59 @@
+import { COUNTER, type HostProgram, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
+import { kvmRun } from "../kvm/RunLoop.ts"
+import { EXIT_REASON } from "../kvm/Vcpu.ts"
+import { changePageState } from "./PageState.ts"
+import type { VmmVcpu } from "./VcpuGroup.ts"
+import type { Vmm } from "./Vmm.ts"
+
+/**
+ * A vCPU thread: sleeps while its vCPU is not the active one of its group, otherwise calls KVM_RUN and serves what it
+ * comes back with.
+ */
+export function* vcpuThread(vmm: Vmm, self: VmmVcpu): HostProgram {
+  const { vcpu, thread, group } = self
+  const { host } = vmm.kvm
+  for (;;) {
+    while (group.active !== self) {
+      thread.span = null
+      yield WAIT.BLOCK
+    }
+    thread.charge(PRIMITIVE.userspace_entry)
+    thread.count(COUNTER.IOCTLS)
+    const ret = yield* kvmRun(vcpu, thread)
+    thread.charge(PRIMITIVE.userspace_exit)
+    thread.count(COUNTER.USER_EXITS)
+    thread.charge(PRIMITIVE.vmm_dispatch)
+    if (host.ahead(thread)) yield WAIT.SYNC
+    if (!serve(vmm, self, ret)) return
+  }
+}
+
+/** Serves one return of KVM_RUN. @returns false when this vCPU cannot go on */
+const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
+  const { vcpu, thread, group } = self
+  const { run } = vcpu
+  switch (run.exitReason) {
+    case EXIT_REASON.INTR:
+      self.interrupted = true
+      if (group.active !== null && group.active !== self) handOver(vmm, self, group.active)
+      return true
+    case EXIT_REASON.RUN_VMPL:
+      run.ret = vmm.operations.runVmpl(vmm, self, run.vmpl)
+      return true
+    case EXIT_REASON.AP_CREATE:
+      run.ret = vmm.operations.apCreate(vmm, self, run.apCreate!)
+      return true
+    case EXIT_REASON.MAP_GPA_RANGE:
+      run.ret = changePageState(vmm, thread, run.gfn, run.toPrivate)
+      return true
+    default:
+      vmm.fail(`${ret < 0 ? `KVM_RUN fails with errno ${-ret}` : run.exitReason}: ${run.detail}`)
+      return false
+  }
+}
+
+/** Lets another vCPU of the group run: the critical path, if this thread carries one, moves to its thread. */
+export const handOver = (vmm: Vmm, from: VmmVcpu, to: VmmVcpu): void => {
+  from.group.active = to
+  vmm.kvm.host.wake(to.thread, from.thread, from.thread.span)
+}
