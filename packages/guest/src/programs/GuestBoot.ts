@@ -1,0 +1,98 @@
+import { AP_CREATION, GHCB_VERSION, HV_FEATURE, SECRETS, TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
+import { cpuid, lidt, type Program, read, readRegister, writeBytes } from "@vmpl-lab/vmpl"
+import { apVmsa } from "../ApVmsa.ts"
+import { Ghcb } from "../Ghcb.ts"
+import { sevInfo, terminate } from "../MsrProtocol.ts"
+import { type PvalidateEntry, pvalidateCapacity, pvalidateList } from "../PvalidateList.ts"
+import { CALLING_AREA, CORE_CALL, PROTOCOL, SVSM_RESULT, SvsmCaller } from "../SvsmCall.ts"
+import { vcHandler } from "../VcHandler.ts"
+import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan } from "./GuestPlan.ts"
+import { workload } from "./Workload.ts"
+
+/** CPUID 8000_001F EAX: SEV-SNP. */
+const CPUID_SNP = 1 << 4
+
+/** The guest's boot processor at VMPL2: finds the SVSM, accepts memory through it, starts the APs, makes its calls. */
+export function* bootProcessor(plan: GuestPlan): Program {
+  yield lidt(vcHandler)
+  const { lo: eax } = yield cpuid(0x8000_001f)
+  if ((eax & CPUID_SNP) === 0) yield* terminate(TERMINATE.SNP_UNSUPPORTED)
+  const { min, max } = yield* sevInfo()
+  if (min > GHCB_VERSION.MAX || max < GHCB_VERSION.MAX) yield* terminate(TERMINATE.PROTOCOL_UNSUPPORTED)
+  const caGpa = yield* findSvsm(plan)
+  const early = new SvsmCaller(caGpa, "msr", null)
+  yield* acceptHeap(plan, early)
+
+  const block = blockOf(plan, 0)
+  const ghcb = new Ghcb(block + BLOCK.GHCB)
+  yield* ghcb.setUp()
+  const needed = HV_FEATURE.SNP | HV_FEATURE.AP_CREATION | HV_FEATURE.MULTI_VMPL
+  if (((yield* ghcb.hvFeatures()) & needed) !== needed) yield* terminate(TERMINATE.SNP_UNSUPPORTED)
+
+  const svsm = new SvsmCaller(caGpa, plan.ring, ghcb)
+  const remapped = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.REMAP_CA, { rcx: block + BLOCK.CALLING_AREA })
+  if (remapped !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.CA_REMAP)
+  svsm.caGpa = block + BLOCK.CALLING_AREA
+  for (let apicId = 1; apicId < plan.vcpus; apicId++) yield* startAp(plan, svsm, ghcb, apicId)
+  yield* workload(plan, 0, svsm)
+}
+
+/** An application processor at VMPL2; RDI holds its APIC ID. */
+export function* applicationProcessor(plan: GuestPlan): Program {
+  yield lidt(vcHandler)
+  const apicId = (yield readRegister(VMSA.rdi)).lo
+  const block = blockOf(plan, apicId)
+  const ghcb = new Ghcb(block + BLOCK.GHCB)
+  yield* ghcb.setUp()
+  yield* workload(plan, apicId, new SvsmCaller(block + BLOCK.CALLING_AREA, plan.ring, ghcb))
+}
+
+/** The secrets page tells whether there is an SVSM, and where the first calling area is. @spec SVSM 4.1 */
+function* findSvsm({ secretsGpa }: GuestPlan): Program<number> {
+  const size = yield read(secretsGpa + SECRETS.svsm_size, 8)
+  if (size.lo === 0 && size.hi === 0) yield* terminate(TERMINATE.NO_SVSM)
+  const vmpl = (yield read(secretsGpa + SECRETS.svsm_guest_vmpl, 1)).lo
+  if (vmpl === 0) yield* terminate(TERMINATE.SVSM_VMPL0)
+  const { lo, hi } = yield read(secretsGpa + SECRETS.svsm_caa, 8)
+  const caGpa = toNumber(lo, hi)
+  if (caGpa % 4096 !== 0) yield* terminate(TERMINATE.SVSM_CAA)
+  return caGpa
+}
+
+/** Has the SVSM validate the guest's own pages; the lists stand behind the calling area's header. */
+function* acceptHeap(plan: GuestPlan, svsm: SvsmCaller): Program {
+  const entries: Array<PvalidateEntry> = [{ gpa: AP_TRAMPOLINE_GPA, validate: true }]
+  for (let apicId = 0; apicId < plan.vcpus; apicId++) {
+    const block = blockOf(plan, apicId)
+    for (const page of [BLOCK.VMSA, BLOCK.CALLING_AREA, BLOCK.OTHER_CALLING_AREA, BLOCK.LIST]) {
+      entries.push({ gpa: block + page, validate: true })
+    }
+  }
+  const capacity = pvalidateCapacity(CALLING_AREA.SIZE)
+  for (let start = 0; start < entries.length; start += capacity) {
+    const listGpa = svsm.caGpa + CALLING_AREA.SIZE
+    yield writeBytes(listGpa, pvalidateList(entries.slice(start, start + capacity)))
+    const result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: listGpa })
+    if (result !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
+  }
+}
+
+/** Builds an AP's VMSA, has the SVSM make it one, and asks the host to run it. @spec SVSM 6.3, GHCB 4.1.9 */
+function* startAp(plan: GuestPlan, svsm: SvsmCaller, ghcb: Ghcb, apicId: number): Program {
+  const block = blockOf(plan, apicId)
+  const { lo: sevFeatures } = yield readRegister(VMSA.sev_features)
+  const vmpl = GUEST_VMPL
+  const vmsa = apVmsa({ vmpl, sevFeatures, codeBase: AP_TRAMPOLINE_GPA, rip: 0, argument: apicId })
+  yield writeBytes(block + BLOCK.VMSA, vmsa)
+  const created = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.CREATE_VCPU, {
+    rcx: block + BLOCK.VMSA,
+    rdx: block + BLOCK.CALLING_AREA,
+    r8: apicId
+  })
+  if (created !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.GENERAL)
+  const started = yield* ghcb.apCreation(AP_CREATION.CREATE, vmpl, apicId, block + BLOCK.VMSA, sevFeatures)
+  if (!started) yield* terminate(TERMINATE.GENERAL)
+}
+
+/** The level at which the guest runs under an SVSM. */
+export const GUEST_VMPL = 2

@@ -1,0 +1,45 @@
+import type { Ring } from "../SvsmCall.ts"
+
+/** Kinds of calls in a workload. */
+export const CALL_KIND = { QUERY_PROTOCOL: 0, PVALIDATE: 1, REMAP_CA: 2 } as const
+
+/** What the guest's boot code is configured with: the machine it finds and the calls it makes. */
+export interface GuestPlan {
+  readonly vcpus: number
+  /** GPA of the secrets page, from the firmware's metadata. */
+  readonly secretsGpa: number
+  /** First of the pages that the guest uses for itself. */
+  readonly heapGpa: number
+  readonly ring: Ring
+  /** Calls of one vCPU, one CALL_KIND each, in order. */
+  readonly calls: (apicId: number) => Uint8Array
+  readonly report: GuestReport
+}
+
+/** What the guest tells the world: its console, as it were. Not part of the architecture. */
+export interface GuestReport {
+  /** The vCPU is up at VMPL2 and starts its calls. */
+  readonly ready: (apicId: number) => void
+  /** One call was made: kind and 32-bit result (or NOT_SERVED). */
+  readonly called: (apicId: number, kind: number, result: number) => void
+  /** The vCPU has made all its calls. */
+  readonly done: (apicId: number) => void
+}
+
+/** Page of real-mode code at which APs start, below 1 MiB. */
+export const AP_TRAMPOLINE_GPA = 0x8000
+
+/** Pages of the guest's heap for one vCPU, as offsets into its block. */
+export const BLOCK = {
+  VMSA: 0x1000,
+  CALLING_AREA: 0x2000,
+  OTHER_CALLING_AREA: 0x3000,
+  LIST: 0x4000,
+  GHCB: 0x5000,
+  /** The page that the workload validates and rescinds in turn. */
+  TOGGLED: 0x6000,
+  SIZE: 0x8000
+} as const
+
+/** Start of a vCPU's block. A block is 32 KiB, so none of its pages but the unused first one is 2 MiB aligned. */
+export const blockOf = ({ heapGpa }: GuestPlan, apicId: number): number => heapGpa + apicId * BLOCK.SIZE

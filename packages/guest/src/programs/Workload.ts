@@ -1,0 +1,38 @@
+import { type Program, writeBytes } from "@vmpl-lab/vmpl"
+import { pvalidateList } from "../PvalidateList.ts"
+import { CORE_CALL, PROTOCOL, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
+import { BLOCK, blockOf, CALL_KIND, type GuestPlan } from "./GuestPlan.ts"
+
+/** One vCPU's calls, in the order of its plan; each is one run-VMPL round trip. */
+export function* workload(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
+  const block = blockOf(plan, apicId)
+  let validated = false
+  plan.report.ready(apicId)
+  for (const kind of plan.calls(apicId)) {
+    let result: number
+    if (kind === CALL_KIND.PVALIDATE) {
+      result = yield* toggleValidation(svsm, block, !validated)
+      if (result === SVSM_RESULT.SUCCESS) validated = !validated
+    } else if (kind === CALL_KIND.REMAP_CA) result = yield* remapCallingArea(svsm, block)
+    else result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.QUERY_PROTOCOL, { rcx: CORE_VERSION_1 })
+    plan.report.called(apicId, kind, result)
+  }
+  plan.report.done(apicId)
+}
+
+/** RCX of QUERY_PROTOCOL: protocol 0 in the upper half, version 1 in the lower. */
+export const CORE_VERSION_1 = 1
+
+/** Asks for one page to be validated or rescinded. */
+function* toggleValidation(svsm: SvsmCaller, block: number, validate: boolean): Program<number> {
+  yield writeBytes(block + BLOCK.LIST, pvalidateList([{ gpa: block + BLOCK.TOGGLED, validate }]))
+  return yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
+}
+
+/** Moves the calling area to the other of two pages. */
+function* remapCallingArea(svsm: SvsmCaller, block: number): Program<number> {
+  const next = svsm.caGpa === block + BLOCK.CALLING_AREA ? block + BLOCK.OTHER_CALLING_AREA : block + BLOCK.CALLING_AREA
+  const result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.REMAP_CA, { rcx: next })
+  if (result === SVSM_RESULT.SUCCESS) svsm.caGpa = next
+  return result
+}

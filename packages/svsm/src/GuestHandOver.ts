@@ -1,0 +1,45 @@
+import { CALLING_AREA, GUEST_VMPL, SVSM_RESULT, terminate } from "@vmpl-lab/guest"
+import { PAGE_SIZE, SECRETS, TERMINATE } from "@vmpl-lab/sev-es"
+import { type Program, pvalidate, write, writeBytes, zeroPage } from "@vmpl-lab/vmpl"
+import type { GuestRange } from "./Parameters.ts"
+import { grant } from "./protocols/CorePvalidate.ts"
+import type { SvsmState } from "./State.ts"
+
+/** Keys that the guest must not have: those of levels more privileged than its own. @spec SVSM 4.1 */
+const VMPCK_SIZE = 32
+
+/**
+ * Gives the guest's level what the launch has validated: the firmware, its pre-validated memory, the CPUID page, the
+ * secrets page with the SVSM's fields filled in and the keys of higher levels cleared, and the first calling area.
+ */
+export function* handOverGuestMemory(state: SvsmState): Program {
+  const { firmware, preValidated, secretsGpa, cpuidGpa, callingAreaGpa, callingAreaLaunched } = state.parameters
+  yield* grantRange(state, firmware)
+  for (const range of preValidated) yield* grantRange(state, range)
+  yield* fillSecrets(state, secretsGpa)
+  for (const gpa of [secretsGpa, cpuidGpa]) yield* grantRange(state, { gpa, size: PAGE_SIZE })
+  if (!callingAreaLaunched) {
+    const { lo, carry } = yield pvalidate(callingAreaGpa, true)
+    if (lo !== 0 || carry) yield* terminate(TERMINATE.PVALIDATE)
+    yield zeroPage(callingAreaGpa)
+  }
+  yield* grantRange(state, { gpa: callingAreaGpa, size: PAGE_SIZE })
+  yield write(callingAreaGpa, CALLING_AREA.SIZE, 0)
+}
+
+function* grantRange(state: SvsmState, { gpa, size }: GuestRange): Program {
+  for (let page = gpa; page < gpa + size; page += PAGE_SIZE) {
+    if ((yield* grant(page, GUEST_VMPL)) !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.GENERAL)
+    state.validated.add(page / PAGE_SIZE)
+  }
+}
+
+function* fillSecrets(state: SvsmState, gpa: number): Program {
+  const { svsm, callingAreaGpa } = state.parameters
+  yield writeBytes(gpa + SECRETS.vmpck0, new Uint8Array(GUEST_VMPL * VMPCK_SIZE))
+  yield write(gpa + SECRETS.svsm_base, 8, svsm.gpa, Math.floor(svsm.gpa / 0x1_0000_0000))
+  yield write(gpa + SECRETS.svsm_size, 8, svsm.size, Math.floor(svsm.size / 0x1_0000_0000))
+  yield write(gpa + SECRETS.svsm_caa, 8, callingAreaGpa, Math.floor(callingAreaGpa / 0x1_0000_0000))
+  yield write(gpa + SECRETS.svsm_max_version, 4, 1)
+  yield write(gpa + SECRETS.svsm_guest_vmpl, 1, GUEST_VMPL)
+}

@@ -1,0 +1,41 @@
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+
+/** Offsets in the SVSM's range. Pages from HEAP on are the SVSM's to validate. */
+export const IMAGE = {
+  /** Measured page: identity, and the entry points of boot processor and APs. */
+  CODE: 0,
+  BOOT_ENTRY: 0x10,
+  AP_ENTRY: 0x20,
+  /** Unmeasured page: SvsmParameters. */
+  PARAMETERS: 0x1000,
+  /** One byte per vCPU: it has come up. */
+  ONLINE: 0x2000,
+  /** VMSA of the guest's boot processor. */
+  GUEST_VMSA: 0x3000,
+  /** Two pages per vCPU: VMSA and GHCB. */
+  PER_CPU: 0x4000,
+  PER_CPU_SIZE: 0x2000
+} as const
+
+/** Size of the SVSM's range for a number of vCPUs: a multiple of 2 MiB. */
+export const svsmRangeSize = (vcpus: number): number => {
+  const used = IMAGE.PER_CPU + vcpus * IMAGE.PER_CPU_SIZE
+  return Math.ceil(used / 0x20_0000) * 0x20_0000
+}
+
+/** GPA of a vCPU's SVSM VMSA. */
+export const svsmVmsaGpa = (base: number, apicId: number): number =>
+  base + IMAGE.PER_CPU + apicId * IMAGE.PER_CPU_SIZE + PAGE_SIZE
+
+/** GPA of a vCPU's SVSM GHCB. */
+export const svsmGhcbGpa = (base: number, apicId: number): number => base + IMAGE.PER_CPU + apicId * IMAGE.PER_CPU_SIZE
+
+/**
+ * The measured page. The SVSM of this model is a program and has no machine code: what is measured is its identity, so
+ * the launch digest is that of this image and of no other SVSM.
+ */
+export const svsmCodePage = (): Uint8Array => {
+  const bytes = new Uint8Array(PAGE_SIZE)
+  bytes.set(new TextEncoder().encode("vmpl-lab SVSM core-protocol 1"), 0x100)
+  return bytes
+}

@@ -1,0 +1,85 @@
+import { getU64, PAGE_SIZE, setU64 } from "@vmpl-lab/sev-es"
+
+/** A range of guest physical memory, in bytes. */
+export interface GuestRange {
+  readonly gpa: number
+  readonly size: number
+}
+
+/**
+ * What the loader tells the SVSM, in a page of its image that is launched unmeasured (as an IGVM parameter area is):
+ * nothing in it is trusted further than that.
+ */
+export interface SvsmParameters {
+  readonly vcpus: number
+  /** Guest RAM from 0 up to here; the SVSM's own range follows. */
+  readonly ramSize: number
+  readonly svsm: GuestRange
+  readonly firmware: GuestRange
+  /** Linear address at which the guest's boot processor starts. */
+  readonly resetVector: number
+  readonly secretsGpa: number
+  readonly cpuidGpa: number
+  /** First calling area, outside of the SVSM's range. */
+  readonly callingAreaGpa: number
+  /** True when the calling area's page is part of the launched image. */
+  readonly callingAreaLaunched: boolean
+  /** Memory that the launch has validated for the firmware: metadata sections of type SEC_MEM. */
+  readonly preValidated: ReadonlyArray<GuestRange>
+}
+
+const MAGIC = 0x4d56_5356
+const HEADER = 96
+const MAX_RANGES = (PAGE_SIZE - HEADER) / 16
+
+/** The page's bytes. */
+export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
+  const bytes = new Uint8Array(PAGE_SIZE)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, MAGIC, true)
+  view.setUint32(4, parameters.vcpus, true)
+  const words = [
+    parameters.ramSize,
+    parameters.svsm.gpa,
+    parameters.svsm.size,
+    parameters.firmware.gpa,
+    parameters.firmware.size,
+    parameters.resetVector,
+    parameters.secretsGpa,
+    parameters.cpuidGpa,
+    parameters.callingAreaGpa,
+    parameters.callingAreaLaunched ? 1 : 0,
+    parameters.preValidated.length
+  ]
+  words.forEach((word, i) => {
+    setU64(view, 8 + 8 * i, word)
+  })
+  parameters.preValidated.slice(0, MAX_RANGES).forEach(({ gpa, size }, i) => {
+    setU64(view, HEADER + 16 * i, gpa)
+    setU64(view, HEADER + 16 * i + 8, size)
+  })
+  return bytes
+}
+
+/** What the SVSM reads back; null when the page does not hold parameters. */
+export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, PAGE_SIZE)
+  const word = (i: number): number => getU64(view, 8 + 8 * i)
+  const ranges = word(10)
+  if (view.getUint32(0, true) !== MAGIC || ranges > MAX_RANGES) return null
+  return {
+    vcpus: view.getUint32(4, true),
+    ramSize: word(0),
+    svsm: { gpa: word(1), size: word(2) },
+    firmware: { gpa: word(3), size: word(4) },
+    resetVector: word(5),
+    secretsGpa: word(6),
+    cpuidGpa: word(7),
+    callingAreaGpa: word(8),
+    callingAreaLaunched: word(9) === 1,
+    preValidated: Array.from({ length: ranges }, (_, i) => ({
+      gpa: getU64(view, HEADER + 16 * i),
+      size: getU64(view, HEADER + 16 * i + 8)
+    }))
+  }
+}

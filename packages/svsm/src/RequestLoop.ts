@@ -1,0 +1,68 @@
+import { CALLING_AREA, GUEST_VMPL, PROTOCOL, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
+import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
+import { hlt, type Program, read, write } from "@vmpl-lab/vmpl"
+import { core } from "./protocols/Core.ts"
+import type { SvsmRequest } from "./protocols/Request.ts"
+import type { GuestVmsa, SvsmState } from "./State.ts"
+
+/**
+ * One SVSM CPU's life after boot: serve what the guest asks, run the guest, again. Without a VMSA to run it idles.
+ * The order of steps is the specification's: SVME off, call pending?, exit by VMGEXIT?, serve, RAX, call_pending, SVME.
+ * @spec SVSM 5
+ */
+export function* requestLoop(state: SvsmState, apicId: number): Program {
+  for (;;) {
+    const served = state.served[apicId]
+    if (served === null || served === undefined) {
+      yield hlt()
+      continue
+    }
+    yield* serveEntry(state, served)
+    // The host did not run the guest: there is nothing to serve before it does.
+    if ((yield* runVmplMsr(GUEST_VMPL)) !== 0) yield hlt()
+  }
+}
+
+/** What the specification asks on each entry from the guest. */
+function* serveEntry(state: SvsmState, served: GuestVmsa): Program {
+  const { vmsaGpa } = served
+  const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
+  yield write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME)
+  const area = served.caGpa
+  const pending = (yield read(area + CALLING_AREA.call_pending, 1)).lo
+  if (pending !== 0 && (yield read(vmsaGpa + VMSA.guest_exit_code, 4)).lo === EXIT.VMGEXIT) {
+    const result = pending === 1 ? yield* serveCall(state, served) : SVSM_RESULT.INVALID_FORMAT
+    yield write(vmsaGpa + VMSA.rax, 8, result)
+    // REMAP_CA has cleared the old area itself.
+    yield write(served.caGpa + CALLING_AREA.call_pending, 1, 0)
+  }
+  yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
+}
+
+function* serveCall(state: SvsmState, served: GuestVmsa): Program<number> {
+  const request = yield* readRequest(served)
+  const result = request.protocol === PROTOCOL.CORE ? yield* core(state, request) : SVSM_RESULT.UNSUPPORTED_PROTOCOL
+  yield write(served.vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi)
+  yield write(served.vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi)
+  yield write(served.vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
+  return result
+}
+
+/** RAX = protocol and call, arguments in RCX, RDX and R8. @spec SVSM 5 */
+function* readRequest({ vmsaGpa, apicId }: GuestVmsa): Program<SvsmRequest> {
+  const rax = yield read(vmsaGpa + VMSA.rax, 8)
+  const protocol = rax.hi
+  const call = rax.lo
+  const rcx = yield read(vmsaGpa + VMSA.rcx, 8)
+  const rcxLo = rcx.lo
+  const rcxHi = rcx.hi
+  const rdx = yield read(vmsaGpa + VMSA.rdx, 8)
+  const rdxLo = rdx.lo
+  const rdxHi = rdx.hi
+  const r8 = yield read(vmsaGpa + VMSA.r8, 8)
+  const r8Lo = r8.lo
+  const r8Hi = r8.hi
+  const sevFeatures = (yield read(vmsaGpa + VMSA.sev_features, 4)).lo
+  const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo
+  return { protocol, call, rcxLo, rcxHi, rdxLo, rdxHi, r8Lo, r8Hi, sevFeatures, vmpl, apicId }
+}

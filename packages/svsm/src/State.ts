@@ -1,0 +1,46 @@
+import type { Program } from "@vmpl-lab/vmpl"
+import { pause } from "@vmpl-lab/vmpl"
+import type { SvsmParameters } from "./Parameters.ts"
+
+/** The VMSA and calling area that a CPU serves, if any. */
+export interface GuestVmsa {
+  readonly vmsaGpa: number
+  caGpa: number
+  readonly apicId: number
+  /** Made by CREATE_VCPU; the boot VMSA is not. */
+  readonly guestOwned: boolean
+}
+
+/** Readers and one writer, spinning with PAUSE. */
+export class RwLock {
+  #readers = 0
+  #writing = false;
+
+  *read(): Program {
+    while (this.#writing) yield pause()
+    this.#readers++
+  }
+
+  *write(): Program {
+    while (this.#writing || this.#readers > 0) yield pause()
+    this.#writing = true
+  }
+
+  release(): void {
+    if (this.#writing) this.#writing = false
+    else this.#readers--
+  }
+}
+
+/** The SVSM's private data, shared by its CPUs. */
+export class SvsmState {
+  parameters!: SvsmParameters
+  /** Served pair of each CPU, by APIC ID. */
+  readonly served: Array<GuestVmsa | null> = []
+  /** Every VMSA that exists for the guest, with its calling area. */
+  readonly registry: Array<GuestVmsa> = []
+  /** GFNs of guest memory that this SVSM knows to be validated; it touches no other. */
+  readonly validated = new Set<number>()
+  /** PVALIDATE reads; REMAP_CA and CREATE_VCPU write: a page must not become a VMSA while it is being granted. */
+  readonly lock = new RwLock()
+}

@@ -1,0 +1,6 @@
+export * from "./Boot.ts"
+export * from "./Image.ts"
+export * from "./Parameters.ts"
+export * from "./protocols/Core.ts"
+export * from "./RequestLoop.ts"
+export * from "./State.ts"

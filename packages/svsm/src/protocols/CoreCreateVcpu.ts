@@ -1,0 +1,58 @@
+import { CALLING_AREA, SVSM_RESULT } from "@vmpl-lab/guest"
+import { PERMISSION } from "@vmpl-lab/rmp"
+import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
+import { isValidated, validRegion } from "../GuestAddress.ts"
+import type { SvsmState } from "../State.ts"
+import { grant, revoke } from "./CorePvalidate.ts"
+import { gpaOf, instructionResult, type SvsmRequest } from "./Request.ts"
+
+/**
+ * CREATE_VCPU: turns a page into a VMSA for a vCPU at the caller's level or a less privileged one. Rights are revoked
+ * before the page is looked at, so that the guest cannot change what was checked.
+ * @spec SVSM 6.3
+ */
+export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<number> {
+  const vmsaGpa = gpaOf(request.rcxLo, request.rcxHi)
+  const caGpa = gpaOf(request.rdxLo, request.rdxHi)
+  const apicId = request.r8Lo
+  if (vmsaGpa % PAGE_SIZE !== 0 || caGpa % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  if (vmsaGpa === caGpa) return SVSM_RESULT.INVALID_ADDRESS
+  if (apicId >= state.parameters.vcpus) return SVSM_RESULT.INVALID_PARAMETER
+  yield* state.lock.write()
+  try {
+    for (const [gpa, size] of [
+      [vmsaGpa, PAGE_SIZE],
+      [caGpa, CALLING_AREA.SIZE]
+    ] as const) {
+      if (!validRegion(state, gpa, size) || !isValidated(state, gpa, size)) return SVSM_RESULT.INVALID_ADDRESS
+    }
+    const revoked = yield* revoke(vmsaGpa)
+    if (revoked !== SVSM_RESULT.SUCCESS) return revoked
+    const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo
+    const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
+    const features = yield read(vmsaGpa + VMSA.sev_features, 8)
+    const acceptable =
+      vmpl >= request.vmpl &&
+      vmpl !== 0 &&
+      (efer & EFER_SVME) !== 0 &&
+      features.lo === request.sevFeatures &&
+      features.hi === 0
+    if (!acceptable) {
+      yield* grant(vmsaGpa, request.vmpl)
+      return SVSM_RESULT.INVALID_PARAMETER
+    }
+    const { lo: eax } = yield rmpadjust(vmsaGpa, vmpl, PERMISSION.READ, true)
+    if (eax !== 0) {
+      yield* grant(vmsaGpa, request.vmpl)
+      return instructionResult(eax)
+    }
+    yield write(caGpa, CALLING_AREA.SIZE, 0)
+    const created = { vmsaGpa, caGpa, apicId, guestOwned: true }
+    state.registry.push(created)
+    state.served[apicId] = created
+    return SVSM_RESULT.SUCCESS
+  } finally {
+    state.lock.release()
+  }
+}

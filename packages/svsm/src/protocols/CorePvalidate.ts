@@ -1,0 +1,103 @@
+import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
+import { PERMISSION } from "@vmpl-lab/rmp"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type Program, pvalidate, read, rmpadjust, write, zeroPage } from "@vmpl-lab/vmpl"
+import { isValidated, validRegion } from "../GuestAddress.ts"
+import type { SvsmState } from "../State.ts"
+import { gpaOf, instructionResult, RESULT_UNCHANGED, type SvsmRequest } from "./Request.ts"
+
+const ENTRY = { SIZE: 0x3, VALIDATE: 0x4, IGNORE_CF: 0x8, RESERVED: 0xff0 } as const
+const LEAST_PRIVILEGED = 3
+
+/**
+ * PVALIDATE: validates or rescinds the pages of a list, stopping at the first failure; `next` tells how far it came.
+ * @spec SVSM 6.2 table 6
+ */
+export function* pvalidateCall(state: SvsmState, request: SvsmRequest): Program<number> {
+  const list = gpaOf(request.rcxLo, request.rcxHi)
+  if (list % 8 !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  if (!guestMay(state, list, PVALIDATE_LIST_HEADER)) return SVSM_RESULT.INVALID_ADDRESS
+  yield* state.lock.read()
+  try {
+    const header = (yield read(list, 4)).lo
+    const count = header & 0xffff
+    let next = header >>> 16
+    const room = Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
+    if (count === 0 || count > room || next >= count) return SVSM_RESULT.INVALID_PARAMETER
+    let result: number = SVSM_RESULT.SUCCESS
+    while (next < count && result === SVSM_RESULT.SUCCESS) {
+      const { lo, hi } = yield read(list + PVALIDATE_LIST_HEADER + 8 * next, 8)
+      result = yield* entry(state, request.vmpl, list, lo, hi)
+      if (result === SVSM_RESULT.SUCCESS) next++
+    }
+    // The list's own page may just have been rescinded: then there is nothing left to write to.
+    if (guestMay(state, list, PVALIDATE_LIST_HEADER)) yield write(list + 2, 2, next)
+    return result
+  } finally {
+    state.lock.release()
+  }
+}
+
+const guestMay = (state: SvsmState, gpa: number, size: number): boolean =>
+  validRegion(state, gpa, size) && isValidated(state, gpa, size)
+
+function* entry(state: SvsmState, vmpl: number, list: number, lo: number, hi: number): Program<number> {
+  if ((lo & ENTRY.RESERVED) !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  // Nested mappings of this model are 4 KiB, so is every page it validates.
+  if ((lo & ENTRY.SIZE) !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  const gpa = gpaOf((lo & ~0xfff) >>> 0, hi)
+  if (gpa < 0 || !validRegion(state, gpa, PAGE_SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+  // A list that rescinds its own page could not report how far it came.
+  const rescindsItself = (lo & ENTRY.VALIDATE) === 0 && gpa === list - (list % PAGE_SIZE)
+  if (rescindsItself) return SVSM_RESULT.INVALID_ADDRESS
+  const unchanged = (lo & ENTRY.IGNORE_CF) !== 0 ? SVSM_RESULT.SUCCESS : RESULT_UNCHANGED
+  return (lo & ENTRY.VALIDATE) !== 0
+    ? yield* validate(state, gpa, vmpl, unchanged)
+    : yield* rescind(state, gpa, unchanged)
+}
+
+/**
+ * Validates a page, clears it before anybody below sees it (the host may have put an SVSM page there), and grants it
+ * to the caller's level and the more privileged ones but 0.
+ */
+function* validate(state: SvsmState, gpa: number, vmpl: number, unchanged: number): Program<number> {
+  const gfn = gpa / PAGE_SIZE
+  // Never validate a GPA twice: the second time the host may have put another page behind it.
+  if (state.validated.has(gfn)) return unchanged
+  const { lo, carry } = yield pvalidate(gpa, true)
+  if (lo !== 0) return instructionResult(lo)
+  if (carry) return unchanged
+  state.validated.add(gfn)
+  yield zeroPage(gpa)
+  return yield* grant(gpa, vmpl)
+}
+
+/** Takes a page from every level below, then rescinds it. */
+function* rescind(state: SvsmState, gpa: number, unchanged: number): Program<number> {
+  const gfn = gpa / PAGE_SIZE
+  if (!state.validated.has(gfn)) return unchanged
+  const revoked = yield* revoke(gpa)
+  if (revoked !== SVSM_RESULT.SUCCESS) return revoked
+  const { lo, carry } = yield pvalidate(gpa, false)
+  if (lo !== 0) return instructionResult(lo)
+  state.validated.delete(gfn)
+  return carry ? unchanged : SVSM_RESULT.SUCCESS
+}
+
+/** Full rights for the levels 1 to `vmpl`. */
+export function* grant(gpa: number, vmpl: number): Program<number> {
+  for (let level = 1; level <= vmpl; level++) {
+    const { lo } = yield rmpadjust(gpa, level, PERMISSION.ALL, false)
+    if (lo !== 0) return instructionResult(lo)
+  }
+  return SVSM_RESULT.SUCCESS
+}
+
+/** No rights for any level but 0. */
+export function* revoke(gpa: number): Program<number> {
+  for (let level = 1; level <= LEAST_PRIVILEGED; level++) {
+    const { lo } = yield rmpadjust(gpa, level, 0, false)
+    if (lo !== 0) return instructionResult(lo)
+  }
+  return SVSM_RESULT.SUCCESS
+}

@@ -1,0 +1,29 @@
+import { CALLING_AREA, SVSM_RESULT } from "@vmpl-lab/guest"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type Program, write } from "@vmpl-lab/vmpl"
+import { isValidated, validRegion } from "../GuestAddress.ts"
+import type { SvsmState } from "../State.ts"
+import { gpaOf, type SvsmRequest } from "./Request.ts"
+
+/**
+ * REMAP_CA: moves the calling vCPU's calling area. The old one's call_pending is cleared (its call is done), the new
+ * one's too, and the old one is not touched again.
+ * @spec SVSM 6.1
+ */
+export function* remapCa(state: SvsmState, request: SvsmRequest): Program<number> {
+  const gpa = gpaOf(request.rcxLo, request.rcxHi)
+  if (gpa % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  yield* state.lock.write()
+  try {
+    const served = state.served[request.apicId]!
+    if (gpa === served.caGpa) return SVSM_RESULT.SUCCESS
+    if (!validRegion(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+    if (!isValidated(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+    yield write(gpa, CALLING_AREA.SIZE, 0)
+    yield write(served.caGpa + CALLING_AREA.call_pending, 1, 0)
+    served.caGpa = gpa
+    return SVSM_RESULT.SUCCESS
+  } finally {
+    state.lock.release()
+  }
+}

@@ -1,0 +1,27 @@
+import { SVSM_RESULT } from "@vmpl-lab/guest"
+
+/** A call as read from the guest's VMSA; the handler changes the registers it returns. */
+export interface SvsmRequest {
+  readonly protocol: number
+  readonly call: number
+  rcxLo: number
+  rcxHi: number
+  rdxLo: number
+  rdxHi: number
+  r8Lo: number
+  r8Hi: number
+  /** SEV_FEATURES of the calling VMSA. */
+  readonly sevFeatures: number
+  /** VMPL of the caller. */
+  readonly vmpl: number
+  readonly apicId: number
+}
+
+/** Result of a failed PVALIDATE or RMPADJUST: 0x8000_1000 + EAX; EAX above 15 is out of range. @spec SVSM 6.2 */
+export const instructionResult = (eax: number): number => SVSM_RESULT.FAIL_BASE + (eax <= 0xf ? eax : 0x11)
+
+/** Result of a PVALIDATE that changed nothing. */
+export const RESULT_UNCHANGED = SVSM_RESULT.FAIL_BASE + 0x10
+
+/** A GPA argument, or -1 when it does not fit into 52 bits. */
+export const gpaOf = (lo: number, hi: number): number => (hi < 0x10_0000 ? hi * 0x1_0000_0000 + lo : -1)
