@@ -1,0 +1,75 @@
+import { createHash } from "node:crypto"
+import { STRATEGIES } from "@vmpl-lab/hv-strategies"
+import { type FirmwareImage, parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
+import type { Profile } from "@vmpl-lab/sim"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { ComparisonRun, StrategyRun } from "./ComparisonRun.ts"
+import { runStrategy } from "./RunStrategy.ts"
+import type { Scenario } from "./Scenario.ts"
+import { svsmLaunch } from "./SvsmLaunch.ts"
+
+/** Names of the ways to instantiate and run VMPLs, in the order in which a comparison runs and reports them. */
+export const STRATEGY_KEYS: ReadonlyArray<string> = STRATEGIES.map(({ key }) => key)
+
+/** What a comparison needs. Equal inputs give an equal ComparisonRun, but for `wallMs`. */
+export interface ComparisonInput {
+  /** The guest's firmware image, or null for the small image that the project makes itself. */
+  readonly firmware: { readonly name: string; readonly bytes: Uint8Array } | null
+  readonly scenario: Scenario
+  readonly profile: Profile
+  readonly seed: number
+  /** Keys out of STRATEGY_KEYS. */
+  readonly strategies: ReadonlyArray<string>
+  /** Called now and then with the work done so far, in units of one boot or one call of one vCPU. */
+  readonly onProgress: (done: number, total: number) => void
+}
+
+/** The comparison could not be brought to its end, through no fault of its input. */
+export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { why: Schema.String }) {
+  override get message(): string {
+    return this.why
+  }
+}
+
+/** The image to launch. Throws FirmwareError for one that cannot be. */
+export const firmwareImage = (firmware: ComparisonInput["firmware"]): FirmwareImage =>
+  firmware === null
+    ? parseFirmware(syntheticFirmware(), "built-in firmware")
+    : parseFirmware(firmware.bytes, firmware.name)
+
+/**
+ * Runs the scenario under each strategy and records what the host did. Throws (as a defect) FirmwareError for an image
+ * that was not checked before.
+ */
+export const runComparison = Effect.fnUntraced(function* (input: ComparisonInput) {
+  const { scenario, profile, seed, onProgress } = input
+  const image = firmwareImage(input.firmware)
+  const svsm = svsmLaunch(image, scenario.vcpus)
+  const strategies = STRATEGIES.filter(({ key }) => input.strategies.includes(key))
+  const work = scenario.boots + scenario.calls * scenario.vcpus
+  const runs: Array<StrategyRun> = []
+  let launchDigest = ""
+  for (const strategy of strategies) {
+    const run = runStrategy({ strategy, scenario, profile, seed, svsm })
+    let step = run.next()
+    while (step.done !== true) {
+      onProgress(runs.length * work + step.value, strategies.length * work)
+      yield* Effect.yieldNow
+      step = run.next()
+    }
+    if (typeof step.value === "string") return yield* new RunFailed({ why: step.value })
+    launchDigest = step.value.launchDigest
+    runs.push(step.value.run)
+  }
+  const comparison: ComparisonRun = {
+    launchDigest,
+    firmware: {
+      name: image.name,
+      bytes: image.bytes.length,
+      sha256: createHash("sha256").update(image.bytes).digest("hex")
+    },
+    runs
+  }
+  return comparison
+})

@@ -1,0 +1,10 @@
+/** The workload of `compare` unless told otherwise. Its values pass the same checks as those of a file. */
+export const DEFAULT_SCENARIO = {
+  name: "default",
+  vcpus: 4,
+  calls: 1_000,
+  boots: 25,
+  mix: { QUERY_PROTOCOL: 60, PVALIDATE: 30, REMAP_CA: 10 },
+  ring: "page",
+  host: { cores: 96, placement: "spread" }
+} as const

@@ -1,0 +1,26 @@
+import type { FirmwareUse } from "@vmpl-lab/hypervisor"
+import * as Effect from "effect/Effect"
+import { readInputFile } from "./InputFile.ts"
+import { InputInvalid, oneLine } from "./InputInvalid.ts"
+
+/** Runs a function that throws FirmwareError for an image that does not serve; its line is what the user sees. */
+export const fitting = <A>(make: () => A): Effect.Effect<A, InputInvalid> =>
+  Effect.try({ try: make, catch: (cause) => cause }).pipe(
+    Effect.catch((cause) =>
+      cause instanceof Error && "_tag" in cause && cause._tag === "FirmwareError"
+        ? Effect.fail(new InputInvalid({ line: oneLine(cause.message) }))
+        : Effect.die(cause)
+    )
+  )
+
+/**
+ * Reads and parses a firmware image.
+ *
+ * @returns InputInvalid when the file is missing, unreadable, empty, larger than 16 MiB, or not an image that a guest of
+ *   this kind can be launched from.
+ */
+export const loadFirmware = Effect.fn("loadFirmware")(function* (path: string, use: FirmwareUse) {
+  const { FIRMWARE_SIZE_MAX, parseFirmware } = yield* Effect.promise(() => import("@vmpl-lab/hypervisor"))
+  const bytes = yield* readInputFile(path, FIRMWARE_SIZE_MAX)
+  return yield* fitting(() => parseFirmware(bytes, path, use))
+})

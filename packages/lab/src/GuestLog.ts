@@ -1,0 +1,46 @@
+import { createHash, type Hash } from "node:crypto"
+import type { GuestReport } from "@vmpl-lab/guest"
+
+/** What the guest's vCPUs reported: how far each is, and a digest of every call and its result, in order. */
+export class GuestLog implements GuestReport {
+  readonly #hashes: ReadonlyArray<Hash>
+  readonly #ready: Array<boolean>
+  /** vCPUs that are up at the guest's level. */
+  started = 0
+  /** vCPUs that have made all their calls. */
+  finished = 0
+  callsMade = 0
+  /** Results other than success, by value. */
+  readonly failures = new Map<number, number>()
+
+  constructor(vcpus: number) {
+    this.#hashes = Array.from({ length: vcpus }, () => createHash("sha256"))
+    this.#ready = new Array(vcpus).fill(false)
+  }
+
+  readonly ready = (apicId: number): void => {
+    this.#ready[apicId] = true
+    this.started++
+  }
+
+  readonly called = (apicId: number, kind: number, result: number): void => {
+    this.callsMade++
+    this.#hashes[apicId]!.update(`${kind}:${result};`)
+    if (result !== 0) this.failures.set(result, (this.failures.get(result) ?? 0) + 1)
+  }
+
+  readonly done = (): void => {
+    this.finished++
+  }
+
+  isReady(apicId: number): boolean {
+    return this.#ready[apicId] === true
+  }
+
+  /** SHA-256 over the vCPUs' digests, hex. The log takes no more after this. */
+  digest(): string {
+    const all = createHash("sha256")
+    for (const hash of this.#hashes) all.update(hash.digest())
+    return all.digest("hex")
+  }
+}

@@ -1,0 +1,162 @@
+import { createHash } from "node:crypto"
+import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
+import type { Strategy } from "@vmpl-lab/hv-strategies"
+import { HostFrames, Kvm, launch, Meter, Vmm } from "@vmpl-lab/hypervisor"
+import { type PspMemory, SnpFirmware } from "@vmpl-lab/psp"
+import { Rmp } from "@vmpl-lab/rmp"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { CostTable, Host, type HostProgram, type HostThread, type Profile, WAIT } from "@vmpl-lab/sim"
+import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
+import { type Hardware, HOST_ASID, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
+import { callPlan } from "./CallPlan.ts"
+import { GuestLog } from "./GuestLog.ts"
+import type { Scenario } from "./Scenario.ts"
+import type { SvsmLaunch } from "./SvsmLaunch.ts"
+
+/** System memory of the host: 256 MiB, all covered by the RMP, and more for many vCPUs. */
+const FRAMES = 0x1_0000
+/** Frames that the host keeps for itself at the bottom of memory. */
+const FIRST_FREE_FRAME = 0x100
+/** Frames per guest vCPU beyond the image: guest and SVSM pages, VMCBs, tables. */
+const FRAMES_PER_VCPU = 32
+
+/** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
+const NO_PROGRESS_NS = 10_000_000_000
+
+/** What one machine is made of. */
+export interface MachineOptions {
+  readonly strategy: Strategy
+  readonly scenario: Scenario
+  readonly profile: Profile
+  /** Seed of the costs' spread; a repeated boot has another. */
+  readonly seed: number
+  /** The workload of this boot. */
+  readonly calls: boolean
+  readonly svsm: SvsmLaunch
+}
+
+/** One host with one guest, from power-on to the guest's last call. */
+export class Machine {
+  readonly host: Host
+  readonly hardware: Hardware
+  readonly kvm: Kvm
+  readonly vmm: Vmm
+  readonly meter: Meter
+  readonly log: GuestLog
+  /** Launch digest, hex; empty until the launch has finished. */
+  launchDigest = ""
+  /** Virtual time that the launch took. */
+  launchNs = 0
+  /** Progress of the guest when it was last looked at, and the time then. */
+  #progress = 0
+  #progressAt = 0
+  readonly #options: MachineOptions
+  readonly #firmware: SnpFirmware
+
+  constructor(options: MachineOptions) {
+    const { strategy, scenario, profile, seed, svsm } = options
+    const { vcpus, host } = scenario
+    this.#options = options
+    this.log = new GuestLog(vcpus)
+    this.host = new Host(host.cores, new CostTable(profile, seed))
+    const frames = FRAMES + vcpus * FRAMES_PER_VCPU
+    const rmp = new Rmp({ pages: Math.ceil(frames / 512) * 512 })
+    const memory = new PhysicalMemory(rmp.coveredPages)
+    const programs = new ProgramMemory()
+    this.hardware = {
+      memory,
+      rmp,
+      host: new HostMemory(memory, rmp),
+      programs,
+      nestedTables: new Map(),
+      executions: new Map()
+    }
+    this.meter = new Meter((apicId) => this.log.isReady(apicId))
+    this.kvm = new Kvm(this.host, this.hardware, new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages), this.meter)
+    this.vmm = new Vmm(this.kvm, strategy.operations, svsm.memorySlots, vcpus, host.placement)
+    this.#firmware = new SnpFirmware(rmp, pspMemory(memory), { seed: 1 })
+    this.#installPrograms(programs)
+    const main = this.host.spawn("vmm-main", -1)
+    main.program = this.#main(main)
+    this.host.start(main, 0)
+  }
+
+  /** Simulates up to `maxEvents` events. False when nothing is left to happen. */
+  stepMany(maxEvents: number): boolean {
+    const more = this.vmm.failure === null && this.host.stepMany(maxEvents)
+    const progress = this.log.callsMade + this.log.started + (this.launchDigest === "" ? 0 : 1)
+    if (progress !== this.#progress || this.launchDigest === "") {
+      this.#progress = progress
+      this.#progressAt = this.host.now
+    } else if (this.host.now - this.#progressAt > NO_PROGRESS_NS) {
+      this.vmm.fail(`the guest makes no progress since ${this.#progressAt} ns`)
+    }
+    return more
+  }
+
+  /** Why the guest did not come to its end, or null when it did. */
+  failure(): string | null {
+    const { vcpus } = this.#options.scenario
+    if (this.vmm.failure !== null) return this.vmm.failure
+    if (this.log.finished === vcpus) return null
+    return `nothing left to run, but ${vcpus - this.log.finished} of ${vcpus} vCPUs have not finished`
+  }
+
+  /** SHA-256 over RMP, memory with its keys' owners, and virtual time, hex. */
+  stateDigest(): string {
+    const hash = createHash("sha256")
+    this.hardware.rmp.digestInto((bytes) => hash.update(bytes))
+    this.hardware.memory.forEachFrame((pfn, asid, bytes) => hash.update(`${pfn}:${asid};`).update(bytes))
+    for (const { time, core } of this.host.threads) hash.update(`${time}@${core};`)
+    return hash.digest("hex")
+  }
+
+  #installPrograms(programs: ProgramMemory): void {
+    const { scenario, calls, svsm, seed } = this.#options
+    const { parameters, heapGpa } = svsm
+    const state = new SvsmState()
+    const base = parameters.svsm.gpa
+    programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
+    programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
+    const plan: GuestPlan = {
+      vcpus: scenario.vcpus,
+      secretsGpa: parameters.secretsGpa,
+      heapGpa,
+      ring: scenario.ring,
+      calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
+      report: this.log
+    }
+    programs.install(parameters.resetVector, () => bootProcessor(plan))
+    programs.install(AP_TRAMPOLINE_GPA, () => applicationProcessor(plan))
+  }
+
+  /** The VMM's main thread: creates the guest, launches it, lets the vCPU threads go. */
+  *#main(thread: HostThread): HostProgram {
+    const { strategy, scenario, svsm } = this.#options
+    strategy.operations.createGuest(this.vmm, thread, scenario.vcpus)
+    const boot = this.vmm.groups[0]!.active!.vcpu
+    const begin = thread.time
+    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, boot)
+    this.launchNs = thread.time - begin
+    if (!outcome.ok) {
+      this.vmm.fail(outcome.detail)
+      return
+    }
+    this.launchDigest = outcome.digest
+    yield WAIT.SYNC
+    for (const { active } of this.vmm.groups) {
+      if (active !== null) this.host.wake(active.thread, thread, null)
+    }
+  }
+}
+
+/** The memory controller as the AMD-SP drives it. */
+const pspMemory = (memory: PhysicalMemory): PspMemory => ({
+  readPlain: (pfn) => {
+    const view = memory.read(pfn, HOST_ASID)
+    return new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
+  },
+  writeEncrypted: (pfn, asid, contents) => memory.replace(pfn, asid, contents),
+  createKey: (asid, key) => memory.setKey(asid, key),
+  destroyKey: (asid) => memory.dropKey(asid)
+})

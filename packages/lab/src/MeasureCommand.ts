@@ -1,0 +1,99 @@
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import { fitting, loadFirmware } from "./FirmwareFile.ts"
+import { hexFlag, numberFlag, optional } from "./Flags.ts"
+import { readInputFile } from "./InputFile.ts"
+import { InputInvalid, oneLine } from "./InputInvalid.ts"
+import { writeOut } from "./Output.ts"
+
+/** Kernel and initrd are read whole; more than this is a mistake. */
+const BOOT_FILE_BYTES_MAX = 1024 * 1024 * 1024
+
+const file = (name: string, what: string) =>
+  optional(Flag.String(name)).pipe(Flag.withMetavar("FILE"), Flag.withDescription(what))
+
+// Names, values and defaults are those of sev-snp-measure, so that a command line can be carried over.
+const flags = {
+  firmware: Flag.String("firmware").pipe(Flag.withMetavar("FILE"), Flag.withDescription("OVMF image")),
+  mode: Flag.Literals("mode", ["snp", "seves", "sev"]).pipe(
+    Flag.withDescription("What kind of guest is launched"),
+    Flag.withDefault("snp" as const)
+  ),
+  vcpus: numberFlag("vcpus", 1, 512).pipe(Flag.withDescription("Guest vCPUs"), Flag.withDefault(1)),
+  vcpuType: optional(Flag.String("vcpu-type")).pipe(
+    Flag.withMetavar("TYPE"),
+    Flag.withDescription("QEMU's CPU model, EPYC-v4 unless given")
+  ),
+  vcpuSig: optional(hexFlag("vcpu-sig", 0xffff_ffff)).pipe(
+    Flag.withDescription("CPUID signature instead of a CPU model")
+  ),
+  vmmType: Flag.Literals("vmm-type", ["QEMU", "ec2", "gce"]).pipe(
+    Flag.withDescription("Whose rules apply"),
+    Flag.withDefault("QEMU" as const)
+  ),
+  guestFeatures: hexFlag("guest-features", Number.MAX_SAFE_INTEGER).pipe(
+    Flag.withDescription("SEV_FEATURES of the vCPUs"),
+    Flag.withDefault(0x1)
+  ),
+  kernel: file("kernel", "Kernel that is booted directly"),
+  initrd: file("initrd", "Initial RAM disk, with --kernel"),
+  append: optional(Flag.String("append")).pipe(
+    Flag.withMetavar("TEXT"),
+    Flag.withDescription("Kernel command line, with --kernel")
+  ),
+  outputFormat: Flag.Literals("output-format", ["hex", "base64"]).pipe(
+    Flag.withDescription("How the digest is written"),
+    Flag.withDefault("hex" as const)
+  )
+}
+
+const bad = (line: string) => Effect.fail(new InputInvalid({ line: oneLine(line) }))
+const loadHypervisor = Effect.promise(() => import("@vmpl-lab/hypervisor"))
+
+/** The CPUID signature that the two options stand for. */
+const signatureOf = Effect.fn("signatureOf")(function* (type: string | undefined, signature: number | undefined) {
+  const { VCPU_SIGNATURE, VCPU_TYPES } = yield* loadHypervisor
+  if (signature !== undefined) {
+    if (type !== undefined) return yield* bad("--vcpu-sig: given with --vcpu-type, expected one of the two")
+    return signature
+  }
+  const known = VCPU_TYPES.find((name) => name === (type ?? "EPYC-v4"))
+  if (known !== undefined) return VCPU_SIGNATURE[known]
+  return yield* bad(`--vcpu-type: ${JSON.stringify(type)} unknown, expected one of ${VCPU_TYPES.join(", ")}`)
+})
+
+type BootFiles = { readonly [K in "kernel" | "initrd" | "append"]: string | undefined }
+
+/** The table of kernel hashes, or null without a kernel. */
+const hashesOf = Effect.fn("hashesOf")(function* ({ kernel, initrd, append }: BootFiles) {
+  if (kernel === undefined) {
+    const lone = initrd !== undefined ? "--initrd" : append !== undefined ? "--append" : undefined
+    return lone === undefined ? null : yield* bad(`${lone}: given without --kernel, expected both`)
+  }
+  const { kernelHashTable } = yield* loadHypervisor
+  return kernelHashTable({
+    kernel: yield* readInputFile(kernel, BOOT_FILE_BYTES_MAX),
+    initrd: initrd === undefined ? null : yield* readInputFile(initrd, BOOT_FILE_BYTES_MAX),
+    append
+  })
+})
+
+/** `vmpl-lab measure`: the launch digest that a guest owner should expect, and nothing else on standard output. */
+export const measure = Command.make(
+  "measure",
+  flags,
+  Effect.fn("measure")(function* ({ mode, vcpus, vmmType, guestFeatures: sevFeatures, outputFormat, ...options }) {
+    const { launchPlan, measureSev, measureSevEs, measureSnp } = yield* loadHypervisor
+    const signature = yield* signatureOf(options.vcpuType, options.vcpuSig)
+    const kernelHashes = yield* hashesOf(options)
+    const image = yield* loadFirmware(options.firmware, mode === "snp" ? "snp" : "sev")
+    // The image may lack what the options ask of it: a page for kernel hashes, an entry point for APs.
+    const digest = yield* fitting(() => {
+      if (mode === "sev") return measureSev({ image, kernelHashes })
+      if (mode === "seves") return measureSevEs({ image, kernelHashes, vmmType, vcpus, signature })
+      return measureSnp(launchPlan({ image, vmmType, vcpus, signature, sevFeatures, kernelHashes }))
+    })
+    yield* writeOut(`${Buffer.from(digest).toString(outputFormat)}\n`)
+  })
+).pipe(Command.withDescription("Compute the launch digest of a firmware image"))

@@ -1,0 +1,23 @@
+import * as Schema from "effect/Schema"
+
+const share = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000 })))
+
+/**
+ * One comparison's workload: how many guest vCPUs, how many SVSM calls each makes and in which mix, how often the
+ * guest is booted (the calls are made in the first boot, the others only add AP-create samples), and the host.
+ */
+export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
+  name: Schema.NonEmptyString,
+  vcpus: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 512 }))),
+  calls: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))),
+  boots: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
+  /** Relative weights of the SVSM core calls that the guest makes. At least one is positive. */
+  mix: Schema.Struct({ QUERY_PROTOCOL: share, PVALIDATE: share, REMAP_CA: share }),
+  /** Which way the guest rings: the GHCB page event 0x80000018 or the MSR request 0x016. */
+  ring: Schema.Literals(["page", "msr"]),
+  host: Schema.Struct({
+    cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),
+    /** `spread`: a thread wakes on an idle core of its own; `same-core`: all threads of one guest vCPU share one core. */
+    placement: Schema.Literals(["spread", "same-core"])
+  })
+}) {}

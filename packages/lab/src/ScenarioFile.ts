@@ -1,0 +1,50 @@
+import * as Effect from "effect/Effect"
+import type * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { DEFAULT_SCENARIO } from "./DefaultScenario.ts"
+import { isPath, readInputText } from "./InputFile.ts"
+import { InputInvalid, oneLine } from "./InputInvalid.ts"
+import { decodeJsonText } from "./JsonText.ts"
+import { Scenario } from "./Scenario.ts"
+
+/** A scenario whose mix asks for at least one call. */
+const ScenarioSchema = Scenario.check(
+  Schema.makeFilter((scenario) =>
+    Object.values(scenario.mix).some((weight) => weight > 0)
+      ? undefined
+      : { path: ["mix"], issue: "at least one weight above 0" }
+  )
+)
+
+/** A scenario's text to a scenario; `file` is how the error line calls it. */
+export const parseScenario = (file: string, json: string): Result.Result<Scenario, InputInvalid> =>
+  decodeJsonText(ScenarioSchema, file, json)
+
+/**
+ * A scenario by name (`default`) or by path (anything with a slash, or ending in `.json`).
+ *
+ * @returns InputInvalid for an unknown name, an unreadable file, or contents that are not a scenario.
+ */
+export const loadScenario = Effect.fn("loadScenario")(function* (nameOrPath: string) {
+  if (isPath(nameOrPath)) {
+    return yield* Effect.fromResult(parseScenario(nameOrPath, yield* readInputText(nameOrPath)))
+  }
+  if (nameOrPath === DEFAULT_SCENARIO.name) return new Scenario(DEFAULT_SCENARIO)
+  return yield* new InputInvalid({
+    line: oneLine(
+      `--scenario: ${JSON.stringify(nameOrPath)} unknown, expected ${DEFAULT_SCENARIO.name} or the path of a JSON file`
+    )
+  })
+})
+
+/** The scenario with some of its numbers replaced from the command line; undefined keeps the scenario's own. */
+export const overrideScenario = (
+  scenario: Scenario,
+  by: { readonly vcpus?: number | undefined; readonly calls?: number | undefined; readonly boots?: number | undefined }
+): Scenario =>
+  new Scenario({
+    ...scenario,
+    vcpus: by.vcpus ?? scenario.vcpus,
+    calls: by.calls ?? scenario.calls,
+    boots: by.boots ?? scenario.boots
+  })

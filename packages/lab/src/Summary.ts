@@ -1,0 +1,182 @@
+import { createHash } from "node:crypto"
+import type { Profile } from "@vmpl-lab/sim"
+import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
+import {
+  COUNTERS,
+  type ComparisonRun,
+  type CounterName,
+  type HostObjects,
+  type OperationName,
+  type OperationRecord,
+  type StrategyRun
+} from "./ComparisonRun.ts"
+import type { Scenario } from "./Scenario.ts"
+
+/** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
+export interface Latency {
+  readonly p50: number | null
+  readonly p90: number | null
+  readonly p99: number | null
+  readonly mean: number | null
+  readonly min: number | null
+  readonly max: number | null
+}
+
+/** One operation under one strategy. */
+export interface ResultEntry {
+  readonly strategy: string
+  readonly variant: string | null
+  readonly operation: OperationName
+  readonly samples: number
+  readonly ns: Latency
+  /** How many times slower than the fastest strategy at the median; null without samples. */
+  readonly ratioToFastest: number | null
+  /** Means for one VMPL switch (a round trip has two); all null without samples. */
+  readonly perSwitch: { readonly [K in CounterName]: number | null }
+  readonly breakdown: ReadonlyArray<BreakdownRow>
+  /** Share of the mean, from 0 to 1, that rests on assumed costs; null without samples. */
+  readonly assumedShare: number | null
+}
+
+/** One strategy as a whole. */
+export interface StrategyEntry {
+  readonly strategy: string
+  readonly variant: string | null
+  readonly summary: string
+  readonly hostObjects: HostObjects
+  /** KVM's own objects, VMs and vCPUs, for each vCPU that the guest sees. */
+  readonly kvmObjectsPerGuestVcpu: number
+  readonly launchNs: number
+  readonly virtualNs: number
+  readonly stateDigest: string
+  readonly guestDigest: string
+}
+
+/** The object that `compare --json` prints. */
+export interface ComparisonJson {
+  readonly seed: number
+  readonly commit: string
+  readonly profile: string
+  readonly machine: string
+  readonly scenario: string
+  /** The scenario's values as run, command line included. */
+  readonly parameters: Omit<Scenario, "name">
+  readonly firmware: ComparisonRun["firmware"]
+  readonly launchDigest: string
+  /** SHA-256 over the strategies' names and state digests. */
+  readonly stateDigest: string
+  /** What the guest saw, equal under every strategy; null would mean that a strategy changed what the guest saw. */
+  readonly guestDigest: string | null
+  readonly results: ReadonlyArray<ResultEntry>
+  readonly strategies: ReadonlyArray<StrategyEntry>
+  /** Host wall time: the only part that differs from run to run. */
+  readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
+}
+
+/** What a summary is made from. */
+export interface SummaryInput {
+  readonly run: ComparisonRun
+  readonly profile: Profile
+  readonly scenario: Scenario
+  readonly seed: number
+  readonly commit: string
+}
+
+/**
+ * The p-quantile of sorted samples by nearest rank: the smallest sample that at least p of all samples do not exceed.
+ * Chosen over interpolation because the answer is then a latency that occurred, an exact integer.
+ *
+ * @param sorted ascending, not empty
+ * @param p per cent, a whole number from 1 to 100
+ */
+export const nearestRank = (sorted: ArrayLike<number>, p: number): number =>
+  sorted[Math.max(0, Math.ceil((p * sorted.length) / 100) - 1)]!
+
+const NO_LATENCY: Latency = { p50: null, p90: null, p99: null, mean: null, min: null, max: null }
+
+/** Quantiles, mean and extremes of virtual nanoseconds. */
+export const latency = (samples: ReadonlyArray<number>): Latency => {
+  if (samples.length === 0) return NO_LATENCY
+  const sorted = Float64Array.from(samples).sort()
+  return {
+    p50: nearestRank(sorted, 50),
+    p90: nearestRank(sorted, 90),
+    p99: nearestRank(sorted, 99),
+    mean: sorted.reduce((sum, ns) => sum + ns, 0) / sorted.length,
+    min: sorted[0]!,
+    max: sorted[sorted.length - 1]!
+  }
+}
+
+const perSwitch = (record: OperationRecord): ResultEntry["perSwitch"] => {
+  const switches = record.ns.length * record.switchesPerOperation
+  const mean = (name: CounterName) => (switches === 0 ? null : record.counters[name] / switches)
+  return Object.fromEntries(COUNTERS.map((name) => [name, mean(name)])) as { [K in CounterName]: number | null }
+}
+
+const results = (run: ComparisonRun, profile: Profile): ReadonlyArray<ResultEntry> => {
+  const entries = run.runs.flatMap(({ strategy, variant, operations }) =>
+    operations.map((record) => {
+      const rows = breakdown(record, profile)
+      return {
+        strategy,
+        variant,
+        operation: record.operation,
+        samples: record.ns.length,
+        ns: latency(record.ns),
+        perSwitch: perSwitch(record),
+        breakdown: rows,
+        assumedShare: assumedShare(rows)
+      }
+    })
+  )
+  return entries.map(({ strategy, variant, operation, samples, ns, ...rest }) => {
+    const medians = entries.flatMap((other) => (other.operation === operation ? (other.ns.p50 ?? []) : []))
+    const fastest = Math.min(...medians)
+    // A free operation (every price zero) has no ratio.
+    const ratioToFastest = ns.p50 === null || fastest === 0 ? null : ns.p50 / fastest
+    return { strategy, variant, operation, samples, ns, ratioToFastest, ...rest }
+  })
+}
+
+const strategyEntry = (run: StrategyRun): StrategyEntry => ({
+  strategy: run.strategy,
+  variant: run.variant,
+  summary: run.summary,
+  hostObjects: run.hostObjects,
+  kvmObjectsPerGuestVcpu: (run.hostObjects.vms + run.hostObjects.vcpus) / run.guestVcpus,
+  launchNs: run.launchNs,
+  virtualNs: run.virtualNs,
+  stateDigest: run.stateDigest,
+  guestDigest: run.guestDigest
+})
+
+const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
+  const hash = createHash("sha256")
+  for (const run of runs) hash.update(`${run.strategy} ${run.variant ?? ""} ${run.stateDigest}\n`)
+  return hash.digest("hex")
+}
+
+/** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
+export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput): ComparisonJson => {
+  const { name, vcpus, calls, boots, mix, ring, host } = scenario
+  const guestDigests = new Set(run.runs.map((one) => one.guestDigest))
+  return {
+    seed,
+    commit,
+    profile: profile.name,
+    machine: profile.machine,
+    scenario: name,
+    parameters: { vcpus, calls, boots, mix, ring, host },
+    firmware: run.firmware,
+    launchDigest: run.launchDigest,
+    stateDigest: digestOfStates(run.runs),
+    guestDigest: guestDigests.size === 1 ? [...guestDigests][0]! : null,
+    results: results(run, profile),
+    strategies: run.runs.map(strategyEntry),
+    wall: {
+      totalMs: run.runs.reduce((ms, one) => ms + one.wallMs, 0),
+      strategies: run.runs.map((one) => ({ strategy: one.strategy, ms: one.wallMs }))
+    }
+  }
+}

@@ -1,0 +1,115 @@
+import { AP_TRAMPOLINE_GPA, BLOCK } from "@vmpl-lab/guest"
+import {
+  FirmwareError,
+  type FirmwareImage,
+  initialVmsa,
+  type LaunchPage,
+  launchPlan,
+  type MemorySlot,
+  RESET_EIP,
+  SECTION_TYPE,
+  VCPU_SIGNATURE
+} from "@vmpl-lab/hypervisor"
+import { PAGE_TYPE } from "@vmpl-lab/psp"
+import { INITIAL_VMSA_GPA, PAGE_SIZE, SEGMENT, SEV_FEATURES, setU64, VMSA } from "@vmpl-lab/sev-es"
+import { encodeParameters, IMAGE, type SvsmParameters, svsmCodePage, svsmRangeSize } from "@vmpl-lab/svsm"
+
+const MIB = 0x10_0000
+/** Guest RAM below which the guest does not put its own pages: firmware metadata usually lies there. */
+const HEAP_FLOOR = 16 * MIB
+const VCPU_TYPE = "EPYC-v4"
+
+/** Everything that is launched, and where the pieces of the guest are. */
+export interface SvsmLaunch {
+  readonly plan: ReadonlyArray<LaunchPage>
+  readonly memorySlots: ReadonlyArray<MemorySlot>
+  readonly parameters: SvsmParameters
+  /** First page of the guest's own heap. */
+  readonly heapGpa: number
+}
+
+const up = (value: number, to: number): number => Math.ceil(value / to) * to
+
+/**
+ * The launch of a guest with an SVSM: firmware and metadata pages as a plain launch has them, the SVSM's two image
+ * pages, and one VMSA, the SVSM's boot processor at VMPL0. Throws FirmwareError when the firmware leaves no place for
+ * what the guest needs.
+ */
+export const svsmLaunch = (image: FirmwareImage, vcpus: number): SvsmLaunch => {
+  const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
+  const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
+  const ramSize = heapGpa + up(vcpus * BLOCK.SIZE + PAGE_SIZE, 2 * MIB)
+  const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus) }
+  if (svsm.gpa + svsm.size > image.gpa) {
+    throw new FirmwareError(image.name, `sections end at 0x${sectionsEnd.toString(16)}, expected room below the image`)
+  }
+  if (image.sections.some(({ gpa, size }) => gpa < AP_TRAMPOLINE_GPA + PAGE_SIZE && AP_TRAMPOLINE_GPA < gpa + size)) {
+    throw new FirmwareError(image.name, "a section covers GPA 0x8000, expected it free: the guest's APs start there")
+  }
+  const parameters = parametersOf(image, vcpus, ramSize, svsm)
+  const input = { image, vmmType: "QEMU", vcpus: 1, signature: 0, sevFeatures: SEV_FEATURES.SNPActive } as const
+  const firmware = launchPlan(input).filter(({ type }) => type !== PAGE_TYPE.VMSA)
+  const plan: ReadonlyArray<LaunchPage> = [
+    ...firmware,
+    { gpa: svsm.gpa + IMAGE.CODE, type: PAGE_TYPE.NORMAL, contents: svsmCodePage() },
+    { gpa: svsm.gpa + IMAGE.PARAMETERS, type: PAGE_TYPE.UNMEASURED, contents: encodeParameters(parameters) },
+    { gpa: INITIAL_VMSA_GPA, type: PAGE_TYPE.VMSA, contents: bootVmsa(svsm.gpa) }
+  ]
+  const memorySlots = [
+    { gfn: 0, pages: (svsm.gpa + svsm.size) / PAGE_SIZE },
+    { gfn: image.gpa / PAGE_SIZE, pages: image.bytes.length / PAGE_SIZE }
+  ]
+  return { plan, memorySlots, parameters, heapGpa }
+}
+
+const parametersOf = (
+  image: FirmwareImage,
+  vcpus: number,
+  ramSize: number,
+  svsm: SvsmParameters["svsm"]
+): SvsmParameters => {
+  const only = (type: number, name: string): number => {
+    const section = image.sections.find((candidate) => candidate.type === type)
+    if (section === undefined) {
+      throw new FirmwareError(image.name, `no section of type ${type}, expected one: the guest needs its ${name} page`)
+    }
+    return section.gpa
+  }
+  const callingArea = image.sections.find(({ type }) => type === SECTION_TYPE.SVSM_CAA)
+  const given: ReadonlyArray<number> = [SECTION_TYPE.SECRETS, SECTION_TYPE.CPUID, SECTION_TYPE.SVSM_CAA]
+  return {
+    vcpus,
+    ramSize,
+    svsm,
+    firmware: { gpa: image.gpa, size: image.bytes.length },
+    resetVector: RESET_EIP,
+    secretsGpa: only(SECTION_TYPE.SECRETS, "secrets"),
+    cpuidGpa: only(SECTION_TYPE.CPUID, "CPUID"),
+    callingAreaGpa: callingArea?.gpa ?? ramSize - PAGE_SIZE,
+    callingAreaLaunched: callingArea !== undefined,
+    preValidated: image.sections.filter(({ type }) => !given.includes(type)).map(({ gpa, size }) => ({ gpa, size }))
+  }
+}
+
+/** The SVSM's boot VMSA: QEMU's reset state with flat segments, protected mode, and CS:RIP at the image's entry. */
+const bootVmsa = (base: number): Uint8Array => {
+  const bytes = initialVmsa({
+    vmmType: "QEMU",
+    eip: RESET_EIP,
+    signature: VCPU_SIGNATURE[VCPU_TYPE] ?? 0,
+    sevFeatures: SEV_FEATURES.SNPActive,
+    bsp: true
+  })
+  const view = new DataView(bytes.buffer)
+  const flat = (offset: number, selector: number, attributes: number): void => {
+    view.setUint16(offset + SEGMENT.selector, selector, true)
+    view.setUint16(offset + SEGMENT.attributes, attributes, true)
+    view.setUint32(offset + SEGMENT.limit, 0xffff_ffff, true)
+    setU64(view, offset + SEGMENT.base, 0)
+  }
+  flat(VMSA.cs, 8, 0xc9b)
+  for (const data of [VMSA.es, VMSA.ss, VMSA.ds, VMSA.fs]) flat(data, 16, 0xc93)
+  setU64(view, VMSA.cr0, 0x11)
+  setU64(view, VMSA.rip, base + IMAGE.BOOT_ENTRY)
+  return bytes
+}

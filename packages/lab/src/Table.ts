@@ -1,0 +1,168 @@
+import { styleText } from "node:util"
+import Table from "cli-table3"
+import type { OperationName } from "./ComparisonRun.ts"
+import type { ComparisonJson, ResultEntry } from "./Summary.ts"
+import { count, duration, percent, ratio } from "./Units.ts"
+
+/** How a table is drawn. */
+export interface TableOptions {
+  readonly colour: boolean
+  readonly breakdown: boolean
+}
+
+/** The two run-VMPL operations go by their short names: a full one would not fit. */
+const OPERATION_TEXT: { readonly [K in OperationName]: string } = {
+  "ap-create": "AP create",
+  "run-vmpl-round-trip": "round trip",
+  "run-vmpl-one-way": "one way"
+}
+
+// With strategy names of up to 19 characters every table fits a terminal of 100 columns, and so does the footer.
+const WIDTH = 98
+
+/** A table of text cells. Columns of numbers, named in `numbers` by their index, are aligned right. */
+const grid = (
+  head: ReadonlyArray<string>,
+  numbers: ReadonlyArray<number>,
+  rows: ReadonlyArray<ReadonlyArray<string>>
+): string => {
+  const table = new Table({
+    head: [...head],
+    colAligns: head.map((_, column) => (numbers.includes(column) ? "right" : "left")),
+    style: { head: [], border: [], compact: true }
+  })
+  for (const row of rows) table.push([...row])
+  return table.toString()
+}
+
+const byOperation = (results: ReadonlyArray<ResultEntry>): ReadonlyArray<ResultEntry> => {
+  const order = Object.keys(OPERATION_TEXT)
+  return results.toSorted((a, b) => order.indexOf(a.operation) - order.indexOf(b.operation))
+}
+
+const latencyTable = (json: ComparisonJson): string =>
+  grid(
+    ["operation", "strategy", "variant", "samples", "p50", "p90", "p99", "to fastest"],
+    [3, 4, 5, 6, 7],
+    byOperation(json.results).map(({ operation, strategy, variant, samples, ns, ratioToFastest }) => [
+      OPERATION_TEXT[operation],
+      strategy,
+      variant ?? "-",
+      String(samples),
+      duration(ns.p50),
+      duration(ns.p90),
+      duration(ns.p99),
+      ratio(ratioToFastest)
+    ])
+  )
+
+const switchTable = (json: ComparisonJson): string =>
+  grid(
+    [
+      "operation",
+      "strategy",
+      "VM\nexits",
+      "user\nexits",
+      "ioctls",
+      "hand-\noffs",
+      "kicks",
+      "TLB\nflushes",
+      "KVM objs\nper vCPU"
+    ],
+    [2, 3, 4, 5, 6, 7, 8],
+    byOperation(json.results).map(({ operation, strategy, variant, perSwitch }) => {
+      const objects = json.strategies.find((one) => one.strategy === strategy && one.variant === variant)
+      return [
+        OPERATION_TEXT[operation],
+        variant === null ? strategy : `${strategy}\n(${variant})`,
+        count(perSwitch.vmExits),
+        count(perSwitch.userExits),
+        count(perSwitch.ioctls),
+        count(perSwitch.threadHandOffs),
+        count(perSwitch.kicks),
+        count(perSwitch.tlbFlushes),
+        count(objects?.kvmObjectsPerGuestVcpu ?? null)
+      ]
+    })
+  )
+
+const breakdownTable = (result: ResultEntry): string => {
+  const mean = result.ns.mean ?? 0
+  return grid(
+    ["primitive", "ns", "share", "basis", "source"],
+    [1, 2],
+    result.breakdown.map((row) => [
+      // A sum and a list of sources are longer than a column: one part a line.
+      row.primitive.replaceAll(" + ", " +\n"),
+      row.ns.toFixed(1),
+      percent(mean === 0 ? null : row.ns / mean),
+      row.basis,
+      row.source.replaceAll(", ", ",\n")
+    ])
+  )
+}
+
+/** "multi-vmpl-vcpu 41 % (AP create), 22 % (round trip)": the operations of one strategy on one line. */
+const assumedLines = (json: ComparisonJson): ReadonlyArray<string> =>
+  json.strategies.map(({ strategy, variant }) => {
+    const own = json.results.filter((result) => result.strategy === strategy && result.variant === variant)
+    const parts = byOperation(own).map(
+      (result) => `${OPERATION_TEXT[result.operation]} ${percent(result.assumedShare)}`
+    )
+    return `  ${variant === null ? strategy : `${strategy} (${variant})`}: ${parts.join(", ")}`
+  })
+
+/** Breaks a line between words so that it stays within the width; a longer word keeps a line of its own. */
+const wrap = (line: string): string => {
+  const lines: Array<string> = []
+  let current = ""
+  for (const word of line.split(" ")) {
+    if (current !== "" && current.length + 1 + word.length > WIDTH) {
+      lines.push(current)
+      current = `  ${word}`
+    } else current = current === "" ? word : `${current} ${word}`
+  }
+  return [...lines, current].join("\n")
+}
+
+const footer = (json: ComparisonJson): string => {
+  const { vcpus, calls, boots, ring, host } = json.parameters
+  return [
+    wrap("Simulated, not measured: latencies are virtual time, the sum of the steps taken at the profile's prices."),
+    wrap(`Profile ${json.profile}: ${json.machine}.`),
+    wrap(
+      `Scenario ${json.scenario}: ${vcpus} vCPUs, ${calls} calls each, ${boots} boots, ring by ${ring}, ` +
+        `${host.cores} host cores, placement ${host.placement}; seed ${json.seed}; commit ${json.commit}.`
+    ),
+    "How much of the mean rests on assumed costs:",
+    ...assumedLines(json),
+    wrap(`Firmware ${json.firmware.name}, ${json.firmware.bytes} bytes. Launch digest:`),
+    `  ${json.launchDigest}`,
+    "State digest:",
+    `  ${json.stateDigest}`,
+    ...(json.guestDigest === null ? ["WARNING: the strategies do not agree on what the guest saw."] : []),
+    `The simulation took ${duration(json.wall.totalMs * 1e6)} of this host's time.`
+  ].join("\n")
+}
+
+/** The whole human-readable report, ending in a line feed, at most 100 columns wide. */
+export const renderComparison = (json: ComparisonJson, { colour, breakdown }: TableOptions): string => {
+  // validateStream off: whether colour is wanted was decided by the caller.
+  const bold = (text: string) => (colour ? styleText("bold", text, { validateStream: false }) : text)
+  const dim = (text: string) => (colour ? styleText("dim", text, { validateStream: false }) : text)
+  const sections = [
+    bold("Latency of AP create and run VMPL"),
+    latencyTable(json),
+    "",
+    bold("What the host does for one VMPL switch (a round trip has two)"),
+    switchTable(json)
+  ]
+  if (breakdown) {
+    for (const result of byOperation(json.results)) {
+      if (result.samples === 0) continue
+      const title = `${OPERATION_TEXT[result.operation]}, ${result.strategy}${result.variant === null ? "" : ` (${result.variant})`}`
+      sections.push("", bold(`${title}: mean ${duration(result.ns.mean)}`), breakdownTable(result))
+    }
+  }
+  return `${[...sections, "", dim(footer(json))].join("\n")}\n`
+}

@@ -1,0 +1,37 @@
+import * as Result from "effect/Result"
+import { describe, expect, it } from "vitest"
+import { DEFAULT_SCENARIO } from "../src/DefaultScenario.ts"
+import { overrideScenario, parseScenario } from "../src/ScenarioFile.ts"
+import { scenario } from "./fixture.ts"
+
+const lineOf = (change: object): string => {
+  const result = parseScenario("mine.json", JSON.stringify({ ...DEFAULT_SCENARIO, ...change }))
+  return Result.isFailure(result) ? result.failure.line : "accepted"
+}
+
+describe("scenarios", () => {
+  it("the built-in one passes the checks of a file", () => {
+    expect(lineOf({})).toBe("accepted")
+  })
+
+  it("numbers from the command line replace those of the scenario", () => {
+    const own = overrideScenario(scenario, { vcpus: 8, calls: 0 })
+    expect([own.vcpus, own.calls, own.boots, own.name]).toEqual([8, 0, scenario.boots, scenario.name])
+  })
+
+  it.each([
+    [{ vcpus: 0 }, "vcpus: expected a value between 1 and 512, got 0"],
+    [{ vcpus: 513 }, "vcpus: expected a value between 1 and 512, got 513"],
+    [{ calls: 0.5 }, "calls: expected an integer, got 0.5"],
+    [{ boots: "1" }, 'boots: expected a number, got "1"'],
+    [{ ring: "bell" }, 'ring: expected one of "page", "msr", got "bell"'],
+    [{ host: { cores: 1 } }, "host.placement: missing, expected this key"],
+    [{ speed: 5 }, "speed: unknown key with value 5, expected only name, vcpus, calls, boots, mix, ring, host"],
+    [
+      { mix: { QUERY_PROTOCOL: 0, PVALIDATE: 0, REMAP_CA: 0 } },
+      'mix: expected at least one weight above 0, got {"QUERY_PROTOCOL":0,"PVALIDATE":0,"REMAP_CA":0}'
+    ]
+  ])("%j is refused in one line", (change, line) => {
+    expect(lineOf(change)).toBe(`mine.json: ${line}`)
+  })
+})

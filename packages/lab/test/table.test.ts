@@ -1,0 +1,46 @@
+import { stripVTControlCharacters } from "node:util"
+import { describe, expect, it } from "vitest"
+import { summarize } from "../src/Summary.ts"
+import { renderComparison } from "../src/Table.ts"
+import { duration, percent } from "../src/Units.ts"
+import { profile, run, scenario } from "./fixture.ts"
+
+const json = summarize({ run, profile, scenario, seed: 7, commit: "0123456789".repeat(4) })
+
+describe("table", () => {
+  const text = renderComparison(json, { colour: false, breakdown: true })
+
+  it("looks like this", () => {
+    expect(text).toMatchSnapshot()
+  })
+
+  it("fits 100 columns", () => {
+    expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(100)
+  })
+
+  it("says the same in colour", () => {
+    const coloured = renderComparison(json, { colour: true, breakdown: true })
+    expect(coloured).not.toBe(text)
+    expect(stripVTControlCharacters(coloured)).toBe(text)
+  })
+})
+
+describe("units", () => {
+  it.each([
+    [null, "-"],
+    [0, "0 ns"],
+    [962, "962 ns"],
+    [999.4, "999 ns"],
+    [999.6, "1.00 us"],
+    [12_345, "12.3 us"],
+    [999_400, "999 us"],
+    [999_600, "1.00 ms"],
+    [5e9, "5.00 s"]
+  ])("%d ns is %s", (ns, text) => {
+    expect(duration(ns)).toBe(text)
+  })
+
+  it("never shows a share of something as nothing", () => {
+    expect([0, 0.001, 0.005, 0.5, 1].map(percent)).toEqual(["0 %", "<1 %", "1 %", "50 %", "100 %"])
+  })
+})
