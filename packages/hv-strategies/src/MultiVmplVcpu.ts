@@ -40,6 +40,7 @@ const runVmpl = (vcpu: Vcpu, thread: HostThread, vmpl: number): number => {
   if (!initProtectedGuestState(vcpu, slot, thread) && slot.vmsaPfn < 0) return ERRNO.EINVAL
   thread.charge(PRIMITIVE.vmcb_swap_fields)
   loadSlot(vcpu, slot)
+  thread.note("vmsa-swap", vmpl)
   return HANDLED.RESUME_GUEST
 }
 

@@ -5,7 +5,7 @@ import { HostFrames, Kvm, launch, Meter, Vmm } from "@vmpl-lab/hypervisor"
 import { type PspMemory, SnpFirmware } from "@vmpl-lab/psp"
 import { Rmp } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { CostTable, Host, type HostProgram, type HostThread, type Profile, WAIT } from "@vmpl-lab/sim"
+import { CostTable, Host, type HostProgram, type HostThread, type Profile, type TraceSink, WAIT } from "@vmpl-lab/sim"
 import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
 import { type Hardware, HOST_ASID, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
@@ -33,6 +33,8 @@ export interface MachineOptions {
   /** The workload of this boot. */
   readonly calls: boolean
   readonly svsm: SvsmLaunch
+  /** Sees what happens on the host's threads. */
+  readonly trace?: TraceSink
 }
 
 /** One host with one guest, from power-on to the guest's last call. */
@@ -58,7 +60,7 @@ export class Machine {
     const { vcpus, host } = scenario
     this.#options = options
     this.log = new GuestLog(vcpus)
-    this.host = new Host(host.cores, new CostTable(profile, seed))
+    this.host = new Host(host.cores, new CostTable(profile, seed), options.trace ?? null)
     const frames = FRAMES + vcpus * FRAMES_PER_VCPU
     const rmp = new Rmp({ pages: Math.ceil(frames / 512) * 512 })
     const memory = new PhysicalMemory(rmp.coveredPages)

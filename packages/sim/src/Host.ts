@@ -4,6 +4,7 @@ import { HostThread, THREAD_STATE, WAIT } from "./HostThread.ts"
 import { assert } from "./ModelFault.ts"
 import { PRIMITIVE } from "./Primitive.ts"
 import { CORE_WAIT, COUNTER, type Span } from "./Span.ts"
+import type { TraceSink } from "./Trace.ts"
 
 /** A host core: at most one thread occupies it; others queue first come, first served. */
 class Core {
@@ -38,9 +39,12 @@ export class Host {
   /** Time of the latest event. */
   now = 0
 
-  constructor(cores: number, costs: CostTable) {
+  readonly #trace: TraceSink | null
+
+  constructor(cores: number, costs: CostTable, trace: TraceSink | null = null) {
     this.cores = Array.from({ length: cores }, (_, id) => new Core(id))
     this.costs = costs
+    this.#trace = trace
   }
 
   /**
@@ -50,7 +54,7 @@ export class Host {
   spawn(name: string, affinity: number): HostThread {
     const id = this.threads.length
     const home = affinity >= 0 ? affinity % this.cores.length : id % this.cores.length
-    const thread = new HostThread(id, name, affinity < 0 ? -1 : home, home, this.costs)
+    const thread = new HostThread(id, name, affinity < 0 ? -1 : home, home, this.costs, this.#trace)
     this.threads.push(thread)
     return thread
   }
@@ -67,6 +71,7 @@ export class Host {
    * the critical path moves to the woken thread; the waker's further steps are beside it.
    */
   wake(target: HostThread, waker: HostThread, span: Span | null): void {
+    waker.note("hand-off", target.name)
     if (span !== null) {
       if (waker.span === span) waker.span = null
       span.counters[COUNTER.THREAD_HAND_OFFS]! += 1

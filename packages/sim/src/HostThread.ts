@@ -1,5 +1,6 @@
 import type { CostTable } from "./CostTable.ts"
 import { CORE_WAIT, type Span } from "./Span.ts"
+import type { TraceKind, TraceSink } from "./Trace.ts"
 
 /** What a host thread asks of the scheduler when it yields. */
 export const WAIT = {
@@ -41,13 +42,15 @@ export class HostThread {
   span: Span | null = null
   program: HostProgram | null = null
   readonly #costs: CostTable
+  readonly #trace: TraceSink | null
 
-  constructor(id: number, name: string, affinity: number, core: number, costs: CostTable) {
+  constructor(id: number, name: string, affinity: number, core: number, costs: CostTable, trace: TraceSink | null) {
     this.id = id
     this.name = name
     this.affinity = affinity
     this.core = core
     this.#costs = costs
+    this.#trace = trace
   }
 
   /** Takes one step of the given kind: its time passes on this thread and counts for the current operation. */
@@ -55,6 +58,12 @@ export class HostThread {
     const ns = this.#costs.sample(primitive)
     this.time += ns
     if (this.span !== null) this.span.add(primitive, ns)
+    if (this.#trace !== null) this.#trace(this, "charge", primitive)
+  }
+
+  /** Tells the trace, if there is one. */
+  note(kind: TraceKind, value: number | string): void {
+    if (this.#trace !== null) this.#trace(this, kind, value)
   }
 
   /** Counts something that happened (index of COUNTER) for the current operation. */

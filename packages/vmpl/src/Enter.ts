@@ -73,6 +73,7 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
   cpu.vmpl = cpu.registers[VMSA.vmpl]!
   cpu.execution = executionOf(cpu)
+  cpu.thread.note("VMRUN", cpu.vmpl)
   return "entered"
 }
 

@@ -24,6 +24,7 @@ export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, inf
   rmp.clearInUse(cpu.vmsaPfn)
   rmp.clearInUse(cpu.vmcb / PAGE_SIZE)
   saveControl(cpu, code, infoLo, infoHi, info2)
+  cpu.thread.note("#VMEXIT", code)
   cpu.vmsaPfn = -1
   cpu.execution = null
   // An interrupt that was still on its way finds the core in the host: the request behind it is seen there.

@@ -116,6 +116,7 @@ export class Meter {
 
   /** The first instruction at a VMPL is about to execute. */
   arrived(apicId: number, vmpl: number, thread: HostThread): void {
+    thread.note("arrived", vmpl)
     const vcpu = this.#of(apicId)
     const { pending, creation } = vcpu
     if (pending !== null && pending.to === vmpl) {

@@ -23,6 +23,7 @@ export function* vcpuThread(vmm: Vmm, self: VmmVcpu): HostProgram {
     thread.charge(PRIMITIVE.userspace_exit)
     thread.count(COUNTER.USER_EXITS)
     thread.charge(PRIMITIVE.vmm_dispatch)
+    thread.note("KVM_EXIT", vcpu.run.exitReason)
     if (host.ahead(thread)) yield WAIT.SYNC
     if (!serve(vmm, self, ret)) return
   }
