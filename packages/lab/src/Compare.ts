@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto"
+import { basename } from "node:path"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { type FirmwareImage, parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
 import type { Profile } from "@vmpl-lab/sim"
@@ -7,15 +8,16 @@ import * as Schema from "effect/Schema"
 import type { ComparisonRun, StrategyRun } from "./ComparisonRun.ts"
 import { runStrategy } from "./RunStrategy.ts"
 import type { Scenario } from "./Scenario.ts"
-import { svsmLaunch } from "./SvsmLaunch.ts"
+import type { SvsmLaunch } from "./SvsmLaunch.ts"
 
 /** Names of the ways to instantiate and run VMPLs, in the order in which a comparison runs and reports them. */
 export const STRATEGY_KEYS: ReadonlyArray<string> = STRATEGIES.map(({ key }) => key)
 
 /** What a comparison needs. Equal inputs give an equal ComparisonRun, but for `wallMs`. */
 export interface ComparisonInput {
-  /** The guest's firmware image, or null for the small image that the project makes itself. */
-  readonly firmware: { readonly name: string; readonly bytes: Uint8Array } | null
+  /** The guest's firmware, and what is launched from it. */
+  readonly image: FirmwareImage
+  readonly svsm: SvsmLaunch
   readonly scenario: Scenario
   readonly profile: Profile
   readonly seed: number
@@ -32,20 +34,12 @@ export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { wh
   }
 }
 
-/** The image to launch. Throws FirmwareError for one that cannot be. */
-export const firmwareImage = (firmware: ComparisonInput["firmware"]): FirmwareImage =>
-  firmware === null
-    ? parseFirmware(syntheticFirmware(), "built-in firmware")
-    : parseFirmware(firmware.bytes, firmware.name)
+/** The small image that the project makes itself, for comparisons without a firmware file. */
+export const builtInFirmware = (): FirmwareImage => parseFirmware(syntheticFirmware(), "built-in firmware")
 
-/**
- * Runs the scenario under each strategy and records what the host did. Throws (as a defect) FirmwareError for an image
- * that was not checked before.
- */
+/** Runs the scenario under each strategy and records what the host did. */
 export const runComparison = Effect.fnUntraced(function* (input: ComparisonInput) {
-  const { scenario, profile, seed, onProgress } = input
-  const image = firmwareImage(input.firmware)
-  const svsm = svsmLaunch(image, scenario.vcpus)
+  const { image, svsm, scenario, profile, seed, onProgress } = input
   const strategies = STRATEGIES.filter(({ key }) => input.strategies.includes(key))
   const work = scenario.boots + scenario.calls * scenario.vcpus
   const runs: Array<StrategyRun> = []
@@ -65,7 +59,8 @@ export const runComparison = Effect.fnUntraced(function* (input: ComparisonInput
   const comparison: ComparisonRun = {
     launchDigest,
     firmware: {
-      name: image.name,
+      // By its base name, so that the result does not depend on where the image lies.
+      name: basename(image.name),
       bytes: image.bytes.length,
       sha256: createHash("sha256").update(image.bytes).digest("hex")
     },

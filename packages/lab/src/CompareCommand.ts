@@ -1,8 +1,7 @@
-import { basename } from "node:path"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import { loadFirmware } from "./FirmwareFile.ts"
+import { fitting, loadFirmware } from "./FirmwareFile.ts"
 import { numberFlag, optional, switchFlag } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
@@ -33,6 +32,12 @@ const flags = {
     Flag.withDescription("SVSM calls of each vCPU, instead of the scenario's")
   ),
   boots: optional(numberFlag("boots", 1, 1_000)).pipe(Flag.withDescription("Boots, instead of the scenario's")),
+  placement: optional(Flag.Literals("placement", ["spread", "same-core"])).pipe(
+    Flag.withDescription("Where vCPU threads run, instead of the scenario's")
+  ),
+  ring: optional(Flag.Literals("ring", ["page", "msr"])).pipe(
+    Flag.withDescription("GHCB page event or MSR request, instead of the scenario's")
+  ),
   strategy: Flag.String("strategy").pipe(
     Flag.withMetavar("KEY"),
     Flag.withDescription("Run this strategy only; may be given several times"),
@@ -58,22 +63,26 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [{ runComparison, STRATEGY_KEYS }, { loadProfile }, { loadScenario, overrideScenario }] =
+    const [{ builtInFirmware, runComparison, STRATEGY_KEYS }, { svsmLaunch }, { loadProfile }, scenarios] =
       yield* Effect.promise(() =>
-        Promise.all([import("./Compare.ts"), import("./ProfileFile.ts"), import("./ScenarioFile.ts")])
+        Promise.all([
+          import("./Compare.ts"),
+          import("./SvsmLaunch.ts"),
+          import("./ProfileFile.ts"),
+          import("./ScenarioFile.ts")
+        ])
       )
     const strategies = yield* chosen(options.strategy, STRATEGY_KEYS)
     const profile = yield* loadProfile(options.profile)
-    const scenario = overrideScenario(yield* loadScenario(options.scenario), options)
+    const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
-    // By its base name, so that the result does not depend on where the image lies.
-    const firmware =
-      path === undefined ? null : { name: basename(path), bytes: (yield* loadFirmware(path, "snp")).bytes }
+    const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus))
 
     const { seed } = options
     const run = yield* Effect.scoped(
       Effect.flatMap(progressBar, (onProgress) =>
-        runComparison({ firmware, scenario, profile, seed, strategies, onProgress })
+        runComparison({ image, svsm, scenario, profile, seed, strategies, onProgress })
       )
     )
     const { summarize } = yield* Effect.promise(() => import("./Summary.ts"))

@@ -19,6 +19,14 @@ export interface OperationRecord {
   readonly nsByPrimitive: ReadonlyArray<number>
   /** How often each primitive was charged over all samples, by primitive index. */
   readonly countByPrimitive: ReadonlyArray<number>
+  /** The same latencies by what was asked for, where that matters: an AP create by VMPL and request. */
+  readonly groups: ReadonlyArray<LatencyGroup>
+}
+
+/** Samples of one kind inside an operation, such as "VMPL2 CREATE". */
+export interface LatencyGroup {
+  readonly name: string
+  readonly ns: ReadonlyArray<number>
 }
 
 /** Objects that the host holds once the guest is up. */

@@ -7,7 +7,7 @@ import { Rmp } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { CostTable, Host, type HostProgram, type HostThread, type Profile, type TraceSink, WAIT } from "@vmpl-lab/sim"
 import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
-import { type Hardware, HOST_ASID, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
+import { type Hardware, HOST_ASID, HostMemory, PhysicalMemory, Processor, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
 import type { Scenario } from "./Scenario.ts"
@@ -61,8 +61,8 @@ export class Machine {
     this.#options = options
     this.log = new GuestLog(vcpus)
     this.host = new Host(host.cores, new CostTable(profile, seed), options.trace ?? null)
-    const frames = FRAMES + vcpus * FRAMES_PER_VCPU
-    const rmp = new Rmp({ pages: Math.ceil(frames / 512) * 512 })
+    const pages = FRAMES + vcpus * FRAMES_PER_VCPU
+    const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512 })
     const memory = new PhysicalMemory(rmp.coveredPages)
     const programs = new ProgramMemory()
     this.hardware = {
@@ -74,7 +74,8 @@ export class Machine {
       executions: new Map()
     }
     this.meter = new Meter((apicId) => this.log.isReady(apicId))
-    this.kvm = new Kvm(this.host, this.hardware, new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages), this.meter)
+    const frames = new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages)
+    this.kvm = new Kvm(this.host, this.hardware, (thread) => new Processor(this.hardware, thread), frames, this.meter)
     this.vmm = new Vmm(this.kvm, strategy.operations, svsm.memorySlots, vcpus, host.placement)
     this.#firmware = new SnpFirmware(rmp, pspMemory(memory), { seed: 1 })
     this.#installPrograms(programs)

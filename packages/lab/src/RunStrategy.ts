@@ -6,6 +6,7 @@ import {
   COUNTERS,
   type CounterName,
   type HostObjects,
+  type LatencyGroup,
   type OperationName,
   type OperationRecord,
   type StrategyRun
@@ -40,6 +41,7 @@ export function* runStrategy(input: StrategyInput): Generator<number, StrategyOu
   const { strategy, scenario, profile, seed, svsm } = input
   const begin = performance.now()
   const apCreate = new OperationTotals()
+  const groups = new Map<string, Array<number>>()
   let first: Machine | null = null
   let callsMade = 0
   for (let boot = 0; boot < scenario.boots; boot++) {
@@ -49,20 +51,27 @@ export function* runStrategy(input: StrategyInput): Generator<number, StrategyOu
     if (failure !== null) return `${strategy.key}, boot ${boot}: ${failure}`
     callsMade += machine.log.callsMade
     apCreate.merge(machine.meter.apCreate)
+    for (const [name, ns] of machine.meter.apCreateGroups) groups.set(name, [...(groups.get(name) ?? []), ...ns])
     first ??= machine
     yield boot + 1 + callsMade
   }
-  return { launchDigest: first!.launchDigest, run: strategyRun(input, first!, apCreate, performance.now() - begin) }
+  const creations = record(
+    "ap-create",
+    apCreate,
+    1,
+    [...groups].sort(byName).map(([name, ns]) => ({ name, ns }))
+  )
+  return { launchDigest: first!.launchDigest, run: strategyRun(input, first!, creations, performance.now() - begin) }
 }
 
 const strategyRun = (
   { strategy, scenario }: StrategyInput,
   machine: Machine,
-  apCreate: OperationTotals,
+  creations: OperationRecord,
   wallMs: number
 ): StrategyRun => {
   const operations = [
-    record("ap-create", apCreate, 1),
+    creations,
     record("run-vmpl-round-trip", machine.meter.roundTrip, 2),
     record("run-vmpl-one-way", machine.meter.oneWay, 1)
   ]
@@ -88,13 +97,21 @@ const digestOf = (state: string, operations: ReadonlyArray<OperationRecord>): st
   return hash.digest("hex")
 }
 
-const record = (operation: OperationName, totals: OperationTotals, switchesPerOperation: number): OperationRecord => ({
+const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1)
+
+const record = (
+  operation: OperationName,
+  totals: OperationTotals,
+  switchesPerOperation: number,
+  groups: ReadonlyArray<LatencyGroup> = []
+): OperationRecord => ({
   operation,
   ns: totals.ns,
   switchesPerOperation,
   counters: Object.fromEntries(COUNTERS.map((name, i) => [name, totals.counters[i]!])) as Record<CounterName, number>,
   nsByPrimitive: Array.from(totals.nsByPrimitive),
-  countByPrimitive: Array.from(totals.countByPrimitive)
+  countByPrimitive: Array.from(totals.countByPrimitive),
+  groups
 })
 
 const hostObjects = ({ kvm, vmm }: Machine): HostObjects => {

@@ -40,11 +40,19 @@ export const loadScenario = Effect.fn("loadScenario")(function* (nameOrPath: str
 /** The scenario with some of its numbers replaced from the command line; undefined keeps the scenario's own. */
 export const overrideScenario = (
   scenario: Scenario,
-  by: { readonly vcpus?: number | undefined; readonly calls?: number | undefined; readonly boots?: number | undefined }
+  by: {
+    readonly vcpus?: number | undefined
+    readonly calls?: number | undefined
+    readonly boots?: number | undefined
+    readonly ring?: Scenario["ring"] | undefined
+    readonly placement?: Scenario["host"]["placement"] | undefined
+  }
 ): Scenario =>
   new Scenario({
     ...scenario,
     vcpus: by.vcpus ?? scenario.vcpus,
     calls: by.calls ?? scenario.calls,
-    boots: by.boots ?? scenario.boots
+    boots: by.boots ?? scenario.boots,
+    ring: by.ring ?? scenario.ring,
+    host: { ...scenario.host, placement: by.placement ?? scenario.host.placement }
   })

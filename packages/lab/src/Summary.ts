@@ -34,6 +34,8 @@ export interface ResultEntry {
   /** Means for one VMPL switch (a round trip has two); all null without samples. */
   readonly perSwitch: { readonly [K in CounterName]: number | null }
   readonly breakdown: ReadonlyArray<BreakdownRow>
+  /** An AP create by VMPL and request: the first use of a level also creates its objects. Empty for the others. */
+  readonly groups: ReadonlyArray<{ readonly name: string; readonly samples: number; readonly ns: Latency }>
   /** Share of the mean, from 0 to 1, that rests on assumed costs; null without samples. */
   readonly assumedShare: number | null
 }
@@ -126,6 +128,7 @@ const results = (run: ComparisonRun, profile: Profile): ReadonlyArray<ResultEntr
         ns: latency(record.ns),
         perSwitch: perSwitch(record),
         breakdown: rows,
+        groups: record.groups.map(({ name, ns }) => ({ name, samples: ns.length, ns: latency(ns) })),
         assumedShare: assumedShare(rows)
       }
     })

@@ -86,6 +86,24 @@ const switchTable = (json: ComparisonJson): string =>
     })
   )
 
+/** AP create by VMPL and request: what the first table mixes. */
+const groupTable = (json: ComparisonJson): string =>
+  grid(
+    ["AP create", "strategy", "variant", "samples", "p50", "p90", "p99"],
+    [3, 4, 5, 6],
+    json.results.flatMap(({ strategy, variant, groups }) =>
+      groups.map(({ name, samples, ns }) => [
+        name,
+        strategy,
+        variant ?? "-",
+        String(samples),
+        duration(ns.p50),
+        duration(ns.p90),
+        duration(ns.p99)
+      ])
+    )
+  )
+
 const breakdownTable = (result: ResultEntry): string => {
   const mean = result.ns.mean ?? 0
   return grid(
@@ -157,6 +175,10 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
     bold("What the host does for one VMPL switch (a round trip has two)"),
     switchTable(json)
   ]
+  if (json.results.some(({ groups }) => groups.length > 0)) {
+    sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
+    sections.push(groupTable(json))
+  }
   if (breakdown) {
     for (const result of byOperation(json.results)) {
       if (result.samples === 0) continue

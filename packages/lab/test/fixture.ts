@@ -30,7 +30,8 @@ export const record = (
     counters: { vmExits: 0, userExits: 0, ioctls: 0, threadHandOffs: 0, kicks: 0, tlbFlushes: 0, ...counters },
     // One more than there are primitives: time spent waiting for a core.
     nsByPrimitive: [...nsByPrimitive, 0],
-    countByPrimitive: [...countByPrimitive, 0]
+    countByPrimitive: [...countByPrimitive, 0],
+    groups: []
   }
 }
 

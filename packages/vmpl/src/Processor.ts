@@ -19,6 +19,9 @@ export interface Hardware {
   readonly executions: Map<number, Execution>
 }
 
+/** What of the machine host software can touch: memory and RMP behind their checks, tables that it owns. */
+export type HostHardware = Pick<Hardware, "host" | "rmp" | "nestedTables">
+
 /** One core in guest mode: what VMRUN loaded, until #VMEXIT saves it. */
 export class Processor {
   readonly hardware: Hardware

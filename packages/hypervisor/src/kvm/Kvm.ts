@@ -1,5 +1,5 @@
 import { type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
-import { type Hardware, Processor } from "@vmpl-lab/vmpl"
+import type { HostHardware, Processor } from "@vmpl-lab/vmpl"
 import type { GuestMemory } from "./GuestMemory.ts"
 import type { HostFrames } from "./HostFrames.ts"
 import { ioctl } from "./Ioctl.ts"
@@ -10,7 +10,8 @@ import type { VmplOperations } from "./VmplOperations.ts"
 /** The KVM module of the host: VM objects, and what it keeps per core. */
 export class Kvm {
   readonly host: Host
-  readonly hardware: Hardware
+  readonly hardware: HostHardware
+  readonly #enterCore: (thread: HostThread) => Processor
   readonly frames: HostFrames
   readonly meter: Meter
   readonly vms: Array<Vm> = []
@@ -18,9 +19,17 @@ export class Kvm {
   readonly #lastVmcb: ReadonlyArray<Map<number, number>>
   readonly #processors: Array<Processor | undefined>
 
-  constructor(host: Host, hardware: Hardware, frames: HostFrames, meter: Meter) {
+  /** @param enterCore the guest mode of the core on which a thread runs, as the processor offers it */
+  constructor(
+    host: Host,
+    hardware: HostHardware,
+    enterCore: (thread: HostThread) => Processor,
+    frames: HostFrames,
+    meter: Meter
+  ) {
     this.host = host
     this.hardware = hardware
+    this.#enterCore = enterCore
     this.frames = frames
     this.meter = meter
     this.#lastVmcb = host.cores.map(() => new Map<number, number>())
@@ -40,7 +49,7 @@ export class Kvm {
   processor(thread: HostThread): Processor {
     let processor = this.#processors[thread.core]
     if (processor === undefined) {
-      processor = new Processor(this.hardware, thread)
+      processor = this.#enterCore(thread)
       this.#processors[thread.core] = processor
     }
     processor.thread = thread

@@ -1,4 +1,13 @@
+import { AP_CREATION } from "@vmpl-lab/sev-es"
 import { assert, CORE_WAIT, type HostThread, Span } from "@vmpl-lab/sim"
+
+import type { ApCreateRequest } from "./ApCreateRequest.ts"
+
+/** Creations that are measured, as tables call them. */
+const CREATION_NAME: { readonly [request: number]: string } = {
+  [AP_CREATION.CREATE]: "CREATE",
+  [AP_CREATION.CREATE_ON_INIT]: "CREATE_ON_INIT"
+}
 
 /** Everything recorded about one kind of operation, added up over its samples. */
 export class OperationTotals {
@@ -7,8 +16,8 @@ export class OperationTotals {
   readonly nsByPrimitive = new Float64Array(CORE_WAIT + 1)
   readonly countByPrimitive = new Float64Array(CORE_WAIT + 1)
 
-  /** Adds the spans that make up one sample; its latency is the sum of their charges. */
-  add(...spans: ReadonlyArray<Span>): void {
+  /** Adds the spans that make up one sample. @returns its latency, the sum of their charges */
+  add(...spans: ReadonlyArray<Span>): number {
     let ns = 0
     for (const span of spans) {
       ns += span.total()
@@ -19,6 +28,7 @@ export class OperationTotals {
       }
     }
     this.ns.push(ns)
+    return ns
   }
 
   /** Adds all samples of another run. */
@@ -40,6 +50,13 @@ interface PendingSwitch {
   readonly span: Span
 }
 
+/** A creation under way: it ends with the first instruction at `vmpl` of the guest vCPU that holds this. */
+interface PendingCreation {
+  readonly vmpl: number
+  readonly span: Span
+  readonly group: string
+}
+
 /** The VMPLs of one guest vCPU (one APIC ID), as the meter sees them. */
 class VcpuMeter {
   /** Started by each #VMEXIT, kept when the exit turns out to ask for another VMPL. */
@@ -47,18 +64,21 @@ class VcpuMeter {
   pending: PendingSwitch | null = null
   /** The switch to a more privileged VMPL whose return is awaited. */
   request: Span | null = null
-  creation: { readonly vmpl: number; readonly span: Span } | null = null
+  creation: PendingCreation | null = null
   spare = new Span()
 }
 
 /**
  * Measures run VMPL and AP create on the hardware's own events: from the VMGEXIT that asks to the first instruction at
- * the VMPL asked for. It sees every strategy alike, since it knows only exits, decoded requests and entries.
+ * the VMPL asked for. CREATE_ON_INIT starts nothing: it ends when its caller goes on. The meter sees every strategy
+ * alike, since it knows only exits, decoded requests and entries.
  */
 export class Meter {
   readonly oneWay = new OperationTotals()
   readonly roundTrip = new OperationTotals()
   readonly apCreate = new OperationTotals()
+  /** Latencies of AP create by what was asked for, such as "VMPL2 CREATE". */
+  readonly apCreateGroups = new Map<string, Array<number>>()
   /** True once calls count: switches before that belong to booting. */
   readonly #counting: (apicId: number) => boolean
   readonly #vcpus = new Map<number, VcpuMeter>()
@@ -75,9 +95,10 @@ export class Meter {
   /** An exit asked for another VMPL: its span is the switch's. */
   switchRequested(apicId: number, from: number, to: number): void {
     const vcpu = this.#of(apicId)
-    assert(vcpu.pending === null, `guest vCPU ${apicId} asks for two switches at once`)
+    // A switch that an AP creation has overtaken never arrives: its span is free.
+    const free = vcpu.pending?.span ?? vcpu.spare
     vcpu.pending = { from, to, span: vcpu.exitSpan }
-    vcpu.exitSpan = vcpu.spare
+    vcpu.exitSpan = free
   }
 
   /** The switch was refused: the caller goes on at its own level. */
@@ -88,18 +109,23 @@ export class Meter {
     thread.span = null
   }
 
-  /** An exit of one guest vCPU asked to start a VMPL on another: the exit's span is the creation's. */
-  creationRequested(fromApicId: number, apicId: number, vmpl: number): Span {
-    const issuer = this.#of(fromApicId)
+  /** An exit asked for an AP: its span is the creation's. DESTROY creates nothing and is not measured. */
+  creationRequested(request: ApCreateRequest): void {
+    const name = CREATION_NAME[request.request]
+    if (name === undefined) return
+    const issuer = this.#of(request.fromApicId)
     const span = issuer.exitSpan
     issuer.exitSpan = new Span()
-    this.#of(apicId).creation = { vmpl, span }
-    return span
+    const group = `VMPL${request.vmpl} ${name}`
+    const starts = request.request === AP_CREATION.CREATE
+    const holder = starts ? this.#of(request.apicId) : issuer
+    holder.creation = { vmpl: starts ? request.vmpl : request.fromVmpl, span, group }
   }
 
-  /** A creation that starts nothing now, or was refused. */
-  creationDropped(apicId: number, thread: HostThread): void {
-    this.#of(apicId).creation = null
+  /** The creation was refused. */
+  creationRefused(request: ApCreateRequest, thread: HostThread): void {
+    const starts = request.request === AP_CREATION.CREATE
+    this.#of(starts ? request.apicId : request.fromApicId).creation = null
     thread.span = null
   }
 
@@ -121,15 +147,24 @@ export class Meter {
     const { pending, creation } = vcpu
     if (pending !== null && pending.to === vmpl) {
       vcpu.pending = null
-      this.#check(pending.span, thread)
-      this.#recordSwitch(vcpu, apicId, pending)
+      if (thread.span === pending.span) {
+        this.#check(pending.span, thread)
+        this.#recordSwitch(vcpu, apicId, pending)
+      } else vcpu.spare = pending.span
       thread.span = null
     } else if (creation !== null && creation.vmpl === vmpl) {
       vcpu.creation = null
-      this.#check(creation.span, thread)
-      this.apCreate.add(creation.span)
+      if (thread.span === creation.span) this.#recordCreation(creation, thread)
       thread.span = null
     }
+  }
+
+  #recordCreation({ span, group }: PendingCreation, thread: HostThread): void {
+    this.#check(span, thread)
+    const ns = this.apCreate.add(span)
+    const samples = this.apCreateGroups.get(group)
+    if (samples === undefined) this.apCreateGroups.set(group, [ns])
+    else samples.push(ns)
   }
 
   #recordSwitch(vcpu: VcpuMeter, apicId: number, { from, to, span }: PendingSwitch): void {

@@ -1,4 +1,4 @@
-import { AP_CREATION, GHCB, NAE, PAGE_SIZE, REASON, REPLY, toNumber, validByte, validMask } from "@vmpl-lab/sev-es"
+import { GHCB, NAE, PAGE_SIZE, REASON, REPLY, toNumber, validByte, validMask } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
 import { type ApCreateRequest, creates } from "./ApCreateRequest.ts"
 import { HV_FEATURES } from "./CpuidTable.ts"
@@ -97,10 +97,10 @@ const apCreation = (vcpu: Vcpu, thread: HostThread, ghcb: number, request: ApCre
   const replied = reply(vcpu, ghcb, REPLY.NO_ACTION, 0)
   if (replied < 0) return replied
   const { meter } = vcpu.vm.kvm
-  if (request.request === AP_CREATION.CREATE) meter.creationRequested(vcpu.apicId, request.apicId, request.vmpl)
+  meter.creationRequested(request)
   const handled = vcpu.vm.operations.apCreate(vcpu, thread, request)
   const refused = (self: Vcpu): number => {
-    meter.creationDropped(request.apicId, thread)
+    meter.creationRefused(request, thread)
     return reply(self, ghcb, REPLY.MALFORMED_INPUT, REASON.INVALID_INPUT)
   }
   if (handled < 0) return refused(vcpu)
