@@ -65,7 +65,6 @@ class VcpuMeter {
   /** The switch to a more privileged VMPL whose return is awaited. */
   request: Span | null = null
   creation: PendingCreation | null = null
-  spare = new Span()
 }
 
 /**
@@ -82,6 +81,7 @@ export class Meter {
   /** True once calls count: switches before that belong to booting. */
   readonly #counting: (apicId: number) => boolean
   readonly #vcpus = new Map<number, VcpuMeter>()
+  readonly #free: Array<Span> = []
 
   constructor(counting: (apicId: number) => boolean) {
     this.#counting = counting
@@ -95,16 +95,14 @@ export class Meter {
   /** An exit asked for another VMPL: its span is the switch's. */
   switchRequested(apicId: number, from: number, to: number): void {
     const vcpu = this.#of(apicId)
-    // A switch that an AP creation has overtaken never arrives: its span is free.
-    const free = vcpu.pending?.span ?? vcpu.spare
+    // One that an AP creation has overtaken never arrives: its span is dropped, as a thread may still hold it.
     vcpu.pending = { from, to, span: vcpu.exitSpan }
-    vcpu.exitSpan = free
+    vcpu.exitSpan = this.#take()
   }
 
   /** The switch was refused: the caller goes on at its own level. */
   switchRefused(apicId: number, thread: HostThread): void {
     const vcpu = this.#of(apicId)
-    if (vcpu.pending !== null) vcpu.spare = vcpu.pending.span
     vcpu.pending = null
     thread.span = null
   }
@@ -115,7 +113,7 @@ export class Meter {
     if (name === undefined) return
     const issuer = this.#of(request.fromApicId)
     const span = issuer.exitSpan
-    issuer.exitSpan = new Span()
+    issuer.exitSpan = this.#take()
     const group = `VMPL${request.vmpl} ${name}`
     const starts = request.request === AP_CREATION.CREATE
     const holder = starts ? this.#of(request.apicId) : issuer
@@ -150,7 +148,7 @@ export class Meter {
       if (thread.span === pending.span) {
         this.#check(pending.span, thread)
         this.#recordSwitch(vcpu, apicId, pending)
-      } else vcpu.spare = pending.span
+      }
       thread.span = null
     } else if (creation !== null && creation.vmpl === vmpl) {
       vcpu.creation = null
@@ -165,24 +163,27 @@ export class Meter {
     const samples = this.apCreateGroups.get(group)
     if (samples === undefined) this.apCreateGroups.set(group, [ns])
     else samples.push(ns)
+    this.#free.push(span)
   }
 
   #recordSwitch(vcpu: VcpuMeter, apicId: number, { from, to, span }: PendingSwitch): void {
-    const toMorePrivileged = to < from
-    if (!this.#counting(apicId)) {
-      vcpu.spare = span
-      return
-    }
-    if (toMorePrivileged) {
+    if (this.#counting(apicId) && to < from) {
       this.oneWay.add(span)
       vcpu.request = span
-      vcpu.spare = new Span()
-    } else if (vcpu.request !== null) {
+      return
+    }
+    if (vcpu.request !== null) {
       this.oneWay.add(span)
       this.roundTrip.add(vcpu.request, span)
+      this.#free.push(vcpu.request)
       vcpu.request = null
-      vcpu.spare = span
-    } else vcpu.spare = span
+    }
+    this.#free.push(span)
+  }
+
+  /** A span that nobody uses: charges are recorded at every switch, so spans are used again. */
+  #take(): Span {
+    return this.#free.pop() ?? new Span()
   }
 
   /** Nothing may pass unnoticed: the charges on the path are the time that went by. */
