@@ -20,7 +20,7 @@ const EXIT_FIELDS = validMask(GHCB.sw_exit_code) | validMask(GHCB.sw_exit_info_1
 /**
  * The GHCB of one VMPL of one vCPU: bytes of a shared page, which the hypervisor may change at any moment. Nothing
  * read from it is believed before it has been checked.
- * @spec GHCB 2.3, 4.1
+ * @spec GHCB "GHCB layout", "VMGEXIT events"
  */
 export class Ghcb {
   readonly gpa: number

@@ -18,7 +18,7 @@ export function* msrCall(lo: number, hi: number): Program<OperationResult> {
   return yield rdmsr(MSR_GHCB)
 }
 
-/** Asks the hypervisor to stop the guest, for a reason of a reason set. Does not return. @spec GHCB 2.3.1 */
+/** Asks the hypervisor to stop the guest, for a reason of a reason set. Does not return. @spec GHCB "MSR protocol" */
 export function* terminate({ set, reason }: { readonly set: number; readonly reason: number }): Program<never> {
   yield* msrCall(terminationLo(set, reason), 0)
   for (;;) yield hlt()

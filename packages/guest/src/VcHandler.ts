@@ -5,7 +5,7 @@ import { cpuidRegister, terminate } from "./MsrProtocol.ts"
 /**
  * The #VC handler: emulates what was intercepted with the hypervisor's help. A page that is not validated means that
  * the host swapped it: the guest stops rather than validate it again.
- * @spec APM2 15.35.5, 15.36.6
+ * @spec APM2 15.35, 15.36.6
  */
 export const vcHandler: VcHandler = function* (errorCode, operation, result) {
   switch (errorCode) {

@@ -2,7 +2,7 @@ import { layout, offsetsOf } from "./Layout.ts"
 
 /**
  * Guest-Hypervisor Communication Block, one page shared with the hypervisor.
- * @spec GHCB 2.3 table 3 (56421); Linux `struct ghcb`
+ * @spec GHCB "GHCB layout"; Linux `struct ghcb`
  */
 export const GHCB_FIELDS = layout([
   ["cpl", 0x0cb, 1],
@@ -43,7 +43,7 @@ export const GHCB = offsetsOf(GHCB_FIELDS)
 /** Protocol versions that this model's hypervisor speaks; SNP events need 2. */
 export const GHCB_VERSION = { MIN: 1, MAX: 2 } as const
 
-/** Byte of the valid bitmap that holds the bit of the quadword at `offset`. @spec GHCB 2.3 */
+/** Byte of the valid bitmap that holds the bit of the quadword at `offset`. @spec GHCB "GHCB layout" */
 export const validByte = (offset: number): number => GHCB.valid_bitmap + (offset >> 6)
 
 /** Mask inside that byte. */
@@ -57,7 +57,7 @@ export const NAE = {
   TERMINATION_REQUEST: 0x8000_fffe
 } as const
 
-/** sw_exit_info_1[31:0] of a reply. @spec GHCB 4.1.x "error reporting" */
+/** sw_exit_info_1[31:0] of a reply. @spec GHCB "error reporting" */
 export const REPLY = { NO_ACTION: 0, INJECT_EXCEPTION: 1, MALFORMED_INPUT: 2 } as const
 
 /** sw_exit_info_2 when the reply is MALFORMED_INPUT. */

@@ -1,7 +1,7 @@
 /**
  * GHCB MSR protocol (MSR 0xC001_0130): info code in bits [11:0], the rest by code. Values are given as halves because
  * page state change uses bits above 2^53.
- * @spec GHCB 2.3.1
+ * @spec GHCB "MSR protocol"
  */
 export const MSR_GHCB = 0xc001_0130
 

@@ -3,7 +3,7 @@ import { EventQueue } from "./EventQueue.ts"
 import { HostThread, THREAD_STATE, WAIT } from "./HostThread.ts"
 import { assert } from "./ModelFault.ts"
 import { PRIMITIVE } from "./Primitive.ts"
-import { CORE_WAIT, COUNTER, type Span } from "./Span.ts"
+import { COUNTER, type Span } from "./Span.ts"
 import type { TraceSink } from "./Trace.ts"
 
 /** A host core: at most one thread occupies it; others queue first come, first served. */
@@ -63,7 +63,10 @@ export class Host {
   start(thread: HostThread, time: number): void {
     assert(thread.state === THREAD_STATE.BLOCKED, `${thread.name} is started twice`)
     thread.time = time
-    this.#occupy(thread, this.cores[this.#place(thread)]!)
+    thread.readyAt = time
+    const core = this.cores[this.#place(thread)]!
+    if (core.current === null) this.#occupy(thread, core)
+    else this.#enqueue(thread)
   }
 
   /**
@@ -80,7 +83,8 @@ export class Host {
       // The wake meets a thread that has not gone to sleep yet: it goes on without a hand-off.
       target.wakePending = true
       target.time = Math.max(target.time, waker.time)
-      if (span !== null) target.adopt(span)
+      const path = span ?? target.span
+      if (path !== null) target.adopt(path)
       return
     }
     if (span !== null) target.span = span
@@ -125,7 +129,8 @@ export class Host {
     thread.blockPending = false
     while (!(sleeping && !this.#wakeIsPending(thread))) {
       const { done, value } = thread.program!.next()
-      if (done) {
+      // An end that is ahead of the others waits for them: until then the core is taken.
+      if (done && !this.ahead(thread)) {
         thread.state = THREAD_STATE.DONE
         this.#release(thread)
         return
@@ -196,8 +201,9 @@ export class Host {
     if (pinned === undefined && any === undefined) return
     const takePinned = any === undefined || (pinned !== undefined && pinned.readyAt <= any.readyAt)
     const next = (takePinned ? core.runQueue : this.#waiting).shift()!
-    const start = Math.max(next.readyAt, time)
-    if (next.span !== null && start > next.readyAt) next.span.add(CORE_WAIT, start - next.readyAt)
-    this.#handOff(next, core, core.id, start)
+    next.time = Math.max(next.time, next.readyAt, time)
+    // A path that joined the thread in the queue has waited since then only.
+    if (next.span !== null) next.adopt(next.span)
+    this.#handOff(next, core, core.id, next.time)
   }
 }

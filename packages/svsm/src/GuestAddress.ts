@@ -7,7 +7,7 @@ const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean =
 /**
  * True when a range is guest memory that a guest may name: inside guest RAM or the firmware's range, hence outside of
  * the SVSM's own; no live VMSA page and no live calling area in it.
- * @spec SVSM 6, conflict rules; svsm-protocols section 4
+ * @spec SVSM 6, conflict rules
  */
 export const validRegion = (state: SvsmState, gpa: number, size: number): boolean => {
   const { ramSize, firmware } = state.parameters

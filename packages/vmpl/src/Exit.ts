@@ -6,7 +6,7 @@ import { linearRip, type Processor } from "./Processor.ts"
  * #VMEXIT: the guest's registers go into its VMSA, where only its own key reads them; the VMCB shows the host the
  * exit code, its information and the GHCB MSR, nothing else.
  * @param code exit code; @param infoLo @param infoHi EXITINFO1; @param info2 EXITINFO2, exact below 2^53
- * @spec APM2 15.35.3 (automatic exits), 15.36
+ * @spec APM2 15.35 (automatic exits), 15.36
  */
 export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, info2 = 0): number => {
   const { rmp, memory } = cpu.hardware

@@ -77,7 +77,7 @@ function* acceptHeap(plan: GuestPlan, svsm: SvsmCaller): Program {
   }
 }
 
-/** Builds an AP's VMSA, has the SVSM make it one, and asks the host to run it. @spec SVSM 6.3, GHCB 4.1.9 */
+/** Builds an AP's VMSA, has the SVSM make it one, and asks the host to run it. @spec SVSM 6.3, GHCB "SNP AP creation" */
 function* startAp(plan: GuestPlan, svsm: SvsmCaller, ghcb: Ghcb, apicId: number): Program {
   const block = blockOf(plan, apicId)
   const { lo: sevFeatures } = yield readRegister(VMSA.sev_features)

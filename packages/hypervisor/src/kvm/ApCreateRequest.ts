@@ -1,6 +1,6 @@
 import { AP_CREATION } from "@vmpl-lab/sev-es"
 
-/** An SNP AP creation as decoded from the GHCB. Nothing in it has been checked. @spec GHCB 4.1.9 */
+/** An SNP AP creation as decoded from the GHCB. Nothing in it has been checked. @spec GHCB "SNP AP creation" */
 export interface ApCreateRequest {
   /** sw_exit_info_1[15:0]: AP_CREATION. */
   readonly request: number

@@ -4,7 +4,7 @@ import type { Vcpu } from "./Vcpu.ts"
 import { handleVmgexitMsr } from "./VmgexitMsr.ts"
 import { handleVmgexitPage } from "./VmgexitPage.ts"
 
-/** VMGEXIT: the low 12 bits of the GHCB MSR tell the MSR protocol (not zero) from the page protocol. @spec GHCB 2.3 */
+/** VMGEXIT: the low 12 bits of the GHCB MSR tell the MSR protocol (not zero) from the page protocol. @spec GHCB "GHCB layout" */
 export const handleVmgexit = (vcpu: Vcpu, thread: HostThread): number => {
   const { host } = vcpu.vm.kvm.hardware
   const lo = host.read32(vcpu.vmcb + VMCB.ghcb_gpa)

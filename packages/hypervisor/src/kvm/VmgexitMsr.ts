@@ -20,7 +20,7 @@ import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
 /**
  * The GHCB MSR protocol: request and response are both in the MSR, which lives in the VMCB.
  * @returns HANDLED, or EINVAL for a code that KVM does not know (the MSR is left as it is)
- * @spec GHCB 2.3.1
+ * @spec GHCB "MSR protocol"
  */
 export const handleVmgexitMsr = (vcpu: Vcpu, thread: HostThread, lo: number, hi: number): number => {
   switch (msrInfo(lo)) {

@@ -8,7 +8,7 @@ import type { Vcpu } from "./Vcpu.ts"
 /**
  * The GHCB page protocol. Checks in KVM's order: GPA zero, page mappable, registered, usage, the three exit fields
  * valid, the event's own fields valid, event known.
- * @spec GHCB 4.1; order: Linux sev_es_validate_vmgexit
+ * @spec GHCB "VMGEXIT events"; order: Linux sev_es_validate_vmgexit
  */
 export const handleVmgexitPage = (vcpu: Vcpu, thread: HostThread, gpaLo: number, gpaHi: number): number => {
   const { vm } = vcpu
