@@ -27,7 +27,7 @@ const frameOf = (asid: number, bytes: Uint8Array): Frame => ({
  *
  * This is the raw device. Software never holds it: guests reach it through Processor, the host through HostMemory,
  * the AMD-SP through its port.
- * @spec APM2 15.34.1 (keys by ASID)
+ * @spec APM2 15.34 (keys by ASID)
  */
 export class PhysicalMemory {
   readonly pages: number
@@ -39,8 +39,9 @@ export class PhysicalMemory {
     this.#frames = new Array(pages)
   }
 
-  /** Gives an ASID its memory key: 32 bytes (two AES-128 keys). */
+  /** Gives an ASID its memory key: 32 bytes (two AES-128 keys). What an earlier key wrote stays its ciphertext. */
   setKey(asid: number, key: Uint8Array): void {
+    this.dropKey(asid)
     this.#keys.set(asid, Buffer.from(key))
   }
 
