@@ -1,4 +1,4 @@
-/** The three operations a comparison reports. @see shared contract of `compare --json` */
+/** The three operations a comparison reports. */
 export const OPERATIONS = ["ap-create", "run-vmpl-round-trip", "run-vmpl-one-way"] as const
 export type OperationName = (typeof OPERATIONS)[number]
 

@@ -42,4 +42,5 @@ export const BLOCK = {
 } as const
 
 /** Start of a vCPU's block. A block is 32 KiB, so none of its pages but the unused first one is 2 MiB aligned. */
-export const blockOf = ({ heapGpa }: Pick<GuestPlan, "heapGpa">, apicId: number): number => heapGpa + apicId * BLOCK.SIZE
+export const blockOf = ({ heapGpa }: Pick<GuestPlan, "heapGpa">, apicId: number): number =>
+  heapGpa + apicId * BLOCK.SIZE

@@ -1,0 +1,80 @@
+import { STRATEGIES } from "@vmpl-lab/hv-strategies"
+import { type Observation, observeCase, observeShell } from "./Observe.ts"
+
+/** One thing that is measured. An observation is one fresh process. */
+export interface Case {
+  readonly name: string
+  /** Says what a process does before its clock starts. */
+  readonly warmUp: string
+  readonly observe: (quick: boolean) => Observation
+  /** The figures of an observation: what they mean, their unit, and a goal where there is one. */
+  readonly figures: ReadonlyArray<Figure>
+  /** Left out of a quick run, as another case is much the same. */
+  readonly fullOnly?: true
+}
+
+export interface Figure {
+  readonly value: string
+  readonly unit: string
+  /** What the figure should stay below; printed beside it, never enforced. */
+  readonly goal?: number
+}
+
+const quickly = (quick: boolean): ReadonlyArray<string> => (quick ? ["--quick"] : [])
+
+const shell: ReadonlyArray<Case> = [
+  {
+    name: "default compare, vmpl-lab",
+    warmUp: "none in the process; one run before the first, for file and code caches",
+    observe: () => observeShell("node_modules/.bin/vmpl-lab", ["compare"]),
+    figures: [{ value: "seconds", unit: "s", goal: 5 }]
+  },
+  {
+    name: "default compare, npm run compare",
+    warmUp: "none in the process; one run before the first, for file and code caches",
+    observe: () => observeShell("npm", ["run", "--silent", "compare"]),
+    fullOnly: true,
+    figures: [{ value: "seconds", unit: "s", goal: 5 }]
+  }
+]
+
+export const SIMULATIONS: ReadonlyArray<string> = STRATEGIES.map(({ key }) => `simulation, ${key}`)
+
+const simulation: ReadonlyArray<Case> = STRATEGIES.map(({ key }, i) => ({
+  name: SIMULATIONS[i] ?? key,
+  warmUp: "2,000 calls of each of 4 vCPUs, then launch and boot; 20,000 calls of each are timed (quick: 200, 1,000)",
+  observe: (quick) => observeCase("RoundTrip.ts", [key, ...quickly(quick)]),
+  figures: [
+    { value: "usPerRoundTrip", unit: "us per round trip", goal: 20 },
+    { value: "eventsPerSecond", unit: "scheduler events/s" }
+  ]
+}))
+
+export const ACCESS_CHECKS = {
+  typed: "RMP access check, typed array",
+  map: "RMP access check, Map",
+  objects: "RMP access check, array of objects"
+} as const
+
+const accessCheck: ReadonlyArray<Case> = Object.entries(ACCESS_CHECKS).map(([subject, name]) => ({
+  name,
+  warmUp: "50 passes over 65,536 accesses; 300 passes are timed (quick: 5, 20)",
+  observe: (quick) => observeCase("AccessCheck.ts", [subject, ...quickly(quick)]),
+  figures: [{ value: "ns", unit: "ns per check" }]
+}))
+
+export const KEY_CHANGE = "memory encryption"
+
+const keyChange: Case = {
+  name: KEY_CHANGE,
+  warmUp: "a tenth of the timed rounds, for each figure",
+  observe: (quick) => observeCase("KeyChange.ts", quickly(quick)),
+  figures: [
+    { value: "change", unit: "ns per write under another key" },
+    { value: "same", unit: "ns per write under the same key" },
+    { value: "hostRead", unit: "ns per host read of a private page" },
+    { value: "copy", unit: "ns per copy of 4 KiB" }
+  ]
+}
+
+export const CASES: ReadonlyArray<Case> = [...shell, ...simulation, ...accessCheck, keyChange]
