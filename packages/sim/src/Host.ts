@@ -75,10 +75,7 @@ export class Host {
    */
   wake(target: HostThread, waker: HostThread, span: Span | null): void {
     waker.note("hand-off", target.name)
-    if (span !== null) {
-      if (waker.span === span) waker.span = null
-      span.counters[COUNTER.THREAD_HAND_OFFS]! += 1
-    }
+    if (span !== null && waker.span === span) waker.span = null
     if (target.state !== THREAD_STATE.BLOCKED) {
       // The wake meets a thread that has not gone to sleep yet: it goes on without a hand-off.
       target.wakePending = true
@@ -87,7 +84,10 @@ export class Host {
       if (path !== null) target.adopt(path)
       return
     }
-    if (span !== null) target.span = span
+    if (span !== null) {
+      target.span = span
+      span.counters[COUNTER.THREAD_HAND_OFFS]! += 1
+    }
     const core = this.cores[this.#place(target)]!
     target.readyAt = Math.max(target.time, waker.time)
     if (core.current === null) this.#handOff(target, core, waker.core, target.readyAt)
@@ -136,9 +136,7 @@ export class Host {
         return
       }
       if (value === WAIT.RESCHEDULE) {
-        thread.readyAt = thread.time
-        this.#enqueue(thread)
-        this.#release(thread)
+        this.#yieldCore(thread)
         return
       }
       sleeping = value === WAIT.BLOCK
@@ -151,6 +149,17 @@ export class Host {
     }
     thread.state = THREAD_STATE.BLOCKED
     this.#release(thread)
+  }
+
+  /** Gives the core to those who wait for it, and goes to an idle one or to the end of the queue. */
+  #yieldCore(thread: HostThread): void {
+    const from = thread.core
+    const core = this.cores[this.#place(thread)]!
+    const idle = core.current === null
+    thread.readyAt = thread.time
+    if (!idle) this.#enqueue(thread)
+    this.#release(thread)
+    if (idle) this.#handOff(thread, core, from, thread.time)
   }
 
   #wakeIsPending(thread: HostThread): boolean {

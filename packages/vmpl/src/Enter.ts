@@ -17,7 +17,7 @@ import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 
-/** VMRUN itself faults in the host: #GP(0), because the VMCB page is not hypervisor-owned. */
+/** VMRUN itself faults in the host: #GP(0), because the VMCB is no page or not hypervisor-owned. */
 export const VMRUN_GP = "#GP"
 
 /** Outcome of VMRUN: the guest runs, an exit code (VMEXIT_INVALID, VMEXIT_BUSY), or a fault in the host. */
@@ -31,7 +31,7 @@ export type VmrunOutcome = "entered" | number | typeof VMRUN_GP
 export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   const { rmp, host, memory } = cpu.hardware
   cpu.thread.charge(PRIMITIVE.vmrun_sev_snp)
-  if (!rmp.checkHypervisorOwned(vmcb / PAGE_SIZE)) return VMRUN_GP
+  if (vmcb % PAGE_SIZE !== 0 || !rmp.checkHypervisorOwned(vmcb / PAGE_SIZE)) return VMRUN_GP
   cpu.vmcb = vmcb
   cpu.asid = host.read32(vmcb + VMCB.asid)
   cpu.ghcbLo = host.read32(vmcb + VMCB.ghcb_gpa)
@@ -55,7 +55,7 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   if (
     (view.getUint32(VMSA.efer, true) & EFER_SVME) === 0 ||
     (view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.SNPActive) === 0 ||
-    // @spec-silent rmp-vmpl U9: a level that does not exist.
+    // @spec-silent U9: a level that does not exist.
     view.getUint8(VMSA.vmpl) >= NUM_VMPLS
   ) {
     return refuse(cpu, EXIT.INVALID)
@@ -78,15 +78,18 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
 }
 
 /**
- * Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. The
- * CPU's own NRIP tells the two apart: software that builds a VMSA afresh leaves none.
+ * Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. What
+ * the CPU left at #VMEXIT tells the two apart: in a VMSA that software built afresh the exit code is 0, of which there
+ * is none here, and NRIP is not the RIP, unless both are 0.
  */
 const executionOf = (cpu: Processor): Execution | null => {
   const { executions, programs } = cpu.hardware
   const rip = linearRip(cpu)
   const known = executions.get(cpu.vmsaPfn)
-  if (known !== undefined && known.rip === rip && getU64(cpu.view, VMSA.guest_nrip) === getU64(cpu.view, VMSA.rip))
-    return known
+  const stopped =
+    cpu.view.getUint32(VMSA.guest_exit_code, true) !== 0 &&
+    getU64(cpu.view, VMSA.guest_nrip) === getU64(cpu.view, VMSA.rip)
+  if (known !== undefined && known.rip === rip && stopped) return known
   const entry = programs.at(rip)
   if (entry === undefined) return null
   const execution = new Execution(entry(), rip)

@@ -1,5 +1,5 @@
 import { ACCESS, carryOf, eaxOf, isFault, PAGE_4K } from "@vmpl-lab/rmp"
-import { MSR_GHCB, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { MSR_GHCB, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { ACCESS_RESULT, recordFault, translate, translateFailure } from "./GuestAccess.ts"
 import { OP, type Operation, type OperationResult } from "./Operation.ts"
@@ -23,6 +23,12 @@ export const STEP = {
 /** Key under which a guest access sees memory. */
 const keyOf = (cpu: Processor, cbit: boolean): number => (cbit ? cpu.asid : 0)
 
+/** The rest of the VMSA's state is not a program's to write: with the byte VMPL it would choose its own level. */
+const isGeneralRegister = (offset: number): boolean =>
+  offset === VMSA.rax ||
+  offset === VMSA.rsp ||
+  (offset >= VMSA.rcx && offset <= VMSA.r15 && offset % 8 === 0 && offset !== VMSA.secure_avic_control)
+
 /** Executes one operation of the current VMPL against memory and the RMP. @returns a STEP */
 export const execute = (cpu: Processor, operation: Operation, result: OperationResult): number => {
   switch (operation.op) {
@@ -42,6 +48,7 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       result.hi = cpu.view.getUint32(operation.address + 4, true)
       return STEP.DONE
     case OP.WRITE_REGISTER:
+      assert(isGeneralRegister(operation.address), "a program writes general registers only")
       cpu.view.setUint32(operation.address, operation.lo, true)
       cpu.view.setUint32(operation.address + 4, operation.hi, true)
       return STEP.DONE

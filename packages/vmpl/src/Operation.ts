@@ -116,7 +116,7 @@ export const zeroPage = (gpa: number): Operation => new Operation(OP.ZERO_PAGE, 
 /** Reads one of the own registers; `register` is its VMSA offset. */
 export const readRegister = (register: number): Operation => new Operation(OP.READ_REGISTER, register, 0, 0, 8, true)
 
-/** Writes one of the own registers; `register` is its VMSA offset. */
+/** Writes one of the own general registers; `register` is its VMSA offset. */
 export const writeRegister = (register: number, lo: number, hi = 0): Operation =>
   new Operation(OP.WRITE_REGISTER, register, lo >>> 0, hi >>> 0, 8, true)
 

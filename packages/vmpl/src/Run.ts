@@ -20,8 +20,7 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
   // Nothing to fetch at CS:RIP: #UD with no handler ends in a triple fault.
   if (execution === null) return vmexit(cpu, EXIT.SHUTDOWN)
   if (execution.pending === null && translate(cpu, linearRip(cpu), ACCESS.FETCH, true) < 0) {
-    const failed = fetchFault(cpu, execution)
-    if (failed !== 0) return failed
+    return fetchFault(cpu)
   }
   if (cpu.arrived !== null) {
     cpu.arrived()
@@ -95,9 +94,8 @@ const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, e
   return 0
 }
 
-/** The first fetch after VMRUN failed. @returns an exit code, or 0 when a #VC handler deals with it */
-const fetchFault = (cpu: Processor, execution: Execution): number => {
-  if (translateFailure() === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
-  execution.pending = null
-  return vmexit(cpu, EXIT.SHUTDOWN)
-}
+/** The first fetch after VMRUN failed: a nested fault restarts it; #VC on the handler's own path is a triple fault. */
+const fetchFault = (cpu: Processor): number =>
+  translateFailure() === STEP.NPF
+    ? vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
+    : vmexit(cpu, EXIT.SHUTDOWN)

@@ -1,0 +1,48 @@
+import { describe, expect, it } from "vitest"
+import type { HostThread } from "../src/index.ts"
+import { busy, ended, LONG, newHost, runAll, STEP, spawn } from "./support.ts"
+
+describe("the scheduler", () => {
+  it("stops when nothing is left, counts its events and keeps the latest time", () => {
+    const host = newHost(1)
+    host.start(spawn(host, "a", -1, busy(host, STEP.short)), 40)
+    expect(host.stepMany(1)).toBe(true)
+    expect(host.stepMany(1)).toBe(false)
+    expect([host.events, host.now]).toEqual([1, 40])
+  })
+
+  it("lets a thread run to the next event, or 100 us when there is none", () => {
+    const host = newHost(2)
+    const seen: Array<number | boolean> = []
+    const look = (self: HostThread) => seen.push(host.horizon(self), host.ahead(self))
+    const a = ended((self) => {
+      look(self)
+      self.charge(STEP.long)
+      look(self)
+    })
+    host.start(spawn(host, "a", 0, a), 0)
+    host.start(spawn(host, "b", 1, ended(look)), 500)
+    runAll(host)
+    // b's end goes behind a's; a's own end is the next event for b.
+    expect(seen).toEqual([500, false, 500, true, LONG, false])
+    const alone = newHost(1)
+    alone.start(
+      spawn(
+        alone,
+        "c",
+        0,
+        ended((self) => seen.push(alone.horizon(self)))
+      ),
+      40
+    )
+    runAll(alone)
+    expect(seen.at(-1)).toBe(100_040)
+  })
+
+  it("refuses to start a thread twice", () => {
+    const host = newHost(1)
+    const a = spawn(host, "a", -1, busy(host, STEP.short))
+    host.start(a, 0)
+    expect(() => host.start(a, 0)).toThrow("a is started twice")
+  })
+})
