@@ -89,10 +89,10 @@ const apCreateWith =
     if (typeof target === "number") return target
     const set = setVmsa(target.vcpu, thread, request)
     if (request.request === AP_CREATION.CREATE_ON_INIT) return set
-    const before = group.active
-    group.active = target
-    if (before === target || before === null) kick(target.vcpu, thread)
-    else signalVcpu(before.vcpu, thread)
+    const { active } = group
+    group.next = active === target ? null : target
+    if (active === target || active === null) kick(target.vcpu, thread)
+    else signalVcpu(active.vcpu, thread)
     return set
   }
 

@@ -21,11 +21,14 @@ export class HostFrames {
 
   /** A frame that does not start a 2 MiB region: VMCB and VMSA pages avoid those (false RMP #PF while in use). */
   allocateNot2mAligned(): number {
-    const pfn = this.allocate()
-    if (pfn % 512 !== 0) return pfn
-    const other = this.allocate()
-    this.#free.push(pfn)
-    return other
+    const passedOver: Array<number> = []
+    let pfn = this.allocate()
+    while (pfn % 512 === 0) {
+      passedOver.push(pfn)
+      pfn = this.allocate()
+    }
+    this.#free.push(...passedOver)
+    return pfn
   }
 
   free(pfn: number): void {

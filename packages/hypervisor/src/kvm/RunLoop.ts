@@ -30,7 +30,11 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
       const creation = kvm.meter.creationSpan(vcpu.apicId)
-      if (creation !== null && thread.span !== creation) thread.adopt(creation)
+      if (creation !== null && thread.span !== creation) {
+        // The thread that asked may be ahead: its request is not seen before it was made.
+        thread.time = Math.max(thread.time, creation.begin + creation.total())
+        thread.adopt(creation)
+      }
       updateProtectedGuestState(vcpu, thread)
     }
     if (vcpu.signalPending) {

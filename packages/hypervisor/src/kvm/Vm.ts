@@ -97,20 +97,25 @@ export class Vm {
     this.npt.unmap(gfn)
   }
 
-  /** Takes a private page back from the guest: RMPUPDATE to hypervisor-owned, then free. */
-  reclaimPrivate(thread: HostThread, gfn: number): void {
+  /**
+   * Takes a private page back from the guest: RMPUPDATE to hypervisor-owned, then free.
+   * @returns 0, or EBUSY while the page is the VMSA of a vCPU in guest mode
+   */
+  reclaimPrivate(thread: HostThread, gfn: number): number {
     const pfn = this.memory.privateFrameIfPresent(gfn)
-    if (pfn < 0) return
+    if (pfn < 0) return 0
     thread.charge(PRIMITIVE.rmpupdate_4k)
     const code = this.kvm.hardware.rmp.rmpupdate(pfn, false, PAGE_4K, false, 0, 0)
+    if (code === RETURN_CODE.FAIL_INUSE) return ERRNO.EBUSY
     assert(code === RETURN_CODE.SUCCESS, `RMPUPDATE of a mutable 4K page answers ${code}`)
     this.memory.freePrivate(gfn)
+    return 0
   }
 
-  /** The system frame that a GFN maps to in the backing its attribute says, for KVM's own use; -1 outside the slots. */
+  /** The system frame that a GFN maps to in the backing its attribute says, for KVM's own use; -1 when there is none. */
   frameForHost(gfn: number): number {
     if (!this.inMemorySlot(gfn)) return -1
-    return this.memory.sharedFrame(gfn)
+    return this.isShared(gfn) ? this.memory.sharedFrame(gfn) : this.memory.privateFrameIfPresent(gfn)
   }
 }
 

@@ -21,7 +21,7 @@ export const noteVmsa = (target: Vcpu, slot: VmplSlot, request: ApCreateRequest)
   if (request.vmpl === 0 && (request.fromVmpl !== 0 || request.fromApicId === request.apicId)) return ERRNO.EINVAL
   if (!creates(request.request)) return request.request === AP_CREATION.DESTROY ? 0 : ERRNO.EINVAL
   const known = vm.vmsaFeatures[request.vmpl]!
-  if (known < 0) vm.vmsaFeatures[request.vmpl] = request.sevFeatures | SEV_FEATURES.SNPActive
+  if (known < 0) vm.vmsaFeatures[request.vmpl] = (request.sevFeatures | SEV_FEATURES.SNPActive) >>> 0
   else if (((known ^ request.sevFeatures) & INJECTION_MODE) !== 0) return ERRNO.EINVAL
   const gfn = request.vmsaGpa / PAGE_SIZE
   if (!Number.isInteger(gfn) || gfn % 512 === 0 || !vm.inMemorySlot(gfn) || vm.isShared(gfn)) return ERRNO.EINVAL

@@ -5,15 +5,16 @@ import type { Vmm } from "./Vmm.ts"
 /**
  * KVM_HC_MAP_GPA_RANGE of one page: sets the attribute in every VM object of the guest, since each has its own, and
  * takes a page that becomes shared back from the guest.
- * @returns 0, or EINVAL for a page outside the guest's memory
+ * @returns 0, EINVAL for a page outside the guest's memory, or EBUSY for a VMSA that runs
  */
 export const changePageState = (vmm: Vmm, thread: HostThread, gfn: number, toPrivate: boolean): number => {
   if (!vmm.owner.inMemorySlot(gfn)) return ERRNO.EINVAL
+  if (!toPrivate) {
+    const reclaimed = vmm.owner.reclaimPrivate(thread, gfn)
+    if (reclaimed < 0) return reclaimed
+  }
   for (const vm of vmm.vms) vm?.setMemoryAttributes(thread, gfn, toPrivate)
   if (toPrivate) vmm.sharedGfns.delete(gfn)
-  else {
-    vmm.sharedGfns.add(gfn)
-    vmm.owner.reclaimPrivate(thread, gfn)
-  }
+  else vmm.sharedGfns.add(gfn)
   return 0
 }

@@ -18,6 +18,8 @@ export class VcpuGroup {
   readonly vcpus: [VmmVcpu | null, VmmVcpu | null, VmmVcpu | null, VmmVcpu | null] = [null, null, null, null]
   /** The one that may be inside KVM_RUN. */
   active: VmmVcpu | null = null
+  /** The one that an AP creation wants to run: the active one hands over to it as soon as it is in user space. */
+  next: VmmVcpu | null = null
 
   constructor(apicId: number) {
     this.apicId = apicId

@@ -17,6 +17,16 @@ export function* vcpuThread(vmm: Vmm, self: VmmVcpu): HostProgram {
       thread.span = null
       yield WAIT.BLOCK
     }
+    // A signal that came while this thread was in user space has done its work by the next line.
+    vcpu.signalPending = false
+    if (group.next !== null) {
+      const { next } = group
+      group.next = null
+      if (next !== self) {
+        handOver(vmm, self, next)
+        continue
+      }
+    }
     thread.charge(PRIMITIVE.userspace_entry)
     thread.count(COUNTER.IOCTLS)
     const ret = yield* kvmRun(vcpu, thread)
@@ -31,12 +41,11 @@ export function* vcpuThread(vmm: Vmm, self: VmmVcpu): HostProgram {
 
 /** Serves one return of KVM_RUN. @returns false when this vCPU cannot go on */
 const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
-  const { vcpu, thread, group } = self
+  const { vcpu, thread } = self
   const { run } = vcpu
   switch (run.exitReason) {
     case EXIT_REASON.INTR:
       self.interrupted = true
-      if (group.active !== null && group.active !== self) handOver(vmm, self, group.active)
       return true
     case EXIT_REASON.RUN_VMPL:
       run.ret = vmm.operations.runVmpl(vmm, self, run.vmpl)
