@@ -21,7 +21,7 @@ const BUSY: { readonly [what: string]: (guest: Guest, client: Client) => Program
 
 describe.each(STRATEGIES)("under $key", (strategy) => {
   it.each(Object.entries(BUSY))("a creation reaches a vCPU that is %s, at whatever moment", (_, busy) => {
-    for (let delay = 0; delay < 40; delay += 2) {
+    for (let delay = 0; delay < 300; delay += 3) {
       let ran3 = false
       let started = 0
       const { failure } = runGuestProgram({
@@ -33,7 +33,7 @@ describe.each(STRATEGIES)("under $key", (strategy) => {
           yield* startAp(guest, client, 1)
           yield rmpadjust(AP_TRAMPOLINE_GPA, 3, PERMISSION.ALL, false)
           const other: Guest = { ...guest, page: (offset) => guest.page(offset, 0) }
-          for (let i = 0; i < delay * 3; i++) yield pause()
+          for (let i = 0; i < delay; i++) yield pause()
           expect(yield* startAp(other, client, 1, 3)).toEqual([0, true])
         },
         *ap(guest, apicId) {

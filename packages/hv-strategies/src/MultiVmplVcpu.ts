@@ -6,6 +6,7 @@ import {
   kick,
   loadSlot,
   noteVmsa,
+  REQUEST,
   requestUpdate,
   type Vcpu,
   type VmmOperations,
@@ -13,7 +14,7 @@ import {
 } from "@vmpl-lab/hypervisor"
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION } from "@vmpl-lab/sev-es"
-import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
+import { assert, type HostThread } from "@vmpl-lab/sim"
 import { createBootVm } from "./BootVm.ts"
 import type { Strategy } from "./Strategy.ts"
 
@@ -24,10 +25,15 @@ const apCreate = (vcpu: Vcpu, thread: HostThread, request: ApCreateRequest): num
   if (request.vmpl >= NUM_VMPLS) return ERRNO.EINVAL
   const target = vcpu.vm.vcpus.get(request.apicId)
   if (target === undefined) return ERRNO.EINVAL
-  const noted = noteVmsa(target, target.slot(request.vmpl)!, request)
-  if (request.request !== AP_CREATION.CREATE_ON_INIT) {
-    requestUpdate(target)
-    kick(target, thread)
+  const slot = target.slot(request.vmpl)!
+  const noted = noteVmsa(target, slot, request)
+  const starts = noted === 0 && request.request === AP_CREATION.CREATE
+  // What starts nothing stops the vCPU if the level that has lost its VMSA is the one that runs. No other is disturbed.
+  if (starts || (request.request !== AP_CREATION.CREATE_ON_INIT && target.current === slot)) {
+    target.target = slot
+    const path = starts ? thread.span : null
+    requestUpdate(target, path)
+    kick(target, thread, path)
   }
   return noted < 0 ? noted : HANDLED.RESUME_GUEST
 }
@@ -38,8 +44,9 @@ const runVmpl = (vcpu: Vcpu, thread: HostThread, vmpl: number): number => {
   const slot = vcpu.slot(vmpl)!
   if (slot === vcpu.current) return HANDLED.RESUME_GUEST
   if (!initProtectedGuestState(vcpu, slot, thread) && slot.vmsaPfn < 0) return ERRNO.EINVAL
-  thread.charge(PRIMITIVE.vmcb_swap_fields)
-  loadSlot(vcpu, slot)
+  // A creation that waits for this vCPU goes ahead: it is carried out before the next VMRUN.
+  if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) === 0) vcpu.target = slot
+  loadSlot(vcpu, slot, thread)
   thread.note("vmsa-swap", vmpl)
   return HANDLED.RESUME_GUEST
 }

@@ -1,5 +1,6 @@
 import {
   type ApCreateRequest,
+  checkApCreation,
   ERRNO,
   EXIT_REASON,
   HANDLED,
@@ -27,10 +28,10 @@ import { createBootVm } from "./BootVm.ts"
  */
 export type CreateVcpuAt = (vmm: Vmm, group: VcpuGroup, vmpl: number, thread: HostThread) => VmmVcpu | number
 
-/** KVM's half: both requests go to user space, decoded. Levels that do not exist are refused here. */
+/** KVM's half: both requests go to user space, decoded. What no VMM could serve is refused here, without effect. */
 const kernel: VmplOperations = {
   apCreate: (vcpu, _thread, request) => {
-    if (request.vmpl >= NUM_VMPLS) return ERRNO.EINVAL
+    if (request.vmpl >= NUM_VMPLS || checkApCreation(vcpu.vm, request) < 0) return ERRNO.EINVAL
     vcpu.run.exitReason = EXIT_REASON.AP_CREATE
     vcpu.run.apCreate = request
     return HANDLED.EXIT_TO_USER
@@ -48,7 +49,8 @@ const kernel: VmplOperations = {
 const setVmsa = (target: Vcpu, thread: HostThread, request: ApCreateRequest): number => {
   ioctl(thread)
   const noted = noteVmsa(target, target.current, request)
-  if (request.request !== AP_CREATION.CREATE_ON_INIT) requestUpdate(target)
+  const path = noted === 0 && request.request === AP_CREATION.CREATE ? thread.span : null
+  if (request.request !== AP_CREATION.CREATE_ON_INIT) requestUpdate(target, path)
   return noted
 }
 
@@ -61,7 +63,7 @@ const makeRunnable = (target: VmmVcpu, thread: HostThread): void => {
   if (!target.interrupted && !vcpu.current.waitingForReset) return
   ioctl(thread)
   target.interrupted = false
-  if (vcpu.current.waitingForReset) requestUpdate(vcpu)
+  if (vcpu.current.waitingForReset) requestUpdate(vcpu, null)
   else vcpu.setRunnable()
 }
 
@@ -85,14 +87,26 @@ const apCreateWith =
     const { thread } = self
     const group = vmm.groups[request.apicId]
     if (group === undefined) return ERRNO.EINVAL
-    const target = group.vcpus[request.vmpl] ?? createVcpuAt(vmm, group, request.vmpl, thread)
+    const known = group.vcpus[request.vmpl] ?? null
+    // There is nothing to destroy at a level that never had a vCPU.
+    if (known === null && request.request === AP_CREATION.DESTROY) return ERRNO.EINVAL
+    const target = known ?? createVcpuAt(vmm, group, request.vmpl, thread)
     if (typeof target === "number") return target
     const set = setVmsa(target.vcpu, thread, request)
     if (request.request === AP_CREATION.CREATE_ON_INIT) return set
     const { active } = group
-    group.next = active === target ? null : target
-    if (active === target || active === null) kick(target.vcpu, thread)
-    else signalVcpu(active.vcpu, thread)
+    const starts = set === 0 && request.request === AP_CREATION.CREATE
+    if (active === target) kick(target.vcpu, thread, target.vcpu.updateSpan)
+    else if (starts) {
+      const path = target.vcpu.updateSpan
+      if (active === null) {
+        group.active = target
+        vmm.kvm.host.wake(target.thread, thread, path)
+      } else {
+        group.next = target
+        signalVcpu(active.vcpu, thread, path)
+      }
+    }
     return set
   }
 

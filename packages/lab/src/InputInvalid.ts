@@ -14,9 +14,17 @@ export class InputInvalid extends Schema.TaggedError<InputInvalid>()("InputInval
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is removed
 export const oneLine = (text: string): string => text.replace(/[\s\u0000-\u001f\u007f-\u009f]+/gu, " ").trim()
 
+/** JSON of any value; what a hostile file nests deeper than a stack is only named. */
+const json = (value: unknown): string => {
+  try {
+    return JSON.stringify(value) ?? "nothing"
+  } catch {
+    return Array.isArray(value) ? `a list of ${value.length}, nested too deep` : "an object, nested too deep"
+  }
+}
+
 /** A value as an error message shows it: JSON, at most 60 characters. */
 export const shown = (value: unknown): string => {
-  const text =
-    typeof value === "number" && !Number.isFinite(value) ? String(value) : (JSON.stringify(value) ?? "nothing")
+  const text = typeof value === "number" && !Number.isFinite(value) ? String(value) : json(value)
   return text.length <= 60 ? text : `${text.slice(0, 57)}...`
 }

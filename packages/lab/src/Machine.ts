@@ -5,9 +5,18 @@ import { HostFrames, Kvm, launch, Meter, Vmm } from "@vmpl-lab/hypervisor"
 import { type PspMemory, SnpFirmware } from "@vmpl-lab/psp"
 import { Rmp } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { CostTable, Host, type HostProgram, type HostThread, type Profile, type TraceSink, WAIT } from "@vmpl-lab/sim"
+import {
+  CostTable,
+  Host,
+  type HostProgram,
+  type HostThread,
+  type Profile,
+  TIME_SLICE_NS,
+  type TraceSink,
+  WAIT
+} from "@vmpl-lab/sim"
 import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
-import { type Hardware, HOST_ASID, HostMemory, PhysicalMemory, Processor, ProgramMemory } from "@vmpl-lab/vmpl"
+import { GuestMode, type Hardware, HOST_ASID, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
 import type { Scenario } from "./Scenario.ts"
@@ -28,8 +37,9 @@ export interface MachineOptions {
   readonly strategy: Strategy
   readonly scenario: Scenario
   readonly profile: Profile
-  /** Seed of the costs' spread; a repeated boot has another. */
   readonly seed: number
+  /** Which boot of the seed this is: its costs vary in their own way. */
+  readonly boot?: number
   /** The workload of this boot. */
   readonly calls: boolean
   readonly svsm: SvsmLaunch
@@ -60,7 +70,12 @@ export class Machine {
     const { vcpus, host } = scenario
     this.#options = options
     this.log = new GuestLog(vcpus)
-    this.host = new Host(host.cores, new CostTable(profile, seed), options.trace ?? null)
+    this.host = new Host(
+      host.cores,
+      new CostTable(profile, seed, options.boot ?? 0),
+      options.trace ?? null,
+      host.timeSliceNs ?? TIME_SLICE_NS
+    )
     const pages = FRAMES + vcpus * FRAMES_PER_VCPU
     const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512 })
     const memory = new PhysicalMemory(rmp.coveredPages)
@@ -75,7 +90,7 @@ export class Machine {
     }
     this.meter = new Meter((apicId) => this.log.isReady(apicId))
     const frames = new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages)
-    this.kvm = new Kvm(this.host, this.hardware, (thread) => new Processor(this.hardware, thread), frames, this.meter)
+    this.kvm = new Kvm(this.host, this.hardware, (thread) => new GuestMode(this.hardware, thread), frames, this.meter)
     this.vmm = new Vmm(this.kvm, strategy.operations, svsm.memorySlots, vcpus, host.placement)
     this.#firmware = new SnpFirmware(rmp, pspMemory(memory), { seed: 1 })
     this.#installPrograms(programs)

@@ -11,7 +11,10 @@ import { decodeJsonText } from "./JsonText.ts"
 /** A single cost above one second is a mistake of unit; the bound also keeps sums of many of them exact integers. */
 const NS_MAX = 1_000_000_000
 
-const text = Schema.NonEmptyString.annotate({ expected: "a text that is not empty" })
+const PRINTABLE = "a text that is not empty and has no control characters"
+const text = Schema.String.annotate({ expected: PRINTABLE }).check(
+  Schema.makeFilter((value) => /^\P{C}+$/u.test(value), { expected: PRINTABLE })
+)
 
 const wholeNumber = (maximum: number, expected: string) =>
   Schema.Number.annotate({ expected }).check(

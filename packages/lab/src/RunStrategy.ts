@@ -45,7 +45,7 @@ export function* runStrategy(input: StrategyInput): Generator<number, StrategyOu
   let first: Machine | null = null
   let callsMade = 0
   for (let boot = 0; boot < scenario.boots; boot++) {
-    const machine = new Machine({ strategy, scenario, profile, seed: seed + boot, calls: boot === 0, svsm })
+    const machine = new Machine({ strategy, scenario, profile, seed, boot, calls: boot === 0, svsm })
     while (machine.stepMany(EVENTS_PER_CHUNK)) yield boot + callsMade + machine.log.callsMade
     const failure = machine.failure()
     if (failure !== null) return `${strategy.key}, boot ${boot}: ${failure}`

@@ -2,12 +2,17 @@ import * as Schema from "effect/Schema"
 
 const share = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000 })))
 
+const PRINTABLE = "a text that is not empty and has no control characters"
+const printable = Schema.String.annotate({ expected: PRINTABLE }).check(
+  Schema.makeFilter((value) => /^\P{C}+$/u.test(value), { expected: PRINTABLE })
+)
+
 /**
  * One comparison's workload: how many guest vCPUs, how many SVSM calls each makes and in which mix, how often the
  * guest is booted (the calls are made in the first boot, the others only add AP-create samples), and the host.
  */
 export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
-  name: Schema.NonEmptyString,
+  name: printable,
   vcpus: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 512 }))),
   calls: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))),
   boots: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
@@ -18,6 +23,10 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   host: Schema.Struct({
     cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),
     /** `spread`: a thread wakes on an idle core of its own; `same-core`: all threads of one guest vCPU share one core. */
-    placement: Schema.Literals(["spread", "same-core"])
+    placement: Schema.Literals(["spread", "same-core"]),
+    /** How long a thread keeps its core, in virtual ns, while others wait for it; Linux' base slice when left out. */
+    timeSliceNs: Schema.optionalKey(
+      Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1_000, maximum: 1_000_000_000 })))
+    )
   })
 }) {}

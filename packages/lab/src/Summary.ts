@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import type { Profile } from "@vmpl-lab/sim"
+import { PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
 import {
   COUNTERS,
@@ -63,6 +63,8 @@ export interface ComparisonJson {
   readonly scenario: string
   /** The scenario's values as run, command line included. */
   readonly parameters: Omit<Scenario, "name">
+  /** Primitives that vary from one execution to the next; all others cost the same every time. */
+  readonly varying: ReadonlyArray<string>
   readonly firmware: ComparisonRun["firmware"]
   readonly launchDigest: string
   /** SHA-256 over the strategies' names and state digests. */
@@ -171,6 +173,7 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     machine: profile.machine,
     scenario: name,
     parameters: { vcpus, calls, boots, mix, ring, host },
+    varying: PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined),
     firmware: run.firmware,
     launchDigest: run.launchDigest,
     stateDigest: digestOfStates(run.runs),

@@ -17,6 +17,10 @@ import { encodeParameters, IMAGE, type SvsmParameters, svsmCodePage, svsmRangeSi
 const MIB = 0x10_0000
 /** Guest RAM below which the guest does not put its own pages: firmware metadata usually lies there. */
 const HEAP_FLOOR = 16 * MIB
+/** What is launched page by page stays within the simulated host's memory. */
+const LAUNCH_MAX = 128 * MIB
+/** Sections that the SVSM's parameter page has room for. */
+const SECTIONS_MAX = 200
 const VCPU_TYPE = "EPYC-v4"
 
 /** Everything that is launched, and where the pieces of the guest are. */
@@ -45,6 +49,14 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number): SvsmLaunch => {
   }
   if (image.sections.some(({ gpa, size }) => gpa < AP_TRAMPOLINE_GPA + PAGE_SIZE && AP_TRAMPOLINE_GPA < gpa + size)) {
     throw new FirmwareError(image.name, "a section covers GPA 0x8000, expected it free: the guest's APs start there")
+  }
+  const launched = image.sections.reduce((sum, { size }) => sum + size, image.bytes.length)
+  if (launched > LAUNCH_MAX) {
+    const mib = Math.ceil(launched / MIB)
+    throw new FirmwareError(image.name, `image and sections are ${mib} MiB, expected at most ${LAUNCH_MAX / MIB} MiB`)
+  }
+  if (image.sections.length > SECTIONS_MAX) {
+    throw new FirmwareError(image.name, `${image.sections.length} sections, expected at most ${SECTIONS_MAX}`)
   }
   const parameters = parametersOf(image, vcpus, ramSize, svsm)
   const input = { image, vmmType: "QEMU", vcpus: 1, signature: 0, sevFeatures: SEV_FEATURES.SNPActive } as const

@@ -147,7 +147,15 @@ const footer = (json: ComparisonJson): string => {
   const { vcpus, calls, boots, ring, host } = json.parameters
   return [
     wrap("Simulated, not measured: latencies are virtual time, the sum of the steps taken at the profile's prices."),
-    wrap(`Profile ${json.profile}: ${json.machine}.`),
+    wrap(
+      `Profile ${json.profile}: ${json.machine}. Prices without a published figure for it come from other machines ` +
+        "or are guesses; the profile's notes tell which."
+    ),
+    wrap(
+      json.varying.length === 0
+        ? "Every price is constant: spread comes from the path alone."
+        : `p90 and p99 rest on assumed spreads of ${json.varying.join(" and ")}; all other prices are constant.`
+    ),
     wrap(
       `Scenario ${json.scenario}: ${vcpus} vCPUs, ${calls} calls each, ${boots} boots, ring by ${ring}, ` +
         `${host.cores} host cores, placement ${host.placement}; seed ${json.seed}; commit ${json.commit}.`

@@ -32,11 +32,15 @@ describe("the built-in profile", () => {
     expect(Object.keys(profile.primitives).sort()).toEqual([...PRIMITIVES].sort())
   })
 
-  it("calls every price without a source assumed, and no other price sourceless", () => {
+  it("calls every price without a source assumed", () => {
+    // A guess may be bounded by a source; what is published or measured always has one.
     for (const { basis, source } of Object.values(profile.primitives))
-      expect(source === "none").toBe(basis === "assumed")
+      if (basis !== "assumed") expect(source).not.toBe("none")
   })
 })
+
+/** A second sum beside the profile's own. */
+const SECOND_SUM = { primitives: [], ns: 0, basis: "assumed", source: "none" }
 
 describe("a profile that is wrong gives one line with file, place, value and what was expected", () => {
   const cases: ReadonlyArray<readonly [what: string, change: (draft: Draft) => void, line: string]> = [
@@ -103,7 +107,7 @@ describe("a profile that is wrong gives one line with file, place, value and wha
       (draft) => {
         cost(draft, "ioctl").source = ""
       },
-      'primitives.ioctl.source: expected a text that is not empty, got ""'
+      'primitives.ioctl.source: expected a text that is not empty and has no control characters, got ""'
     ],
     [
       "no knots",
@@ -162,28 +166,28 @@ describe("a profile that is wrong gives one line with file, place, value and wha
     [
       "a sum that names a primitive twice",
       (draft) => {
-        draft.sums[1]!.primitives = ["ioctl", "ioctl"]
+        draft.sums[1] = { ...SECOND_SUM, primitives: ["ioctl", "ioctl"] }
       },
       'sums[1].primitives[1]: expected a primitive that no sum names before this, got "ioctl"'
     ],
     [
       "a primitive in two sums",
       (draft) => {
-        draft.sums[1] = { ...draft.sums[1], primitives: ["ioctl", "kvm_dispatch"], ns: 1307 }
+        draft.sums[1] = { ...SECOND_SUM, primitives: ["ioctl", "kvm_dispatch"], ns: 1307 }
       },
       'sums[1].primitives[1]: expected a primitive that no sum names before this, got "kvm_dispatch"'
     ],
     [
       "a sum of one",
       (draft) => {
-        draft.sums[1]!.primitives = ["ioctl"]
+        draft.sums[1] = { ...SECOND_SUM, primitives: ["ioctl"] }
       },
       'sums[1].primitives: expected at least two primitives, got ["ioctl"]'
     ],
     [
       "a sum of strangers",
       (draft) => {
-        draft.sums[1]!.primitives = ["ioctl", "bogus"]
+        draft.sums[1] = { ...SECOND_SUM, primitives: ["ioctl", "bogus"] }
       },
       'sums[1].primitives[1]: expected the name of a primitive, got "bogus"'
     ]

@@ -121,7 +121,7 @@ describe("published values", () => {
   it("MSR protocol codes, page states and termination reasons", () => {
     expect(MSR_GHCB).toBe(0xc001_0130)
     expect(Object.values(GHCB_MSR)).toEqual([
-      0x001, 0x002, 0x004, 0x005, 0x012, 0x013, 0x014, 0x015, 0x016, 0x017, 0x080, 0x081, 0x100
+      0x001, 0x002, 0x004, 0x005, 0x010, 0x011, 0x012, 0x013, 0x014, 0x015, 0x016, 0x017, 0x080, 0x081, 0x100
     ])
     expect(PSC_OP).toEqual({ PRIVATE: 1, SHARED: 2 })
     expect(Object.values(TERMINATE).map(({ set, reason }) => `${set}:${reason}`)).toEqual([

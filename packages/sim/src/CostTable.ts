@@ -24,11 +24,14 @@ export class CostTable {
   readonly #spread: ReadonlyArray<Float64Array | null>
   readonly #streams: ReadonlyArray<RandomStream>
 
-  constructor(profile: Profile, seed: number) {
+  /** @param run which run of the seed this is: each draws from streams of its own */
+  constructor(profile: Profile, seed: number, run = 0) {
     const costs = PRIMITIVES.map((name) => profile.primitives[name])
     this.#nominal = Float64Array.from(costs, (cost) => cost.ns)
     this.#spread = costs.map((cost) => (cost.quantiles === undefined ? null : quantileTable(cost.quantiles)))
-    this.#streams = PRIMITIVES.map((name) => new RandomStream(seed, `cost:${name}`))
+    this.#streams = PRIMITIVES.map(
+      (name) => new RandomStream(seed, run === 0 ? `cost:${name}` : `run:${run}/cost:${name}`)
+    )
     for (const cost of costs) assert(Number.isInteger(cost.ns) && cost.ns >= 0, "a cost is a natural number of ns")
   }
 

@@ -20,8 +20,8 @@ class Core {
 /** Longest run of one thread, in virtual ns, without going back to the scheduler when nothing else is pending. */
 const RUN_AHEAD_NS = 100_000
 
-/** How long a thread keeps its core while others wait: the base slice of Linux' scheduler on a large machine. */
-const TIME_SLICE_NS = 3_000_000
+/** How long a thread keeps its core while others wait: the base slice of Linux' scheduler on a machine of 8 or more. */
+export const TIME_SLICE_NS = 3_000_000
 
 /**
  * The host's cores and threads in virtual time. Threads run ahead of each other between meeting points and are put in
@@ -40,11 +40,13 @@ export class Host {
   now = 0
 
   readonly #trace: TraceSink | null
+  readonly #timeSliceNs: number
 
-  constructor(cores: number, costs: CostTable, trace: TraceSink | null = null) {
+  constructor(cores: number, costs: CostTable, trace: TraceSink | null = null, timeSliceNs = TIME_SLICE_NS) {
     this.cores = Array.from({ length: cores }, (_, id) => new Core(id))
     this.costs = costs
     this.#trace = trace
+    this.#timeSliceNs = timeSliceNs
   }
 
   /**
@@ -96,7 +98,7 @@ export class Host {
 
   /** True when a thread has used up its time slice and another one waits for its core: it must yield RESCHEDULE. */
   sliceIsOver(thread: HostThread): boolean {
-    if (thread.time - thread.onCoreSince < TIME_SLICE_NS) return false
+    if (thread.time - thread.onCoreSince < this.#timeSliceNs) return false
     return this.#waiting.length > 0 || this.cores[thread.core]!.runQueue.length > 0
   }
 

@@ -52,9 +52,12 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   }
   if (rmp.isInUse(vmsaPfn)) return refuse(cpu, EXIT.BUSY)
   const view = memory.read(vmsaPfn, cpu.asid)
+  const features = view.getUint32(VMSA.sev_features, true)
   if (
     (view.getUint32(VMSA.efer, true) & EFER_SVME) === 0 ||
-    (view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.SNPActive) === 0 ||
+    (features & SEV_FEATURES.SNPActive) === 0 ||
+    (features & INJECTION_MODES) === INJECTION_MODES ||
+    !allowed(cpu, features) ||
     // @spec-silent U9: a level that does not exist.
     view.getUint8(VMSA.vmpl) >= NUM_VMPLS
   ) {
@@ -95,6 +98,15 @@ const executionOf = (cpu: Processor): Execution | null => {
   const execution = new Execution(entry(), rip)
   executions.set(cpu.vmsaPfn, execution)
   return execution
+}
+
+/** Restricted and alternate injection exclude each other. @spec APM2 15.36.16 */
+const INJECTION_MODES = SEV_FEATURES.RestrictedInjection | SEV_FEATURES.AlternateInjection
+
+/** ALLOWED_SEV_FEATURES: with bit 63 set, a feature that is not listed refuses the entry. */
+const allowed = ({ hardware: { host }, vmcb }: Processor, features: number): boolean => {
+  const checked = (host.read32(vmcb + VMCB.allowed_sev_features + 4) & 0x8000_0000) !== 0
+  return !checked || (features & ~host.read32(vmcb + VMCB.allowed_sev_features)) === 0
 }
 
 const refuse = (cpu: Processor, code: number): number => {

@@ -1,4 +1,4 @@
-import { ACCESS, carryOf, eaxOf, isFault, PAGE_4K } from "@vmpl-lab/rmp"
+import { ACCESS, carryOf, eaxOf, isFault, PAGE_2M, PAGE_4K } from "@vmpl-lab/rmp"
 import { MSR_GHCB, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { ACCESS_RESULT, recordFault, translate, translateFailure } from "./GuestAccess.ts"
@@ -153,10 +153,18 @@ const zero = (cpu: Processor, { address, cbit }: Operation): number => {
 /** The frame behind an RMP instruction's operand, or NOT_MAPPED (-1): the instruction decides what it checks first. */
 const operandFrame = (cpu: Processor, gpa: number): number => cpu.npt!.lookup(Math.floor(gpa / PAGE_SIZE))
 
-const pvalidate = (cpu: Processor, { address, lo }: Operation, result: OperationResult): number => {
+const pvalidate = (cpu: Processor, { address, lo, hi }: Operation, result: OperationResult): number => {
   const pfn = operandFrame(cpu, address)
   const gfn = Math.floor(address / PAGE_SIZE)
-  const outcome = cpu.hardware.rmp.pvalidate(cpu.asid, cpu.vmpl, gfn, pfn, PAGE_4K, PAGE_4K, lo === 1)
+  const outcome = cpu.hardware.rmp.pvalidate(
+    cpu.asid,
+    cpu.vmpl,
+    gfn,
+    pfn,
+    PAGE_4K,
+    hi === 1 ? PAGE_2M : PAGE_4K,
+    lo === 1
+  )
   if (isFault(outcome)) return recordFault(cpu, outcome, address, ACCESS.WRITE, true)
   result.lo = eaxOf(outcome)
   result.carry = carryOf(outcome) === 1

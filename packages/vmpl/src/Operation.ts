@@ -120,9 +120,9 @@ export const readRegister = (register: number): Operation => new Operation(OP.RE
 export const writeRegister = (register: number, lo: number, hi = 0): Operation =>
   new Operation(OP.WRITE_REGISTER, register, lo >>> 0, hi >>> 0, 8, true)
 
-/** PVALIDATE of a 4 KiB page. EAX in `lo`, CF in `carry`. @spec APM3 PVALIDATE */
-export const pvalidate = (gpa: number, validate: boolean): Operation =>
-  new Operation(OP.PVALIDATE, gpa, validate ? 1 : 0, 0, 0, true)
+/** PVALIDATE: ECX[0] is the size, 0 for 4 KiB and 1 for 2 MiB. EAX in `lo`, CF in `carry`. @spec APM3 PVALIDATE */
+export const pvalidate = (gpa: number, validate: boolean, size: 0 | 1 = 0): Operation =>
+  new Operation(OP.PVALIDATE, gpa, validate ? 1 : 0, size, 0, true)
 
 /** RMPADJUST of a 4 KiB page: RDX = target VMPL [7:0], mask [15:8], VMSA bit 16. EAX in `lo`. @spec APM3 RMPADJUST */
 export const rmpadjust = (gpa: number, targetVmpl: number, mask: number, vmsa: boolean): Operation =>

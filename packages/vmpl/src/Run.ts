@@ -12,6 +12,13 @@ import { linearRip, type Processor } from "./Processor.ts"
 export const STILL_IN_GUEST = -1000
 
 /**
+ * Loads, stores and register moves are not priced. A guest that does nothing else must not stop the clock: so many in
+ * a row pass the time below, which no core could undercut.
+ */
+const FREE_OPERATIONS = 1_000
+const FREE_OPERATIONS_NS = 10_000
+
+/**
  * Runs the loaded VMPL until #VMEXIT or until the core's clock passes `horizon` (virtual ns).
  * @returns the exit code, or STILL_IN_GUEST
  */
@@ -19,17 +26,25 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
   const { execution } = cpu
   // Nothing to fetch at CS:RIP: #UD with no handler ends in a triple fault.
   if (execution === null) return vmexit(cpu, EXIT.SHUTDOWN)
-  if (execution.pending === null && translate(cpu, linearRip(cpu), ACCESS.FETCH, true) < 0) {
-    return fetchFault(cpu)
-  }
-  if (cpu.arrived !== null) {
-    cpu.arrived()
-    cpu.arrived = null
-  }
+  let free = 0
+  let clock = cpu.thread.time
   try {
     for (;;) {
       if (cpu.thread.time >= cpu.interruptAt) return takeInterrupt(cpu)
       if (cpu.thread.time > horizon) return STILL_IN_GUEST
+      if (cpu.thread.time !== clock) {
+        clock = cpu.thread.time
+        free = 0
+      } else if (++free > FREE_OPERATIONS) {
+        cpu.thread.time += FREE_OPERATIONS_NS
+        continue
+      }
+      // A pending operation was fetched before the exit that it is restarted after.
+      if (execution.pending === null && translate(cpu, linearRip(cpu), ACCESS.FETCH, true) < 0) return fetchFault(cpu)
+      if (cpu.arrived !== null) {
+        cpu.arrived()
+        cpu.arrived = null
+      }
       const operation = execution.pending ?? execution.next()
       // A program that returned has nothing left to do: it halts for good.
       if (operation === null) return vmexit(cpu, EXIT.HLT)
@@ -94,7 +109,7 @@ const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, e
   return 0
 }
 
-/** The first fetch after VMRUN failed: a nested fault restarts it; #VC on the handler's own path is a triple fault. */
+/** An instruction fetch failed: a nested fault restarts it; #VC on the handler's own path is a triple fault. */
 const fetchFault = (cpu: Processor): number =>
   translateFailure() === STEP.NPF
     ? vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)

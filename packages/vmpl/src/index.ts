@@ -1,6 +1,7 @@
 export * from "./Enter.ts"
 export * from "./Execution.ts"
 export * from "./GuestAccess.ts"
+export * from "./GuestMode.ts"
 export * from "./HostMemory.ts"
 export * from "./NestedPageTable.ts"
 export * from "./Operation.ts"

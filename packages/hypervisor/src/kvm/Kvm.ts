@@ -1,5 +1,5 @@
 import { type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
-import type { HostHardware, Processor } from "@vmpl-lab/vmpl"
+import type { GuestMode, HostHardware } from "@vmpl-lab/vmpl"
 import type { GuestMemory } from "./GuestMemory.ts"
 import type { HostFrames } from "./HostFrames.ts"
 import { ioctl } from "./Ioctl.ts"
@@ -11,19 +11,19 @@ import type { VmplOperations } from "./VmplOperations.ts"
 export class Kvm {
   readonly host: Host
   readonly hardware: HostHardware
-  readonly #enterCore: (thread: HostThread) => Processor
+  readonly #enterCore: (thread: HostThread) => GuestMode
   readonly frames: HostFrames
   readonly meter: Meter
   readonly vms: Array<Vm> = []
   /** svm_cpu_data.sev_vmcbs: per core, the VMCB that ran last with each ASID. */
   readonly #lastVmcb: ReadonlyArray<Map<number, number>>
-  readonly #processors: Array<Processor | undefined>
+  readonly #processors: Array<GuestMode | undefined>
 
   /** @param enterCore the guest mode of the core on which a thread runs, as the processor offers it */
   constructor(
     host: Host,
     hardware: HostHardware,
-    enterCore: (thread: HostThread) => Processor,
+    enterCore: (thread: HostThread) => GuestMode,
     frames: HostFrames,
     meter: Meter
   ) {
@@ -46,7 +46,7 @@ export class Kvm {
   }
 
   /** The core's guest-mode state, on behalf of the thread that now runs there. */
-  processor(thread: HostThread): Processor {
+  processor(thread: HostThread): GuestMode {
     let processor = this.#processors[thread.core]
     if (processor === undefined) {
       processor = this.#enterCore(thread)

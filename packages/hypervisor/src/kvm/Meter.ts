@@ -127,11 +127,6 @@ export class Meter {
     thread.span = null
   }
 
-  /** The creation's span while it waits for the target, or null. */
-  creationSpan(apicId: number): Span | null {
-    return this.#of(apicId).creation?.span ?? null
-  }
-
   /** True when an entry at this VMPL ends something. */
   awaits(apicId: number, vmpl: number): boolean {
     const { pending, creation } = this.#of(apicId)
@@ -151,8 +146,11 @@ export class Meter {
       }
       thread.span = null
     } else if (creation !== null && creation.vmpl === vmpl) {
-      vcpu.creation = null
-      if (thread.span === creation.span) this.#recordCreation(creation, thread)
+      // An earlier creation at this level, overtaken by this one, arrives unnoticed.
+      if (thread.span === creation.span) {
+        vcpu.creation = null
+        this.#recordCreation(creation, thread)
+      }
       thread.span = null
     }
   }
@@ -163,7 +161,6 @@ export class Meter {
     const samples = this.apCreateGroups.get(group)
     if (samples === undefined) this.apCreateGroups.set(group, [ns])
     else samples.push(ns)
-    this.#free.push(span)
   }
 
   #recordSwitch(vcpu: VcpuMeter, apicId: number, { from, to, span }: PendingSwitch): void {
@@ -172,7 +169,7 @@ export class Meter {
       vcpu.request = span
       return
     }
-    if (vcpu.request !== null) {
+    if (vcpu.request !== null && to > from) {
       this.oneWay.add(span)
       this.roundTrip.add(vcpu.request, span)
       this.#free.push(vcpu.request)

@@ -1,6 +1,6 @@
 import { EXIT, exitName, TLB_CONTROL, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
-import { runGuest, STILL_IN_GUEST, VMRUN_GP, vmrun } from "@vmpl-lab/vmpl"
+import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { ERRNO, HANDLED } from "./Errno.ts"
 import { handleNpf } from "./NpfHandler.ts"
 import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
@@ -29,11 +29,12 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     if (host.sliceIsOver(thread)) yield WAIT.RESCHEDULE
     if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
-      const creation = kvm.meter.creationSpan(vcpu.apicId)
-      if (creation !== null && thread.span !== creation) {
+      const { updateSpan } = vcpu
+      vcpu.updateSpan = null
+      if (updateSpan !== null && thread.span !== updateSpan) {
         // The thread that asked may be ahead: its request is not seen before it was made.
-        thread.time = Math.max(thread.time, creation.begin + creation.total())
-        thread.adopt(creation)
+        thread.time = Math.max(thread.time, updateSpan.begin + updateSpan.total())
+        thread.adopt(updateSpan)
       }
       updateProtectedGuestState(vcpu, thread)
     }
@@ -51,7 +52,7 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       continue
     }
     const code = yield* enterGuest(vcpu, thread)
-    if (code === EXIT.VMGEXIT || code === EXIT.NPF || code === EXIT.HLT) thread.charge(PRIMITIVE.kvm_dispatch)
+    thread.charge(PRIMITIVE.kvm_dispatch)
     if (host.ahead(thread)) yield WAIT.SYNC
     const handled = handleExit(vcpu, thread, code)
     if (handled !== HANDLED.RESUME_GUEST) return handled
@@ -69,7 +70,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   cpu.exitSpan = meter.exitSpan(vcpu.apicId)
   cpu.arrived = awaited ? () => meter.arrived(vcpu.apicId, vmpl, thread) : null
   preSevRun(vcpu, thread)
-  const outcome = vmrun(cpu, vcpu.vmcb)
+  const outcome = cpu.vmrun(vcpu.vmcb)
   assert(outcome !== VMRUN_GP, "KVM's own VMCB page is hypervisor-owned")
   if (outcome !== "entered") return outcome
   const stored = kvm.hardware.host.write32(vcpu.vmcb + VMCB.clean, CLEAN_AFTER_VMRUN)
@@ -77,7 +78,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   vcpu.processor = cpu
   vcpu.inGuest = true
   for (;;) {
-    const code = runGuest(cpu, host.horizon(thread))
+    const code = cpu.run(host.horizon(thread))
     if (code !== STILL_IN_GUEST) {
       vcpu.inGuest = false
       vcpu.processor = null
@@ -85,7 +86,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     }
     yield WAIT.SYNC
     // The scheduler's tick: the guest is interrupted, and the run loop gives the core away.
-    if (host.sliceIsOver(thread)) cpu.interruptAt = Math.min(cpu.interruptAt, thread.time)
+    if (host.sliceIsOver(thread)) cpu.interrupt(thread.time, null)
   }
 }
 

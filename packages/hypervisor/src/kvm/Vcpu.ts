@@ -1,6 +1,8 @@
-import type { HostThread } from "@vmpl-lab/sim"
-import type { Processor } from "@vmpl-lab/vmpl"
+import { GHCB_VERSION, sevInfoHi, sevInfoLo } from "@vmpl-lab/sev-es"
+import type { HostThread, Span } from "@vmpl-lab/sim"
+import type { GuestMode } from "@vmpl-lab/vmpl"
 import type { ApCreateRequest } from "./ApCreateRequest.ts"
+import { CBIT_POSITION } from "./CpuidTable.ts"
 import type { Vm } from "./Vm.ts"
 
 /** kvm_vcpu.arch.mp_state. */
@@ -58,8 +60,8 @@ export class VmplSlot {
   /** GHCB GPA that the guest registered, as a GFN, or -1. */
   registeredGhcbGfn = -1
   /** GHCB MSR of this VMPL while another one is in the VMCB. */
-  ghcbLo = 0
-  ghcbHi = 0
+  ghcbLo = sevInfoLo(CBIT_POSITION)
+  ghcbHi = sevInfoHi(GHCB_VERSION.MAX, GHCB_VERSION.MIN)
   /** VMCB fields that KVM itself must carry over: the switch save area. */
   intState = 0
   exitIntInfo = 0
@@ -81,10 +83,12 @@ export class Vcpu {
   readonly slots: ReadonlyArray<VmplSlot>
   /** snp_current_vmpl: the slot whose VMSA is in the VMCB. */
   current: VmplSlot
-  /** snp_target_vmpl: the slot that the latest AP creation was for. */
+  /** snp_target_vmpl: the slot that runs next, after a CREATE or a run VMPL for it. */
   target: VmplSlot
   mpState: number
   requests = 0
+  /** Observer: the operation behind a pending UPDATE_PROTECTED_GUEST_STATE. */
+  updateSpan: Span | null = null
   /** A signal for the vCPU thread is pending: KVM_RUN returns EINTR. */
   signalPending = false
   /** Core of the last VMRUN, or -1. */
@@ -95,7 +99,7 @@ export class Vcpu {
   blocking = false
   /** The thread that is inside KVM_RUN. */
   thread: HostThread | null = null
-  processor: Processor | null = null
+  processor: GuestMode | null = null
   complete: CompleteUserspaceIo | null = null
   readonly run: KvmRun = {
     exitReason: EXIT_REASON.NONE,

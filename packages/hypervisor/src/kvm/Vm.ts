@@ -64,7 +64,11 @@ export class Vm {
     return vcpu
   }
 
-  /** sev_es_init_vmcb: what KVM puts into the VMCB of an SNP guest's vCPU. @spec APM2 appendix B */
+  /**
+   * What an SNP guest's vCPU needs in its VMCB: ASID, nested paging, and in the GHCB MSR of every VMPL the versions that
+   * this KVM speaks. Intercepts and write traps are not modelled.
+   * @spec APM2 appendix B
+   */
   initVmcb(vcpu: Vcpu): void {
     const { host } = this.kvm.hardware
     const control = NESTED_CTL.NP_ENABLE | NESTED_CTL.SEV_ENABLE | NESTED_CTL.SEV_ES_ENABLE
@@ -72,6 +76,7 @@ export class Vm {
       host.write32(vcpu.vmcb + VMCB.asid, this.asid) |
       host.write64(vcpu.vmcb + VMCB.nested_ctl, control, 0) |
       this.writeAddress(vcpu.vmcb + VMCB.nested_cr3, this.nestedCr3) |
+      host.write64(vcpu.vmcb + VMCB.ghcb_gpa, vcpu.current.ghcbLo, vcpu.current.ghcbHi) |
       host.write32(vcpu.vmcb + VMCB.clean, 0)
     assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
   }

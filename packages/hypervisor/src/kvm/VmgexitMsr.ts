@@ -32,6 +32,10 @@ export const handleVmgexitMsr = (vcpu: Vcpu, thread: HostThread, lo: number, hi:
       respond(vcpu, ((register << 30) | GHCB_MSR.CPUID_RESPONSE) >>> 0, cpuidRegister(hi, register))
       return HANDLED.RESUME_GUEST
     }
+    case GHCB_MSR.PREFERRED_GPA_REQUEST:
+      // All ones: no preference.
+      respond(vcpu, (0xffff_f000 | GHCB_MSR.PREFERRED_GPA_RESPONSE) >>> 0, 0xffff_ffff)
+      return HANDLED.RESUME_GUEST
     case GHCB_MSR.REGISTER_GPA_REQUEST: {
       const gfn = msrGfn(lo, hi)
       vcpu.current.registeredGhcbGfn = gfn
@@ -86,7 +90,7 @@ const runVmplMsr = (vcpu: Vcpu, thread: HostThread, hi: number): number => {
   const { meter } = vcpu.vm.kvm
   const vmpl = hi & 0xff
   respond(vcpu, GHCB_MSR.RUN_VMPL_RESPONSE, 0)
-  meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
+  if (vmpl !== vcpu.current.vmpl) meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
   const handled = vcpu.vm.operations.runVmpl(vcpu, thread, vmpl)
   if (handled < 0) {
     meter.switchRefused(vcpu.apicId, thread)

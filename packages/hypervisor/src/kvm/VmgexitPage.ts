@@ -1,9 +1,9 @@
-import { GHCB, NAE, PAGE_SIZE, REASON, REPLY, toNumber, validByte, validMask } from "@vmpl-lab/sev-es"
+import { AP_CREATION, GHCB, NAE, PAGE_SIZE, REASON, REPLY, toNumber, validByte, validMask } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
-import { type ApCreateRequest, creates } from "./ApCreateRequest.ts"
+import type { ApCreateRequest } from "./ApCreateRequest.ts"
 import { HV_FEATURES } from "./CpuidTable.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
-import type { Vcpu } from "./Vcpu.ts"
+import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
 
 /**
  * The GHCB page protocol. Checks in KVM's order: GPA zero, page mappable, registered, usage, the three exit fields
@@ -40,7 +40,7 @@ export const handleVmgexitPage = (vcpu: Vcpu, thread: HostThread, gpaLo: number,
       return runVmplPage(vcpu, thread, ghcb, info1Lo)
     case NAE.SNP_AP_CREATION: {
       const request = info1Lo & 0xffff
-      if (creates(request) && rax < 0) return refuse(vcpu, ghcb, REASON.MISSING_INPUT)
+      if (request !== AP_CREATION.DESTROY && rax < 0) return refuse(vcpu, ghcb, REASON.MISSING_INPUT)
       return apCreation(vcpu, thread, ghcb, {
         request,
         vmpl: (info1Lo >>> 16) & 0xf,
@@ -51,6 +51,10 @@ export const handleVmgexitPage = (vcpu: Vcpu, thread: HostThread, gpaLo: number,
         fromApicId: vcpu.apicId
       })
     }
+    case NAE.TERMINATION_REQUEST:
+      vcpu.run.exitReason = EXIT_REASON.SYSTEM_EVENT_SEV_TERM
+      vcpu.run.detail = `guest at VMPL${vcpu.current.vmpl} terminates: reason set ${info1Lo & 0xf}, reason ${(info1Lo >>> 4) & 0xff}`
+      return HANDLED.EXIT_TO_USER
     case NAE.HV_FEATURES:
       return reply(vcpu, ghcb, REPLY.NO_ACTION, HV_FEATURES)
     default:
@@ -82,7 +86,7 @@ const runVmplPage = (vcpu: Vcpu, thread: HostThread, ghcb: number, vmpl: number)
   const { meter } = vcpu.vm.kvm
   const replied = reply(vcpu, ghcb, REPLY.NO_ACTION, 0)
   if (replied < 0) return replied
-  meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
+  if (vmpl !== vcpu.current.vmpl) meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
   const handled = vcpu.vm.operations.runVmpl(vcpu, thread, vmpl)
   const refused = (self: Vcpu): number => {
     meter.switchRefused(self.apicId, thread)

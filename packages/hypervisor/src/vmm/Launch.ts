@@ -61,7 +61,7 @@ export const launch = (
     if (page.type === PAGE_TYPE.VMSA) {
       boot.current.vmsaGpa = page.gpa
       boot.current.vmsaPfn = pfn
-      loadSlot(boot, boot.current)
+      loadSlot(boot, boot.current, thread)
     }
   }
   const finished = firmware.launchFinish({ gctx })

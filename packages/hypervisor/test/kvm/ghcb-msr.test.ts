@@ -18,6 +18,7 @@ const request = (it: Bench, lo: number, hi = 0): { handled: number; lo: number; 
 const KNOWN: ReadonlyArray<number> = [
   GHCB_MSR.SEV_INFO_REQUEST,
   GHCB_MSR.CPUID_REQUEST,
+  GHCB_MSR.PREFERRED_GPA_REQUEST,
   GHCB_MSR.REGISTER_GPA_REQUEST,
   GHCB_MSR.PSC_REQUEST,
   GHCB_MSR.RUN_VMPL_REQUEST,
@@ -30,6 +31,10 @@ describe("the GHCB MSR", () => {
     expect(request(bench(), 0x002)).toEqual({ handled: RESUME_GUEST, lo: 0x3300_0001, hi: 0x0002_0001 })
   })
 
+  it("a preferred GHCB address: none, all ones", () => {
+    expect(request(bench(), 0x010)).toEqual({ handled: RESUME_GUEST, lo: 0xffff_f011, hi: 0xffff_ffff })
+  })
+
   it("hypervisor features: SNP, AP creation, multi-VMPL from bit 12 on", () => {
     expect(request(bench(), 0x080)).toEqual({ handled: RESUME_GUEST, lo: 0x0002_3081, hi: 0 })
   })
@@ -38,7 +43,7 @@ describe("the GHCB MSR", () => {
     [0x8000_001f, 0, 0xcfff_fffb],
     [0x8000_001f, 1, 0x0000_41b3],
     [0x8000_001f, 2, 1006],
-    [0x8000_001f, 3, 1],
+    [0x8000_001f, 3, 100],
     [0, 0, 0x10],
     [0, 1, 0x6874_7541],
     [0, 2, 0x444d_4163],

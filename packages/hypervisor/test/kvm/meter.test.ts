@@ -125,8 +125,8 @@ describe("the meter", () => {
     const meter = new Meter(() => true)
     const [issuer, target] = [newThread(), newThread()]
     exit(meter, 0, issuer)
+    const { span } = issuer
     meter.creationRequested(creation())
-    const span = meter.creationSpan(1)!
     issuer.charge(PRIMITIVE.kvm_dispatch)
     // The path moves to the target's thread.
     issuer.span = null
@@ -139,7 +139,7 @@ describe("the meter", () => {
     const ns = PRIMITIVE.vmexit_sev_snp + PRIMITIVE.kvm_dispatch + PRIMITIVE.vmrun_sev_snp + 3
     expect(meter.apCreate.ns).toEqual([ns])
     expect([...meter.apCreateGroups]).toEqual([["VMPL2 CREATE", [ns]]])
-    expect(meter.creationSpan(1)).toBeNull()
+    expect(meter.awaits(1, 2)).toBe(false)
   })
 
   it("forgets a creation that was refused", () => {
@@ -149,9 +149,8 @@ describe("the meter", () => {
       exit(meter, 0, thread)
       meter.creationRequested(request)
       meter.creationRefused(request, thread)
-      expect([thread.span, meter.creationSpan(0), meter.creationSpan(1)]).toEqual([null, null, null])
+      expect([thread.span, meter.awaits(0, 2), meter.awaits(1, 2)]).toEqual([null, false, false])
     }
-    expect([meter.awaits(1, 2), meter.awaits(0, 2)]).toEqual([false, false])
     exit(meter, 0, thread)
     meter.creationRequested(creation({ request: AP_CREATION.DESTROY }))
     expect(meter.awaits(1, 2)).toBe(false)

@@ -1,7 +1,7 @@
 import { Rmp } from "@vmpl-lab/rmp"
 import { GHCB, PAGE_SIZE, VMCB, validByte, validMask } from "@vmpl-lab/sev-es"
 import { CostTable, Host, type HostThread, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
-import { HostMemory, PhysicalMemory, Processor, ProgramMemory } from "@vmpl-lab/vmpl"
+import { GuestMode, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
 import {
   type ApCreateRequest,
   GuestMemory,
@@ -55,7 +55,7 @@ export const bench = (): Bench => {
   const kvm = new Kvm(
     machine,
     hardware,
-    (thread) => new Processor(hardware, thread),
+    (thread) => new GuestMode(hardware, thread),
     new HostFrames(0x100, 4096),
     new Meter(() => true)
   )

@@ -61,10 +61,13 @@ describe("noting a VMSA", () => {
     const { vmpl, vmsaGpa } = request(fields)
     const slot = it.vcpu.slot(vmpl)!
     slot.vmsaGpa = 0x1234_5000
+    const before = it.vcpu.target
     expect(note(it, fields)).toBe(result)
-    // Refused or not, the level that was asked for has lost the VMSA it had.
+    // Refused or not, the level that was asked for has lost the VMSA it had; no other level has.
     expect(slot).toMatchObject({ vmsaGpa: result === 0 ? vmsaGpa : -1, waitingForReset: true })
-    expect(it.vcpu.target).toBe(slot)
+    expect(it.vcpu.slots.filter(({ waitingForReset }) => waitingForReset)).toEqual([slot])
+    // Which level runs next is decided by who starts it.
+    expect(it.vcpu.target).toBe(before)
     expect(it.vcpu.requests).toBe(0)
   })
 
@@ -116,7 +119,7 @@ describe("the update request", () => {
     ] as const) {
       const { vcpu } = bench()
       vcpu.mpState = before
-      requestUpdate(vcpu)
+      requestUpdate(vcpu, null)
       expect([vcpu.mpState, vcpu.requests]).toEqual([after, REQUEST.UPDATE_PROTECTED_GUEST_STATE])
     }
   })
@@ -126,6 +129,7 @@ describe("the update request", () => {
     const { host } = it.kvm.hardware
     host.write32(it.vcpu.vmcb + VMCB.clean, CLEAN.NPT | CLEAN.ASID)
     note(it, { vmpl: 3 })
+    it.vcpu.target = it.vcpu.slot(3)!
     it.vcpu.mpState = MP_STATE.HALTED
     updateProtectedGuestState(it.vcpu, it.thread)
     const pfn = it.vm.memory.privateFrameIfPresent(GPA / PAGE_SIZE)
@@ -136,13 +140,16 @@ describe("the update request", () => {
     expect(it.vcpu.current).toMatchObject({ vmpl: 3, vmsaPfn: pfn, waitingForReset: false })
   })
 
-  it("halts the vCPU when the creation was refused", () => {
+  it("halts the vCPU when its level was destroyed", () => {
     const it = bench()
-    note(it, { vmpl: 3, vmsaGpa: 1 })
+    note(it)
+    it.vcpu.target = it.vcpu.slot(2)!
+    updateProtectedGuestState(it.vcpu, it.thread)
+    expect(it.vcpu.mpState).toBe(MP_STATE.RUNNABLE)
+    note(it, { request: DESTROY })
     updateProtectedGuestState(it.vcpu, it.thread)
     expect(it.vcpu.mpState).toBe(MP_STATE.HALTED)
-    expect(it.vcpu.current.vmpl).toBe(2)
-    expect(it.vcpu.slot(3)).toMatchObject({ vmsaPfn: -1, waitingForReset: false })
+    expect(it.vcpu.slot(2)).toMatchObject({ vmsaPfn: -1, waitingForReset: false })
   })
 
   it("carries out a creation on INIT once, when its level is first run", () => {
@@ -173,15 +180,16 @@ describe("loading a level", () => {
     ]
     const [two, zero] = [it.vcpu.slot(2)!, it.vcpu.slot(0)!]
     write(0x2000)
-    loadSlot(it.vcpu, zero)
-    expect(read()).toEqual([0, 0, 0, 0, 0])
+    loadSlot(it.vcpu, zero, it.thread)
+    // SEV information: what a guest reads before it has asked.
+    expect(read()).toEqual([0x3300_0001, 0x0002_0001, 0, 0, 0])
     write(0x100)
-    loadSlot(it.vcpu, two)
+    loadSlot(it.vcpu, two, it.thread)
     expect(read()).toEqual([0x2000, 0x2001, 0x2002, 0x2003, 0x2004])
-    loadSlot(it.vcpu, zero)
+    loadSlot(it.vcpu, zero, it.thread)
     expect(read()).toEqual([0x100, 0x101, 0x102, 0x103, 0x104])
     // The same level again: nothing is lost.
-    loadSlot(it.vcpu, zero)
+    loadSlot(it.vcpu, zero, it.thread)
     expect(read()).toEqual([0x100, 0x101, 0x102, 0x103, 0x104])
   })
 })

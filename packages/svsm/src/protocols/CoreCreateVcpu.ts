@@ -7,6 +7,8 @@ import type { SvsmState } from "../State.ts"
 import { grant, revoke } from "./CorePvalidate.ts"
 import { gpaOf, instructionResult, type SvsmRequest } from "./Request.ts"
 
+const SIZE_2M = 0x20_0000
+
 /**
  * CREATE_VCPU: turns a page into a VMSA for a vCPU at the caller's level or a less privileged one. Rights are revoked
  * before the page is looked at, so that the guest cannot change what was checked.
@@ -18,7 +20,6 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
   const apicId = request.r8Lo
   if (vmsaGpa % PAGE_SIZE !== 0 || caGpa % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
   if (vmsaGpa === caGpa) return SVSM_RESULT.INVALID_ADDRESS
-  if (apicId >= state.parameters.vcpus) return SVSM_RESULT.INVALID_PARAMETER
   yield* state.lock.write()
   try {
     for (const [gpa, size] of [
@@ -27,6 +28,9 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
     ] as const) {
       if (!validRegion(state, gpa, size) || !isValidated(state, gpa, size)) return SVSM_RESULT.INVALID_ADDRESS
     }
+    if (apicId >= state.parameters.vcpus) return SVSM_RESULT.INVALID_PARAMETER
+    // A VMSA that starts a 2 MiB region runs into the false RMP faults of an erratum, and KVM refuses it.
+    if (vmsaGpa % SIZE_2M === 0) return SVSM_RESULT.INVALID_PARAMETER
     const revoked = yield* revoke(vmsaGpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
     const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo

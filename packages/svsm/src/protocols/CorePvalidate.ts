@@ -8,6 +8,7 @@ import { gpaOf, instructionResult, RESULT_UNCHANGED, type SvsmRequest } from "./
 
 const ENTRY = { SIZE: 0x3, VALIDATE: 0x4, IGNORE_CF: 0x8, RESERVED: 0xff0 } as const
 const LEAST_PRIVILEGED = 3
+const SIZE_2M = 0x20_0000
 
 /**
  * PVALIDATE: validates or rescinds the pages of a list, stopping at the first failure; `next` tells how far it came.
@@ -43,10 +44,15 @@ const guestMay = (state: SvsmState, gpa: number, size: number): boolean =>
 
 function* entry(state: SvsmState, vmpl: number, list: number, lo: number, hi: number): Program<number> {
   if ((lo & ENTRY.RESERVED) !== 0) return SVSM_RESULT.INVALID_PARAMETER
-  // Nested mappings of this model are 4 KiB, so is every page it validates.
-  if ((lo & ENTRY.SIZE) !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  const size = lo & ENTRY.SIZE
   const gpa = gpaOf((lo & ~0xfff) >>> 0, hi)
-  if (gpa < 0 || !validRegion(state, gpa, PAGE_SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+  if (size > 1 || (size === 1 && gpa % SIZE_2M !== 0)) return SVSM_RESULT.INVALID_PARAMETER
+  if (!validRegion(state, gpa, size === 1 ? SIZE_2M : PAGE_SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+  if (size === 1) {
+    // Nested mappings of this model are 4 KiB: the instruction says so, and the guest falls back to 4 KiB entries.
+    const { lo: eax } = yield pvalidate(gpa, (lo & ENTRY.VALIDATE) !== 0, 1)
+    return eax === 0 ? SVSM_RESULT.INVALID_REQUEST : instructionResult(eax)
+  }
   // A list that rescinds its own page could not report how far it came.
   const rescindsItself = (lo & ENTRY.VALIDATE) === 0 && gpa === list - (list % PAGE_SIZE)
   if (rescindsItself) return SVSM_RESULT.INVALID_ADDRESS

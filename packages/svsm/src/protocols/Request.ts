@@ -1,4 +1,5 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 
 /** A call as read from the guest's VMSA; the handler changes the registers it returns. */
 export interface SvsmRequest {
@@ -23,5 +24,9 @@ export const instructionResult = (eax: number): number => SVSM_RESULT.FAIL_BASE 
 /** Result of a PVALIDATE that changed nothing. */
 export const RESULT_UNCHANGED = SVSM_RESULT.FAIL_BASE + 0x10
 
-/** A GPA argument, or -1 when it does not fit into 52 bits. */
-export const gpaOf = (lo: number, hi: number): number => (hi < 0x10_0000 ? hi * 0x1_0000_0000 + lo : -1)
+/** No memory is here: the first address beyond physical ones. */
+const BEYOND_MEMORY = 0x10_0000 * 0x1_0000_0000
+
+/** A GPA argument. One that does not fit into 52 bits becomes an address where no memory is, as well aligned as it. */
+export const gpaOf = (lo: number, hi: number): number =>
+  hi < 0x10_0000 ? hi * 0x1_0000_0000 + lo : BEYOND_MEMORY + (lo % PAGE_SIZE)

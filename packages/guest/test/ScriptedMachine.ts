@@ -1,0 +1,95 @@
+import { MSR_GHCB } from "@vmpl-lab/sev-es"
+import { OP, type Operation, OperationResult, type Program } from "@vmpl-lab/vmpl"
+
+/** A store, as the program made it. */
+export interface Store {
+  readonly address: number
+  readonly size: number
+  readonly lo: number
+  readonly hi: number
+  readonly cbit: boolean
+}
+
+/**
+ * Executes a guest program against plain memory without any checks. What answers VMGEXIT is the test's: it sees memory,
+ * registers and the GHCB MSR and may change them.
+ */
+export class ScriptedMachine {
+  readonly #bytes = { private: new Map<number, number>(), shared: new Map<number, number>() }
+  readonly registers = new Map<number, readonly [lo: number, hi: number]>()
+  readonly stores: Array<Store> = []
+  msr: readonly [lo: number, hi: number] = [0, 0]
+  /** GHCB MSR at each VMGEXIT. */
+  readonly exits: Array<readonly [lo: number, hi: number]> = []
+  onVmgexit: (machine: ScriptedMachine) => void = () => {}
+
+  get(gpa: number, size: number, kind: "private" | "shared" = "private"): readonly [lo: number, hi: number] {
+    const half = (from: number, bytes: number): number => {
+      let value = 0
+      for (let i = bytes - 1; i >= 0; i--) value = value * 256 + (this.#bytes[kind].get(from + i) ?? 0)
+      return value
+    }
+    return [half(gpa, Math.min(size, 4)), size > 4 ? half(gpa + 4, 4) : 0]
+  }
+
+  set(gpa: number, size: number, lo: number, hi = 0, kind: "private" | "shared" = "private"): void {
+    for (let i = 0; i < size; i++) {
+      const word = i < 4 ? lo : hi
+      this.#bytes[kind].set(gpa + i, Math.floor(word / 256 ** (i % 4)) % 256)
+    }
+  }
+
+  /** Runs a program to its end. @returns what it returned, or "halted" when it gave up with HLT */
+  run<R>(program: Program<R>): R | "halted" {
+    const result = new OperationResult()
+    let step = program.next(result)
+    while (step.done !== true) {
+      if (step.value.op === OP.HLT) return "halted"
+      this.#execute(step.value, result)
+      step = program.next(result)
+    }
+    return step.value
+  }
+
+  #execute({ op, address, size, lo, hi, cbit, bytes }: Operation, result: OperationResult): void {
+    const kind = cbit ? "private" : "shared"
+    switch (op) {
+      case OP.READ:
+        ;[result.lo, result.hi] = this.get(address, size, kind)
+        return
+      case OP.WRITE:
+        this.stores.push({ address, size, lo, hi, cbit })
+        this.set(address, size, lo, hi, kind)
+        return
+      case OP.XCHG8:
+        ;[result.lo] = this.get(address, 1, kind)
+        this.set(address, 1, lo, 0, kind)
+        return
+      case OP.WRITE_BYTES:
+        bytes!.forEach((byte, i) => {
+          this.set(address + i, 1, byte, 0, kind)
+        })
+        return
+      case OP.READ_REGISTER:
+        ;[result.lo, result.hi] = this.registers.get(address) ?? [0, 0]
+        return
+      case OP.WRITE_REGISTER:
+        this.registers.set(address, [lo, hi])
+        return
+      case OP.RDMSR:
+        if (address !== MSR_GHCB) throw new Error(`RDMSR of 0x${address.toString(16)}`)
+        ;[result.lo, result.hi] = this.msr
+        return
+      case OP.WRMSR:
+        if (address !== MSR_GHCB) throw new Error(`WRMSR of 0x${address.toString(16)}`)
+        this.msr = [lo, hi]
+        return
+      case OP.VMGEXIT:
+        this.exits.push(this.msr)
+        this.onVmgexit(this)
+        return
+      default:
+        throw new Error(`operation ${op} is not expected here`)
+    }
+  }
+}

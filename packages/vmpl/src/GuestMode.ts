@@ -1,0 +1,50 @@
+import type { HostThread, Span } from "@vmpl-lab/sim"
+import { type VmrunOutcome, vmrun } from "./Enter.ts"
+import { type Hardware, Processor } from "./Processor.ts"
+import { runGuest } from "./Run.ts"
+
+/**
+ * What host software can do with a core's guest mode: enter, let run, interrupt. Registers and memory of the guest stay
+ * behind it.
+ */
+export class GuestMode {
+  readonly #cpu: Processor
+
+  constructor(hardware: Hardware, thread: HostThread) {
+    this.#cpu = new Processor(hardware, thread)
+  }
+
+  /** The host thread that is on the core. */
+  set thread(thread: HostThread) {
+    this.#cpu.thread = thread
+  }
+
+  /** Observer: the next #VMEXIT starts this span, unless one is under way. */
+  set exitSpan(span: Span | null) {
+    this.#cpu.exitSpan = span
+  }
+
+  /** Observer: called once, when the first fetch after VMRUN has succeeded. */
+  set arrived(arrived: (() => void) | null) {
+    this.#cpu.arrived = arrived
+  }
+
+  /** VMRUN of the VMCB at a system physical address. */
+  vmrun(vmcb: number): VmrunOutcome {
+    return vmrun(this.#cpu, vmcb)
+  }
+
+  /** Runs the guest until #VMEXIT or past `horizon` (virtual ns). @returns the exit code, or STILL_IN_GUEST */
+  run(horizon: number): number {
+    return runGuest(this.#cpu, horizon)
+  }
+
+  /**
+   * A physical interrupt for the core arrives at `time` (virtual ns); one that is already on its way arrives no later.
+   * `span` is the path of the operation that sent it, if it is measured.
+   */
+  interrupt(time: number, span: Span | null): void {
+    this.#cpu.interruptAt = Math.min(this.#cpu.interruptAt, time)
+    if (span !== null) this.#cpu.interruptSpan = span
+  }
+}
