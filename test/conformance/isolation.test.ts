@@ -3,7 +3,7 @@ import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { GUEST_ASID } from "@vmpl-lab/hypervisor"
 import type { Machine } from "@vmpl-lab/lab"
 import { ACCESS, PAGE_4K, PERMISSION } from "@vmpl-lab/rmp"
-import { AP_CREATION, PAGE_SIZE, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
+import { AP_CREATION, GHCB, PAGE_SIZE, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
 import { IMAGE } from "@vmpl-lab/svsm"
 import {
   GuestException,
@@ -93,6 +93,18 @@ describe.each(STRATEGIES)("under $key the SVSM's memory", (strategy) => {
     })
     expect(store.failure).toContain("is accessed as shared but is not")
     expect(svsmBytes(store.guest)).toEqual(before)
+  })
+
+  it("is shared where the SVSM shared it, though its level's VM object did so before VMPL2's existed", () => {
+    let version = 0
+    const { failure, finished } = runGuestProgram({
+      strategy,
+      *boot(guest) {
+        yield* setUp(guest)
+        version = (yield readShared(guest.svsm.gpa + IMAGE.PER_CPU + GHCB.protocol_version, 2)).lo
+      }
+    })
+    expect({ failure, finished, version }).toEqual({ failure: null, finished: [0], version: 2 })
   })
 
   it("gives no rights away to RMPADJUST or PVALIDATE at VMPL2", () => {

@@ -172,6 +172,26 @@ describe.each(STRATEGIES)("under $key a refused", (strategy) => {
     expect(stopped).toBeGreaterThanOrEqual(50)
   })
 
+  it("run VMPL of a level that was destroyed, or refused, before it ever ran is told, and the guest goes on", () => {
+    const { failure, finished } = runGuestProgram({
+      strategy,
+      *boot(guest) {
+        const client = yield* setUp(guest)
+        const { ghcb } = client
+        const page = guest.page(BLOCK.VMSA)
+        expect(yield* ghcb.apCreation(CREATE_ON_INIT, 3, 0, page, SEV_FEATURES.SNPActive)).toBe(true)
+        expect(yield* ghcb.apCreation(DESTROY, 3, 0, 0, -1)).toBe(true)
+        for (let i = 0; i < 2; i++) {
+          expect(yield* ghcb.runVmpl(3)).toBe(false)
+          yield* works(client)
+          // The second time by another way: a VMSA with another injection mode.
+          expect(yield* ghcb.apCreation(CREATE_ON_INIT, 3, 0, page, SEV_FEATURES.RestrictedInjection | 1)).toBe(false)
+        }
+      }
+    })
+    expect({ failure, finished }).toEqual({ failure: null, finished: [0] })
+  })
+
   it("CREATE_ON_INIT starts nothing until its level is asked for", () => {
     let started = false
     const { failure, finished } = runGuestProgram({

@@ -135,6 +135,13 @@ describe("CREATE_VCPU", () => {
     expect(host.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: NEW }).result).toBe(INVALID_PARAMETER)
   })
 
+  it("never makes a VMSA for VMPL0, whoever asks", () => {
+    const host = withVmsa((view) => view.setUint8(VMSA.vmpl, 0))
+    host.poke(GUEST_VMSA).setUint8(VMSA.vmpl, 0)
+    expect(create(host)).toBe(INVALID_PARAMETER)
+    expect(host.entry(NEW).vmsa).toBe(false)
+  })
+
   it("compares SEV_FEATURES with the caller's, not with a fixed set", () => {
     const features = SNPActive | AlternateInjection
     const host = withVmsa((view) => view.setUint32(VMSA.sev_features, features, true))
