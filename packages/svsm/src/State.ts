@@ -11,18 +11,21 @@ export interface GuestVmsa {
   readonly guestOwned: boolean
 }
 
-/** Readers and one writer, spinning with PAUSE. */
+/** Each look that finds a lock taken doubles the PAUSEs until the next one, up to 64. */
+const backOff = (times: number): number => Math.min(2 * times, 64)
+
+/** Readers and one writer, spinning with PAUSE and backing off. */
 export class RwLock {
   #readers = 0
   #writing = false;
 
   *read(): Program {
-    while (this.#writing) yield pause()
+    for (let times = 1; this.#writing; times = backOff(times)) yield pause(times)
     this.#readers++
   }
 
   *write(): Program {
-    while (this.#writing || this.#readers > 0) yield pause()
+    for (let times = 1; this.#writing || this.#readers > 0; times = backOff(times)) yield pause(times)
     this.#writing = true
   }
 

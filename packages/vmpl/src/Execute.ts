@@ -67,7 +67,7 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       cpu.ghcbHi = operation.hi
       return STEP.DONE
     case OP.PAUSE:
-      cpu.thread.charge(PRIMITIVE.guest_pause)
+      for (let i = 0; i < operation.size; i++) cpu.thread.charge(PRIMITIVE.guest_pause)
       return STEP.DONE
     case OP.LIDT:
       cpu.execution!.vcHandler = operation.handler

@@ -142,11 +142,11 @@ export const wrmsr = (msr: number, lo: number, hi = 0): Operation =>
 export const vmgexit = (): Operation => VMGEXIT
 /** HLT: an automatic exit (0x78). */
 export const hlt = (): Operation => HLT
-/** PAUSE in a spin loop. */
-export const pause = (): Operation => PAUSE
+/** PAUSE in a spin loop, `times` in a row: a loop that backs off looks less often. */
+export const pause = (times = 1): Operation => (times === 1 ? PAUSE : new Operation(OP.PAUSE, 0, 0, 0, times, true))
 /** Sets the #VC handler of this VMPL. */
 export const lidt = (handler: VcHandler): Operation => new Operation(OP.LIDT, 0, 0, 0, 0, true, null, handler)
 
 const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
 const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)
-const PAUSE = new Operation(OP.PAUSE, 0, 0, 0, 0, true)
+const PAUSE = new Operation(OP.PAUSE, 0, 0, 0, 1, true)
