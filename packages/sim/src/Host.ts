@@ -20,6 +20,9 @@ class Core {
 /** Longest run of one thread, in virtual ns, without going back to the scheduler when nothing else is pending. */
 const RUN_AHEAD_NS = 100_000
 
+/** Turns of one thread in one event: one that spins alone must not keep the scheduler from ever returning. */
+const TURNS = 1_000
+
 /** How long a thread keeps its core while others wait: the base slice of Linux' scheduler on a machine of 8 or more. */
 export const TIME_SLICE_NS = 3_000_000
 
@@ -129,6 +132,7 @@ export class Host {
     thread.state = THREAD_STATE.RUNNING
     let sleeping = thread.blockPending
     thread.blockPending = false
+    let turns = 0
     while (!(sleeping && !this.#wakeIsPending(thread))) {
       const { done, value } = thread.program!.next()
       // An end that is ahead of the others waits for them: until then the core is taken.
@@ -142,7 +146,7 @@ export class Host {
         return
       }
       sleeping = value === WAIT.BLOCK
-      if (this.ahead(thread)) {
+      if (this.ahead(thread) || ++turns > TURNS) {
         thread.blockPending = sleeping
         thread.state = THREAD_STATE.READY
         this.#queue.push(thread.time, thread.id)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import type { HostThread } from "../src/index.ts"
+import { type HostThread, WAIT } from "../src/index.ts"
 import { busy, ended, LONG, newHost, runAll, STEP, spawn } from "./support.ts"
 
 describe("the scheduler", () => {
@@ -44,5 +44,18 @@ describe("the scheduler", () => {
     const a = spawn(host, "a", -1, busy(host, STEP.short))
     host.start(a, 0)
     expect(() => host.start(a, 0)).toThrow("a is started twice")
+  })
+
+  it("comes back from a thread that spins alone for ever", () => {
+    const host = newHost(1)
+    const thread = spawn(host, "spinner", -1, function* (self) {
+      for (;;) {
+        self.charge(STEP.short)
+        yield WAIT.SYNC
+      }
+    })
+    host.start(thread, 0)
+    expect(host.stepMany(3)).toBe(true)
+    expect(host.events).toBe(3)
   })
 })

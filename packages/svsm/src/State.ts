@@ -44,6 +44,8 @@ export class SvsmState {
   readonly registry: Array<GuestVmsa> = []
   /** GFNs of guest memory that this SVSM knows to be validated; it touches no other. */
   readonly validated = new Set<number>()
+  /** GFNs that a CPU is validating at this moment. */
+  readonly validating = new Set<number>()
   /** PVALIDATE reads; REMAP_CA and CREATE_VCPU write: a page must not become a VMSA while it is being granted. */
   readonly lock = new RwLock()
 }

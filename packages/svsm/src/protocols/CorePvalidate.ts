@@ -69,8 +69,11 @@ function* entry(state: SvsmState, vmpl: number, list: number, lo: number, hi: nu
 function* validate(state: SvsmState, gpa: number, vmpl: number, unchanged: number): Program<number> {
   const gfn = gpa / PAGE_SIZE
   // Never validate a GPA twice: the second time the host may have put another page behind it.
-  if (state.validated.has(gfn)) return unchanged
+  if (state.validated.has(gfn) || state.validating.has(gfn)) return unchanged
+  // Another CPU may ask for the same page while this one is stopped in the middle.
+  state.validating.add(gfn)
   const { lo, carry } = yield pvalidate(gpa, true)
+  state.validating.delete(gfn)
   if (lo !== 0) return instructionResult(lo)
   if (carry) return unchanged
   state.validated.add(gfn)
