@@ -2,20 +2,19 @@ import { FAULT, NPF_RMP, NPF_VMPL, PF_RMP } from "./Fault.ts"
 import { PAGE_2M } from "./PageSize.ts"
 import { ACCESS, ACCESS_KIND_MASK, PERMISSION } from "./Permission.ts"
 import {
-  ASID_SHIFT,
   ASSIGNED,
-  hasGfn,
+  GFN_LOW,
   IMMUTABLE,
+  indexOf,
   LARGE,
   MASKS,
+  OWNER,
+  ownerBits,
   type RmpTable,
-  ROW_WORDS,
   regionOf,
   rowOf,
   VALIDATED
 } from "./RmpTable.ts"
-
-const OWNERSHIP = ASSIGNED | LARGE | IMMUTABLE | (-1 << ASID_SHIFT)
 
 // An imported name is loaded at each use and never folded into the code: `checkGuest` takes half the time with copies.
 const READ = ACCESS.READ
@@ -28,23 +27,33 @@ const KIND = ACCESS_KIND_MASK
 const MAY_READ = PERMISSION.READ
 const MAY_WRITE = PERMISSION.WRITE
 const MAY_READ_WRITE = PERMISSION.READ | PERMISSION.WRITE
+const MAY_EXECUTE_USER = PERMISSION.EXECUTE_USER
+const MAY_EXECUTE_SUPERVISOR = PERMISSION.EXECUTE_SUPERVISOR
 const MAY_SHADOW_STACK = PERMISSION.SHADOW_STACK
 const PASS = FAULT.NONE
 const NPF = NPF_RMP
 const NOT_VALIDATED = FAULT.VC_NOT_VALIDATED
 const NESTED_2M = PAGE_2M
-const WORDS = ROW_WORDS
 const MASK_WORD = MASKS
+const GFN_WORD = GFN_LOW
 const VALID = VALIDATED
+const OWNERSHIP = ASSIGNED | LARGE | IMMUTABLE | OWNER
 const OWNED = ASSIGNED
 const OWNED_2M = ASSIGNED | LARGE
-const OWNER_SHIFT = ASID_SHIFT
 
-/** Hypervisor-Owned: not covered, or no page of the access assigned. @spec APM2 15.36.10 table 15-39 */
+const PAGES_PER_1G = 0x4_0000
+
+/**
+ * Hypervisor-Owned: not covered, or no page of the access assigned. Where RMPOPT has found a GiB without guest pages
+ * the entries are not looked at.
+ * @spec APM2 15.36.10 table 15-39
+ */
 export const isHypervisorOwned = (table: RmpTable, pfn: number, size: number): boolean => {
-  const row = rowOf(table, pfn)
-  if (row < 0) return true
-  return size === PAGE_2M ? table.assignedIn[regionOf(row)] === 0 : (table.words[row]! & ASSIGNED) === 0
+  const index = indexOf(table, pfn)
+  if (index < 0 || table.optimised[Math.floor(index / PAGES_PER_1G)] === 1) return true
+  return size === PAGE_2M
+    ? table.assignedIn[regionOf(table, index)] === 0
+    : (table.words[rowOf(table, index)]! & ASSIGNED) === 0
 }
 
 /** Data reads and fetches that are not made with the guest's key are never checked. */
@@ -71,7 +80,7 @@ const isPermitted = (table: RmpTable, mask: number, kind: number, cpl: number): 
     case PAGE_TABLE_READ:
       return (mask & MAY_READ) !== 0
     case FETCH:
-      return (mask & (cpl === 3 ? PERMISSION.EXECUTE_USER : PERMISSION.EXECUTE_SUPERVISOR)) !== 0
+      return (mask & (cpl === 3 ? MAY_EXECUTE_USER : MAY_EXECUTE_SUPERVISOR)) !== 0
     case SHADOW_STACK:
       if ((kind & VMPL_SSS) !== 0) return (mask & MAY_SHADOW_STACK) !== 0
   }
@@ -99,18 +108,33 @@ export const checkGuest = (
 ): number => {
   if (pfn < 0) return FAULT.NPF
   const access = kind & KIND
-  const isData = access === READ || access === WRITE || access === SHADOW_STACK
-  if (isData && !cbit) return checkNonSnpGuest(table, pfn, access, nptSize)
+  if (!cbit && (access === READ || access === WRITE || access === SHADOW_STACK))
+    return checkNonSnpGuest(table, pfn, access, nptSize)
 
   const index = pfn - table.basePfn
   if (index < 0 || index >= table.pages) return NPF
   const words = table.words
-  const large = nptSize === NESTED_2M
-  const offset = large ? index & 511 : 0
-  const row = (index - offset) * WORDS
-  const flags = words[row]!
-  if ((flags & OWNERSHIP) !== ((asid << OWNER_SHIFT) | (large ? OWNED_2M : OWNED))) return NPF
-  if (!hasGfn(table, row, gfn - offset)) return NPF
+  let row = table.rowOfRegion[index >>> table.regionShift]!
+  const page = index & table.pageMask
+  let flags: number
+  let low: number
+  let owned: number
+  if (nptSize === NESTED_2M) {
+    if (row < 0) return NPF
+    flags = words[row]!
+    low = gfn - page
+    owned = OWNED_2M
+  } else {
+    // In a compact region only the first page can be owned as 4 KiB.
+    if (row < table.firstBlock) {
+      if (row < 0 || page !== 0) return NPF
+    } else row += page << 2
+    flags = words[row]!
+    low = gfn
+    owned = OWNED
+  }
+  if (low < 0 || words[row + GFN_WORD] !== (low | 0)) return NPF
+  if ((flags & OWNERSHIP) !== (ownerBits(asid, low) | owned)) return NPF
   if ((flags & VALID) === 0) return NOT_VALIDATED
   const mask = (words[row + MASK_WORD]! >>> (vmpl << 3)) & 0xff
   if (isPermitted(table, mask, kind, cpl)) return PASS

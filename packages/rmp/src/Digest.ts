@@ -1,29 +1,35 @@
-import { PAGES_PER_2M } from "./PageSize.ts"
-import { type RmpTable, ROW_WORDS } from "./RmpTable.ts"
+import { ASSIGNED, headRowOf, isLarge, type RmpTable, ROW_WORDS } from "./RmpTable.ts"
 
-const REGION_WORDS = PAGES_PER_2M * ROW_WORDS
-
-const isZero = (words: Int32Array, from: number): boolean => {
-  for (let word = from; word < from + REGION_WORDS; word++) if (words[word] !== 0) return false
+/** Whether the pages after a region's first store no more than a compact region says of them. */
+const isCompactable = (table: RmpTable, head: number): boolean => {
+  const { words, pagesPer2M } = table
+  const flags = isLarge(table, head) ? ASSIGNED : 0
+  for (let row = head + ROW_WORDS; row < head + pagesPer2M * ROW_WORDS; row += ROW_WORDS)
+    if (words[row] !== flags || words[row + 1] !== 0 || words[row + 2] !== 0) return false
   return true
 }
 
+const isZero = (words: Int32Array, row: number): boolean =>
+  words[row] === 0 && words[row + 1] === 0 && words[row + 2] === 0
+
 /**
- * Feeds all entries to a hash: coverage, then number and bytes of every 2 MiB region with a nonzero entry. Equal tables
- * give equal bytes, whatever led to them; regions never written are not even read. The bytes are views: `update` must
- * not keep them.
+ * Feeds all entries to a hash: coverage, then number, form and bytes of every 2 MiB region with a nonzero entry. Equal
+ * tables give equal bytes, whatever led to them. The bytes are views: `update` must not keep them.
  */
 export const digestInto = (table: RmpTable, update: (bytes: Uint8Array) => void): void => {
   const header = new Float64Array([table.pages, table.basePfn])
   update(new Uint8Array(header.buffer))
-  const number = new Uint32Array(1)
-  const numberBytes = new Uint8Array(number.buffer)
-  const { buffer } = table.words
-  for (let region = 0; region < table.touched.length; region++) {
-    const from = region * REGION_WORDS
-    if (table.touched[region] === 0 || isZero(table.words, from)) continue
-    number[0] = region
-    update(numberBytes)
-    update(new Uint8Array(buffer, from * 4, REGION_WORDS * 4))
+  const place = new Uint32Array(2)
+  const placeBytes = new Uint8Array(place.buffer)
+  const { words } = table
+  for (let region = 0; region < table.rowOfRegion.length; region++) {
+    const head = headRowOf(table, region * table.pagesPer2M)
+    if (head < 0) continue
+    const compact = head < table.firstBlock || isCompactable(table, head)
+    if (compact && isZero(words, head)) continue
+    place[0] = region
+    place[1] = compact ? 1 : table.pagesPer2M
+    update(placeBytes)
+    update(new Uint8Array(words.buffer, head * 4, place[1] * ROW_WORDS * 4))
   }
 }

@@ -1,18 +1,17 @@
 import { FAULT, NPF_RMP, NPF_SIZEM } from "./Fault.ts"
-import { PAGE_2M, PAGES_PER_2M } from "./PageSize.ts"
+import { PAGE_2M } from "./PageSize.ts"
 import {
-  ASID_SHIFT,
   ASSIGNED,
-  hasGfn,
   IMMUTABLE,
+  indexOf,
   isLarge,
+  isOwnedAt,
+  offsetInRuling,
   type RmpTable,
-  ROW_WORDS,
-  rowOf,
   rulingRow
 } from "./RmpTable.ts"
 
-const OWNERSHIP = ASSIGNED | IMMUTABLE | (-1 << ASID_SHIFT)
+const OWNERSHIP = ASSIGNED | IMMUTABLE
 
 /**
  * Translation and ownership checks that PVALIDATE, RMPADJUST and RMPQUERY share: the ruling entry must be assigned,
@@ -23,16 +22,16 @@ const OWNERSHIP = ASSIGNED | IMMUTABLE | (-1 << ASID_SHIFT)
 export const findGuestRow = (table: RmpTable, asid: number, gfn: number, pfn: number): number => {
   if (gfn < 0) return table.switches.U5 === "default" ? -FAULT.PF : -FAULT.GP
   if (pfn < 0) return -FAULT.NPF
-  const own = rowOf(table, pfn)
-  if (own < 0) return -NPF_RMP
-  const row = rulingRow(table, own)
-  if ((table.words[row]! & OWNERSHIP) !== (ASSIGNED | (asid << ASID_SHIFT))) return -NPF_RMP
-  return hasGfn(table, row, gfn - (own - row) / ROW_WORDS) ? row : -NPF_RMP
+  const index = indexOf(table, pfn)
+  if (index < 0) return -NPF_RMP
+  const row = rulingRow(table, index)
+  if ((table.words[row]! & OWNERSHIP) !== ASSIGNED) return -NPF_RMP
+  return isOwnedAt(table, row, asid, gfn - offsetInRuling(table, index)) ? row : -NPF_RMP
 }
 
 /** Whether a 2 MiB operand is misaligned; unknown, hence false, for a GPA that is not mapped. */
-export const isMisaligned = (gfn: number, size: number): boolean =>
-  size === PAGE_2M && gfn >= 0 && gfn % PAGES_PER_2M !== 0
+export const isMisaligned = (table: RmpTable, gfn: number, size: number): boolean =>
+  size === PAGE_2M && gfn >= 0 && gfn % table.pagesPer2M !== 0
 
 /**
  * Size conditions of PVALIDATE and RMPADJUST that fault: FAULT.NONE or a nested page fault.

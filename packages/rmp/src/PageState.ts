@@ -1,4 +1,4 @@
-import { ASSIGNED, asidOf, gfnOf, IMMUTABLE, type RmpTable, rowOf, rulingRow, VALIDATED, VMSA } from "./RmpTable.ts"
+import { ASSIGNED, asidOf, gfnOf, IMMUTABLE, indexOf, type RmpTable, rulingRow, VALIDATED, VMSA } from "./RmpTable.ts"
 
 /** @spec SNP-ABI "Page States"; Firmware-IOMMU is AMD's published firmware only; Invalid is every other combination. */
 export type PageState =
@@ -30,9 +30,9 @@ const firmwareState = (gfn: number, vmsa: boolean): PageState => {
 
 /** State of a page; a page inside a 2 MiB page has that of the 2 MiB entry. */
 export const stateOf = (table: RmpTable, pfn: number): PageState => {
-  const own = rowOf(table, pfn)
-  if (own < 0) return "Default"
-  const row = rulingRow(table, own)
+  const index = indexOf(table, pfn)
+  if (index < 0) return "Default"
+  const row = rulingRow(table, index)
   const flags = table.words[row]!
   const asid = asidOf(table, row)
   const immutable = (flags & IMMUTABLE) !== 0

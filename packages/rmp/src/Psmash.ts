@@ -1,17 +1,19 @@
-import { PAGES_PER_2M } from "./PageSize.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
 import {
+  asidOf,
+  expand,
   gfnOf,
+  headRowOf,
   IMMUTABLE,
   IN_USE,
+  indexOf,
   isLarge,
-  isRowInUse,
+  isRulingInUse,
   LARGE,
   MASKS,
+  OWNER,
   type RmpTable,
-  ROW_WORDS,
-  rowOf,
-  writeRow
+  writeEntry
 } from "./RmpTable.ts"
 
 /**
@@ -21,15 +23,18 @@ import {
  * @spec-silent the order of the checks and U4
  */
 export const psmash = (table: RmpTable, pfn: number): number => {
-  const head = rowOf(table, pfn)
-  if (head < 0 || pfn % PAGES_PER_2M !== 0) return RETURN_CODE.FAIL_INPUT
-  const flags = table.words[head]! & ~(LARGE | IN_USE)
-  if ((flags & IMMUTABLE) !== 0) return RETURN_CODE.FAIL_PERMISSION
-  if (!isLarge(table, head))
-    return table.switches.U4 === "default" ? RETURN_CODE.FAIL_BADADDR : RETURN_CODE.FAIL_OVERLAP
-  if (isRowInUse(table, head)) return RETURN_CODE.FAIL_INUSE
-  const gfn = gfnOf(table, head)
-  const masks = table.words[head + MASKS]!
-  for (let page = 0; page < PAGES_PER_2M; page++) writeRow(table, head + page * ROW_WORDS, flags, gfn + page, masks)
+  const head = indexOf(table, pfn)
+  if (head < 0 || pfn % table.pagesPer2M !== 0) return RETURN_CODE.FAIL_INPUT
+  const row = headRowOf(table, head)
+  const old = table.words[row]!
+  if ((old & IMMUTABLE) !== 0) return RETURN_CODE.FAIL_PERMISSION
+  if (!isLarge(table, row)) return table.switches.U4 === "default" ? RETURN_CODE.FAIL_BADADDR : RETURN_CODE.FAIL_OVERLAP
+  if (isRulingInUse(table, head)) return RETURN_CODE.FAIL_INUSE
+  const flags = old & ~(LARGE | IN_USE | OWNER)
+  const asid = asidOf(table, row)
+  const gfn = gfnOf(table, row)
+  const masks = table.words[row + MASKS]!
+  expand(table, head)
+  for (let page = 0; page < table.pagesPer2M; page++) writeEntry(table, head + page, flags, asid, gfn + page, masks)
   return RETURN_CODE.SUCCESS
 }

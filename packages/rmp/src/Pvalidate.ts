@@ -1,7 +1,7 @@
 import { FAULT } from "./Fault.ts"
 import { findGuestRow, isMisaligned, isSizeMismatch, sizeFault } from "./GuestPage.ts"
 import { CARRY, RETURN_CODE } from "./ReturnCode.ts"
-import { isRowInUse, type RmpTable, VALIDATED } from "./RmpTable.ts"
+import { indexOf, isRulingInUse, type RmpTable, VALIDATED } from "./RmpTable.ts"
 
 /**
  * PVALIDATE: EAX 0, 1, 3 or 6, with CARRY on success that changed nothing, or a fault. Only VMPL0 may execute it.
@@ -19,13 +19,13 @@ export const pvalidate = (
   validate: boolean
 ): number => {
   if (vmpl > 0) return table.switches.U3 === "default" ? FAULT.GP : FAULT.UD
-  if (isMisaligned(gfn, size)) return RETURN_CODE.FAIL_INPUT
+  if (isMisaligned(table, gfn, size)) return RETURN_CODE.FAIL_INPUT
   const row = findGuestRow(table, asid, gfn, pfn)
   if (row < 0) return -row
   const fault = sizeFault(table, row, nptSize, size)
   if (fault !== FAULT.NONE) return fault
   if (isSizeMismatch(table, row, nptSize, size)) return RETURN_CODE.FAIL_SIZEMISMATCH
-  if (table.switches.U16 === "default" && isRowInUse(table, row)) return RETURN_CODE.FAIL_INUSE
+  if (table.switches.U16 === "default" && isRulingInUse(table, indexOf(table, pfn))) return RETURN_CODE.FAIL_INUSE
   const old = table.words[row]!
   const flags = validate ? old | VALIDATED : old & ~VALIDATED
   table.words[row] = flags

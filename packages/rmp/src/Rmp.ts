@@ -10,7 +10,7 @@ import { rmpadjust } from "./Rmpadjust.ts"
 import { firmwareSet, type RmpEntry, readEntry } from "./RmpEntry.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
-import { type RmpOptions, RmpTable, rowOf } from "./RmpTable.ts"
+import { indexOf, type RmpOptions, RmpTable } from "./RmpTable.ts"
 import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
 import type { Switches } from "./Switches.ts"
 import { checkVmrunVmsa, isInUse, setInUse } from "./VmrunCheck.ts"
@@ -45,7 +45,7 @@ export class Rmp {
   }
 
   isCovered(pfn: number): boolean {
-    return rowOf(this.table, pfn) >= 0
+    return indexOf(this.table, pfn) >= 0
   }
 
   rmpupdate(pfn: number, assigned: Bit, size: PageSize, immutable: Bit, gfn: number, asid: number): number {

@@ -1,18 +1,21 @@
-import { PAGE_2M, PAGES_PER_2M, type PageSize } from "./PageSize.ts"
+import { PAGE_2M, type PageSize } from "./PageSize.ts"
 import {
-  ASID_SHIFT,
   ASSIGNED,
   asidOf,
+  expand,
   gfnOf,
+  headRowOf,
   IMMUTABLE,
   IN_USE,
+  indexOf,
+  isLarge,
   LARGE,
   MASKS,
   type RmpTable,
   rowOf,
   VALIDATED,
   VMSA,
-  writeRow
+  writeEntry
 } from "./RmpTable.ts"
 
 /** Fields of an entry as stored, for traces and firmware; `perms` holds the mask of VMPL0 first. @spec APM2 table 15-34 */
@@ -44,8 +47,9 @@ const UNASSIGNED: RmpEntry = {
 
 /** The stored entry; a page that is not covered counts as unassigned. */
 export const readEntry = (table: RmpTable, pfn: number): RmpEntry => {
-  const row = rowOf(table, pfn)
-  if (row < 0) return UNASSIGNED
+  const index = indexOf(table, pfn)
+  if (index < 0) return UNASSIGNED
+  const row = rowOf(table, index)
   const flags = table.words[row]!
   const masks = table.words[row + MASKS]!
   return {
@@ -67,10 +71,10 @@ export const readEntry = (table: RmpTable, pfn: number): RmpEntry => {
  * @spec SNP-ABI "Page States"
  */
 export const firmwareSet = (table: RmpTable, pfn: number, fields: Partial<RmpEntry>): void => {
-  const row = rowOf(table, pfn)
-  if (row < 0) throw new RangeError(`page frame 0x${pfn.toString(16)} is not covered by the RMP`)
+  const index = indexOf(table, pfn)
+  if (index < 0) throw new RangeError(`page frame 0x${pfn.toString(16)} is not covered by the RMP`)
   const entry = { ...readEntry(table, pfn), ...fields }
-  if (entry.size === PAGE_2M && pfn % PAGES_PER_2M !== 0)
+  if (entry.size === PAGE_2M && pfn % table.pagesPer2M !== 0)
     throw new RangeError(`page frame 0x${pfn.toString(16)} cannot be a 2 MiB page`)
   const flags =
     (entry.assigned ? ASSIGNED : 0) |
@@ -78,8 +82,16 @@ export const firmwareSet = (table: RmpTable, pfn: number, fields: Partial<RmpEnt
     (entry.immutable ? IMMUTABLE : 0) |
     (entry.validated ? VALIDATED : 0) |
     (entry.vmsa ? VMSA : 0) |
-    (entry.inUse ? IN_USE : 0) |
-    (entry.asid << ASID_SHIFT)
+    (entry.inUse ? IN_USE : 0)
   const [vmpl0, vmpl1, vmpl2, vmpl3] = entry.perms
-  writeRow(table, row, flags, entry.gfn, vmpl0 | (vmpl1 << 8) | (vmpl2 << 16) | (vmpl3 << 24))
+  const masks = vmpl0 | (vmpl1 << 8) | (vmpl2 << 16) | (vmpl3 << 24)
+  writeStored(table, index, flags, entry.asid, entry.gfn, masks)
+}
+
+/** Writes one stored entry alone: what the other pages of its region store stays. */
+const writeStored = (table: RmpTable, index: number, flags: number, asid: number, gfn: number, masks: number): void => {
+  // In a compact region it is the first entry's being a 2 MiB one that says what the others store.
+  const large = (flags & (ASSIGNED | LARGE)) === (ASSIGNED | LARGE)
+  if ((index & table.pageMask) === 0 && large !== isLarge(table, headRowOf(table, index))) expand(table, index)
+  writeEntry(table, index, flags, asid, gfn, masks)
 }

@@ -3,7 +3,7 @@ import { findGuestRow, isMisaligned, isSizeMismatch, sizeFault } from "./GuestPa
 import { NUM_VMPLS } from "./PageSize.ts"
 import { PERMISSION_RESERVED } from "./Permission.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
-import { isRowInUse, MASKS, type RmpTable, VALIDATED, VMSA } from "./RmpTable.ts"
+import { indexOf, isRulingInUse, MASKS, type RmpTable, VALIDATED, VMSA } from "./RmpTable.ts"
 
 /**
  * RMPADJUST: EAX 0, 1, 2, 3 or 6, or a fault. Replaces the mask of a numerically higher VMPL; only at VMPL0 it writes
@@ -24,7 +24,7 @@ export const rmpadjust = (
   mask: number,
   vmsa: boolean
 ): number => {
-  if (isMisaligned(gfn, size) || targetVmpl >= NUM_VMPLS || (mask & PERMISSION_RESERVED) !== 0)
+  if (isMisaligned(table, gfn, size) || targetVmpl >= NUM_VMPLS || (mask & PERMISSION_RESERVED) !== 0)
     return RETURN_CODE.FAIL_INPUT
   const targetAllowed = targetVmpl > vmpl
   if (!targetAllowed && table.switches.U13 === "default") return RETURN_CODE.FAIL_PERMISSION
@@ -37,7 +37,7 @@ export const rmpadjust = (
   if (isSizeMismatch(table, row, nptSize, size)) return RETURN_CODE.FAIL_SIZEMISMATCH
   const masks = words[row + MASKS]!
   if (!targetAllowed || (mask & ~(masks >>> (vmpl * 8)) & 0xff) !== 0) return RETURN_CODE.FAIL_PERMISSION
-  if (isRowInUse(table, row))
+  if (isRulingInUse(table, indexOf(table, pfn)))
     return table.switches.U2 === "default" ? RETURN_CODE.FAIL_INUSE : RETURN_CODE.FAIL_PERMISSION
   const shift = targetVmpl * 8
   words[row + MASKS] = (masks & ~(0xff << shift)) | (mask << shift)

@@ -1,6 +1,17 @@
-import { PAGES_PER_2M, type PageSize } from "./PageSize.ts"
+import type { PageSize } from "./PageSize.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
-import { ASSIGNED, asidOf, gfnOf, IMMUTABLE, isLarge, LARGE, type RmpTable, regionOf, rowOf } from "./RmpTable.ts"
+import {
+  ASSIGNED,
+  asidOf,
+  gfnOf,
+  IMMUTABLE,
+  indexOf,
+  isLarge,
+  LARGE,
+  type RmpTable,
+  regionOf,
+  rowOf
+} from "./RmpTable.ts"
 
 /** What RMPREAD shows of an entry: Validated, VMSA and the masks stay hidden from the hypervisor. */
 export interface RmpReadResult {
@@ -19,17 +30,18 @@ export interface RmpReadResult {
  * @spec-silent U18
  */
 export const rmpread = (table: RmpTable, pfn: number, out?: RmpReadResult): number => {
-  const row = rowOf(table, pfn)
-  if (row < 0) return RETURN_CODE.FAIL_INPUT
+  const index = indexOf(table, pfn)
+  if (index < 0) return RETURN_CODE.FAIL_INPUT
   if (out === undefined) return RETURN_CODE.SUCCESS
+  const row = rowOf(table, index)
   const flags = table.words[row]!
   out.assigned = (flags & ASSIGNED) !== 0
   out.size = (flags & LARGE) === 0 ? 0 : 1
   out.immutable = (flags & IMMUTABLE) !== 0
   out.gfn = gfnOf(table, row)
   out.asid = asidOf(table, row)
-  const others = table.assignedIn[regionOf(row)]! - (flags & ASSIGNED)
+  const others = table.assignedIn[regionOf(table, index)]! - (flags & ASSIGNED)
   const counted = !isLarge(table, row) || table.switches.U18 === "alternative"
-  out.regionStatus = pfn % PAGES_PER_2M === 0 && counted && others > 0
+  out.regionStatus = pfn % table.pagesPer2M === 0 && counted && others > 0
   return RETURN_CODE.SUCCESS
 }

@@ -1,18 +1,19 @@
 import {
-  ASID_SHIFT,
   ASSIGNED,
-  hasGfn,
   IMMUTABLE,
   IN_USE,
+  indexOf,
+  isOwnedAt,
+  offsetInRuling,
+  ownRowOf,
   type RmpTable,
-  ROW_WORDS,
   regionOf,
   rowOf,
   rulingRow,
   VMSA
 } from "./RmpTable.ts"
 
-const VMSA_PAGE = ASSIGNED | IMMUTABLE | VMSA | (-1 << ASID_SHIFT)
+const VMSA_PAGE = ASSIGNED | IMMUTABLE | VMSA
 
 /**
  * VMRUN's check of an SNP guest's VMSA page: Covered, Guest-Owned, Reverse-Map, Mutable, VMSA bit; neither Validated
@@ -20,25 +21,24 @@ const VMSA_PAGE = ASSIGNED | IMMUTABLE | VMSA | (-1 << ASID_SHIFT)
  * @spec APM2 15.36.10 table 15-41
  */
 export const checkVmrunVmsa = (table: RmpTable, asid: number, gfn: number, pfn: number): boolean => {
-  const own = rowOf(table, pfn)
-  if (own < 0) return false
-  const row = rulingRow(table, own)
-  if ((table.words[row]! & VMSA_PAGE) !== (ASSIGNED | VMSA | (asid << ASID_SHIFT))) return false
-  return hasGfn(table, row, gfn - (own - row) / ROW_WORDS)
+  const index = indexOf(table, pfn)
+  if (index < 0) return false
+  const row = rulingRow(table, index)
+  if ((table.words[row]! & VMSA_PAGE) !== (ASSIGNED | VMSA)) return false
+  return isOwnedAt(table, row, asid, gfn - offsetInRuling(table, index))
 }
 
 /** VMRUN starts (true) or #VMEXIT ends (false) the use of a VMCB, AVIC backing or VMSA page. @spec APM2 15.36.12 */
 export const setInUse = (table: RmpTable, pfn: number, inUse: boolean): void => {
-  const row = rowOf(table, pfn)
+  const index = indexOf(table, pfn)
   // A page without an entry is not protected by one: nothing is recorded.
-  if (row < 0 || ((table.words[row]! & IN_USE) !== 0) === inUse) return
-  const region = regionOf(row)
+  if (index < 0 || ((table.words[rowOf(table, index)]! & IN_USE) !== 0) === inUse) return
+  const row = ownRowOf(table, index)
   table.words[row]! ^= IN_USE
-  table.inUseIn[region]! += inUse ? 1 : -1
-  table.touched[region] = 1
+  table.inUseIn[regionOf(table, index)]! += inUse ? 1 : -1
 }
 
 export const isInUse = (table: RmpTable, pfn: number): boolean => {
-  const row = rowOf(table, pfn)
-  return row >= 0 && (table.words[row]! & IN_USE) !== 0
+  const index = indexOf(table, pfn)
+  return index >= 0 && (table.words[rowOf(table, index)]! & IN_USE) !== 0
 }

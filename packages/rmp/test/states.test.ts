@@ -73,7 +73,7 @@ describe("page states", () => {
 
 describe("the table", () => {
   it("covers whole 2M regions", () => {
-    for (const pages of [100, -512, 512.5, 2 ** 29]) expect(() => new Rmp({ pages })).toThrow(RangeError)
+    for (const pages of [100, -512, 512.5, 2 ** 30 + 512]) expect(() => new Rmp({ pages })).toThrow(RangeError)
     for (const basePfn of [1, -512, 2 ** 40]) expect(() => new Rmp({ pages: 512, basePfn })).toThrow(RangeError)
     const rmp = new Rmp({ pages: 512, basePfn: 2 ** 40 - 512 })
     expect(rmp.rmpupdate(2 ** 40 - 1, 1, PAGE_4K, 0, 2 ** 40 - 1, 1)).toBe(0)
