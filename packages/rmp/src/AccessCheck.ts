@@ -1,15 +1,16 @@
-import { FAULT, NPF_RMP, NPF_VMPL, PF_RMP } from "./Fault.ts"
+import { FAULT, NPF_RMP, PF_RMP } from "./Fault.ts"
 import { PAGE_2M } from "./PageSize.ts"
-import { ACCESS, ACCESS_KIND_MASK, PERMISSION } from "./Permission.ts"
+import { ACCESS, ACCESS_KIND_MASK } from "./Permission.ts"
 import {
+  ASID_SHIFT,
   ASSIGNED,
+  GFN_HIGH_SHIFT,
   GFN_LOW,
   IMMUTABLE,
   indexOf,
   LARGE,
   MASKS,
   OWNER,
-  ownerBits,
   type RmpTable,
   regionOf,
   rowOf,
@@ -19,18 +20,8 @@ import {
 // An imported name is loaded at each use and never folded into the code: `checkGuest` takes half the time with copies.
 const READ = ACCESS.READ
 const WRITE = ACCESS.WRITE
-const FETCH = ACCESS.FETCH
-const PAGE_TABLE_READ = ACCESS.PAGE_TABLE_READ
 const SHADOW_STACK = ACCESS.SHADOW_STACK
-const VMPL_SSS = ACCESS.VMPL_SSS
 const KIND = ACCESS_KIND_MASK
-const MAY_READ = PERMISSION.READ
-const MAY_WRITE = PERMISSION.WRITE
-const MAY_READ_WRITE = PERMISSION.READ | PERMISSION.WRITE
-const MAY_EXECUTE_USER = PERMISSION.EXECUTE_USER
-const MAY_EXECUTE_SUPERVISOR = PERMISSION.EXECUTE_SUPERVISOR
-const MAY_SHADOW_STACK = PERMISSION.SHADOW_STACK
-const PASS = FAULT.NONE
 const NPF = NPF_RMP
 const NOT_VALIDATED = FAULT.VC_NOT_VALIDATED
 const NESTED_2M = PAGE_2M
@@ -38,6 +29,9 @@ const MASK_WORD = MASKS
 const GFN_WORD = GFN_LOW
 const VALID = VALIDATED
 const OWNERSHIP = ASSIGNED | LARGE | IMMUTABLE | OWNER
+const OWNER_SHIFT = ASID_SHIFT
+const HIGH_SHIFT = GFN_HIGH_SHIFT
+const TWO_MINUS_32 = 2 ** -32
 const OWNED = ASSIGNED
 const OWNED_2M = ASSIGNED | LARGE
 
@@ -68,26 +62,6 @@ export const checkNonSnpGuest = (table: RmpTable, pfn: number, kind: number, siz
   isUnchecked(kind & ACCESS_KIND_MASK) || isHypervisorOwned(table, pfn, size) ? FAULT.NONE : NPF_RMP
 
 /**
- * Whether a VMPL's mask allows an access.
- * @spec APM2 15.36.7 table 15-36
- * @spec-silent U14: Write without Read is an illegal setting, under which no write passes
- */
-const isPermitted = (table: RmpTable, mask: number, kind: number, cpl: number): boolean => {
-  switch (kind & KIND) {
-    case READ:
-      if ((mask & MAY_READ) !== 0) return true
-      return (mask & MAY_WRITE) !== 0 && table.switches.U14 === "alternative"
-    case PAGE_TABLE_READ:
-      return (mask & MAY_READ) !== 0
-    case FETCH:
-      return (mask & (cpl === 3 ? MAY_EXECUTE_USER : MAY_EXECUTE_SUPERVISOR)) !== 0
-    case SHADOW_STACK:
-      if ((kind & VMPL_SSS) !== 0) return (mask & MAY_SHADOW_STACK) !== 0
-  }
-  return (mask & MAY_READ_WRITE) === MAY_READ_WRITE
-}
-
-/**
  * Access by an SNP guest, after its own and the nested page tables have let it pass: FAULT.NONE or a fault. Fetches and
  * page-table accesses count as private whatever `cbit` says. `nptSize` is the size of the nested mapping.
  *
@@ -113,30 +87,17 @@ export const checkGuest = (
 
   const index = pfn - table.basePfn
   if (index < 0 || index >= table.pages) return NPF
-  const words = table.words
-  let row = table.rowOfRegion[index >>> table.regionShift]!
-  const page = index & table.pageMask
-  let flags: number
-  let low: number
-  let owned: number
-  if (nptSize === NESTED_2M) {
-    if (row < 0) return NPF
-    flags = words[row]!
-    low = gfn - page
-    owned = OWNED_2M
-  } else {
-    // In a compact region only the first page can be owned as 4 KiB.
-    if (row < table.firstBlock) {
-      if (row < 0 || page !== 0) return NPF
-    } else row += page << 2
-    flags = words[row]!
-    low = gfn
-    owned = OWNED
-  }
-  if (low < 0 || words[row + GFN_WORD] !== (low | 0)) return NPF
-  if ((flags & OWNERSHIP) !== (ownerBits(asid, low) | owned)) return NPF
+  const region = index >>> table.regionShift
+  const large = nptSize === NESTED_2M
+  const first = large ? gfn - (index & table.pageMask) : gfn
+  if (first < 0) return NPF
+  const row = table.rowOfRegion[region]! + (large ? 0 : (index & table.rowMaskOfRegion[region]!) << 2)
+  const { words } = table
+  const flags = words[row]!
+  // Frame numbers have 40 bits; `| 0` takes the low word of one, and of its quotient the high one.
+  const owner = (asid << OWNER_SHIFT) | (((first * TWO_MINUS_32) | 0) << HIGH_SHIFT)
+  if (words[row + GFN_WORD] !== (first | 0) || (flags & OWNERSHIP) !== (owner | (large ? OWNED_2M : OWNED))) return NPF
   if ((flags & VALID) === 0) return NOT_VALIDATED
   const mask = (words[row + MASK_WORD]! >>> (vmpl << 3)) & 0xff
-  if (isPermitted(table, mask, kind, cpl)) return PASS
-  return (kind & VMPL_SSS) !== 0 && (mask & MAY_SHADOW_STACK) !== 0 ? NPF_VMPL | FAULT.SSS : NPF_VMPL
+  return table.verdicts[(kind << 9) | (cpl === 3 ? 0x100 : 0) | mask]!
 }

@@ -1,4 +1,4 @@
-import { ASSIGNED, headRowOf, isLarge, type RmpTable, ROW_WORDS } from "./RmpTable.ts"
+import { ASSIGNED, headRowOf, isLarge, type RmpTable, ROW_WORDS, UNASSIGNED_ROW } from "./RmpTable.ts"
 
 /** Whether the pages after a region's first store no more than a compact region says of them. */
 const isCompactable = (table: RmpTable, head: number): boolean => {
@@ -24,7 +24,7 @@ export const digestInto = (table: RmpTable, update: (bytes: Uint8Array) => void)
   const { words } = table
   for (let region = 0; region < table.rowOfRegion.length; region++) {
     const head = headRowOf(table, region * table.pagesPer2M)
-    if (head < 0) continue
+    if (head === UNASSIGNED_ROW) continue
     const compact = head < table.firstBlock || isCompactable(table, head)
     if (compact && isZero(words, head)) continue
     place[0] = region

@@ -8,6 +8,8 @@ import { pvalidate } from "./Pvalidate.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
 import { rmpadjust } from "./Rmpadjust.ts"
 import { firmwareSet, type RmpEntry, readEntry } from "./RmpEntry.ts"
+import type { RmpLayout } from "./RmpLayout.ts"
+import { type RmpoptFunction, rmpopt, rmpoptBaseFrame } from "./Rmpopt.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
 import { indexOf, type RmpOptions, RmpTable } from "./RmpTable.ts"
@@ -25,6 +27,7 @@ type Bit = boolean | 0 | 1
  */
 export class Rmp {
   private readonly table: RmpTable
+  private rmpoptBase: number | null = null
 
   constructor(options: RmpOptions) {
     this.table = new RmpTable(options)
@@ -34,9 +37,24 @@ export class Rmp {
     return this.table.switches
   }
 
-  /** Number of 4 KiB pages that have an entry. */
+  /** Which pages have an entry, and where the entries lie. */
+  get layout(): RmpLayout {
+    return this.table.layout
+  }
+
+  /** 4 KiB pages of a 2 MiB page: 512 but in a machine made small to be explored. */
+  get pagesPer2M(): number {
+    return this.table.pagesPer2M
+  }
+
+  /** Number of 4 KiB pages from the first covered to the last. */
   get coveredPages(): number {
     return this.table.pages
+  }
+
+  /** Bytes of host memory that the table holds on to. */
+  get bytes(): number {
+    return this.table.bytes
   }
 
   /** First frame that has an entry. */
@@ -76,6 +94,15 @@ export class Rmp {
   /** RMPREAD executed by a guest. */
   rmpreadByGuest(): number {
     return RETURN_CODE.FAIL_PERMISSION
+  }
+
+  /** WRMSR of RMPOPT_BASE by the host. */
+  setRmpoptBase(value: number): void {
+    this.rmpoptBase = rmpoptBaseFrame(value)
+  }
+
+  rmpopt(pfn: number, operation: RmpoptFunction): number {
+    return rmpopt(this.table, this.rmpoptBase, pfn, operation)
   }
 
   /** RMPCHKD, of which only the encoding is public. @spec-silent U11 */

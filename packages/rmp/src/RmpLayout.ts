@@ -10,6 +10,8 @@ export interface RmpLayout {
   readonly basePfn: number
   /** 4 KiB pages from the first covered to the last. */
   readonly pages: number
+  /** Zen 5's form, with a table for each segment of memory. */
+  readonly segmented: boolean
   /** Whether a page has an entry. Constant over each 2 MiB. */
   covers(pfn: number): boolean
   /** System physical address of a page's 16-byte entry, null where that is not said or the page has none. */
@@ -36,6 +38,7 @@ export const contiguousLayout = (basePfn: number, pages: number, pagesPer2M: num
   return {
     basePfn,
     pages,
+    segmented: false,
     covers: (pfn) => pfn >= basePfn && pfn < basePfn + pages,
     entryAddress: () => null,
     ownFrames: []
@@ -63,6 +66,7 @@ export const flatLayout = (rmpBase: number, rmpEnd: number): RmpLayout => {
   return {
     basePfn: 0,
     pages,
+    segmented: false,
     covers,
     entryAddress: (pfn) => (covers(pfn) ? rmpBase + BOOKKEEPING_BYTES + pfn * ENTRY_BYTES : null),
     ownFrames: [
@@ -131,6 +135,7 @@ export const segmentedLayout = (rmpBase: number, rmpCfg: number, rst: ReadonlyAr
   return {
     basePfn: 0,
     pages,
+    segmented: true,
     covers,
     entryAddress: (pfn) => (covers(pfn) ? segmentOf(pfn)!.base + offsetInSegment(pfn) * ENTRY_BYTES : null),
     ownFrames: [

@@ -2,6 +2,7 @@ import { PAGES_PER_2M } from "./PageSize.ts"
 import { PERMISSION } from "./Permission.ts"
 import { contiguousLayout, type RmpLayout } from "./RmpLayout.ts"
 import { resolveSwitches, type Switches } from "./Switches.ts"
+import { vmplVerdicts } from "./VmplCheck.ts"
 
 /** Words of a row (one RMP entry): flags with ASID and GFN bits 39:32, GFN bits 31:0, one mask byte per VMPL, spare. */
 export const ROW_WORDS = 4
@@ -18,7 +19,7 @@ export const VMSA = 0x10
 export const IN_USE = 0x20
 export const ASID_SHIFT = 8
 const ASID_MASK = 0x3ff
-const GFN_HIGH_SHIFT = 18
+export const GFN_HIGH_SHIFT = 18
 /** ASID and GFN bits 39:32, in place. */
 export const OWNER = -1 << ASID_SHIFT
 
@@ -26,14 +27,13 @@ const TWO_32 = 0x1_0000_0000
 const TWO_MINUS_32 = 1 / TWO_32
 
 /** Rows that no page owns: what the pages after the first of a compact region hold. Never written. */
-const UNASSIGNED_ROW = 0
+export const UNASSIGNED_ROW = 0
 const INNER_ROW = ROW_WORDS
 const FIRST_HEAD = 2 * ROW_WORDS
 
 /** Pool words below which the pool doubles when it is full; above, it grows by a sixteenth, so that little stays unused. */
 const DOUBLING_WORDS = 0x10_0000
 
-const NOT_COVERED = -1
 const PAGES_PER_1G = 0x4_0000
 
 /**
@@ -56,9 +56,9 @@ const checkedPagesPer2M = (pages: number): number => {
 }
 
 /**
- * Storage of the RMP. A region is 2 MiB of system memory. As long as the pages after its first hold nothing of their
- * own, it is compact: one row, that of its first page. A 2 MiB page is such a region, since its other 511 pages hold
- * Assigned=1 and zeros as in hardware; so is memory that was never assigned. Only 4 KiB entries take a row per page.
+ * Storage of the RMP. A region is 2 MiB of system memory. While it is a 2 MiB page, or nothing of it is assigned and
+ * the pages after its first hold zeros, it is compact: one row, that of its first page, says all, since the other 511
+ * pages of a 2 MiB page hold Assigned=1 and zeros as in hardware. Only 4 KiB entries take a row per page.
  *
  * `assignedIn` counts stored Assigned bits per region and answers "is any page of this region assigned" at once
  * (hardware's Subpage_Count leaves out the first page).
@@ -74,8 +74,10 @@ export class RmpTable {
   readonly pageMask: number
   /** Rows: two constant ones, one per region, then blocks of one per page for the regions that need it. */
   words: Int32Array
-  /** Per region the row of its first page; NOT_COVERED where it has no entries. */
+  /** Per region the row of its first page; UNASSIGNED_ROW where it is not covered. */
   readonly rowOfRegion: Int32Array
+  /** Per region which bits of a page's position pick its row from there: none in a compact region. */
+  readonly rowMaskOfRegion: Int16Array
   /** Rows from this one on are in blocks. */
   readonly firstBlock: number
   #end: number
@@ -86,6 +88,8 @@ export class RmpTable {
   readonly optimised: Uint8Array
   /** Masks of a page just assigned: VMPL0 may everything, the others nothing. */
   readonly initialMasks: number
+  /** The VMPL check, precomputed: see vmplVerdicts. */
+  readonly verdicts: Int32Array
 
   constructor(options: RmpOptions) {
     this.pagesPer2M = checkedPagesPer2M(options.pagesPer2M ?? PAGES_PER_2M)
@@ -104,10 +108,12 @@ export class RmpTable {
     for (let region = 0; region < regions; region++)
       this.rowOfRegion[region] = this.layout.covers(this.basePfn + region * this.pagesPer2M)
         ? FIRST_HEAD + region * ROW_WORDS
-        : NOT_COVERED
+        : UNASSIGNED_ROW
+    this.rowMaskOfRegion = new Int16Array(regions)
     this.assignedIn = new Uint16Array(regions)
     this.inUseIn = new Uint16Array(regions)
     this.optimised = new Uint8Array(Math.ceil(this.pages / PAGES_PER_1G))
+    this.verdicts = vmplVerdicts(this.switches)
     this.initialMasks = PERMISSION.ALL | (this.switches.U7 === "alternative" ? PERMISSION.SHADOW_STACK : 0)
   }
 
@@ -142,7 +148,9 @@ export class RmpTable {
 /** Position of a page in the table, or -1 where the RMP does not cover it. */
 export const indexOf = (table: RmpTable, pfn: number): number => {
   const index = pfn - table.basePfn
-  return index >= 0 && index < table.pages && table.rowOfRegion[index >>> table.regionShift]! >= 0 ? index : -1
+  return index >= 0 && index < table.pages && table.rowOfRegion[index >>> table.regionShift] !== UNASSIGNED_ROW
+    ? index
+    : -1
 }
 
 /** Number of the 2 MiB region of a page. */
@@ -160,12 +168,15 @@ export const rowOf = (table: RmpTable, index: number): number => {
   return isLarge(table, head) ? INNER_ROW : UNASSIGNED_ROW
 }
 
-/** Row of a page, to be written: its region stops being compact unless the page is its first. */
-export const ownRowOf = (table: RmpTable, index: number): number => {
-  const page = index & table.pageMask
-  if (page !== 0) expand(table, index)
-  return headRowOf(table, index) + (page << ROW_SHIFT)
+/** Row of a page, to be written: its region stops being compact. */
+const expandedRowOf = (table: RmpTable, index: number): number => {
+  expand(table, index)
+  return headRowOf(table, index) + ((index & table.pageMask) << ROW_SHIFT)
 }
+
+/** Row of the first page of a region, else as above: for changes after which the region can still be compact. */
+export const ownRowOf = (table: RmpTable, index: number): number =>
+  (index & table.pageMask) === 0 ? headRowOf(table, index) : expandedRowOf(table, index)
 
 /** Gives every page of a region a row of its own. */
 export const expand = (table: RmpTable, index: number): void => {
@@ -180,6 +191,7 @@ export const expand = (table: RmpTable, index: number): void => {
       words[row] = ASSIGNED
   words.fill(0, head, head + ROW_WORDS)
   table.rowOfRegion[region] = block
+  table.rowMaskOfRegion[region] = table.pageMask
 }
 
 /** Makes a region compact: what its pages after the first held is gone. None of them may be in use. */
@@ -190,6 +202,7 @@ export const collapse = (table: RmpTable, index: number): void => {
   const head = FIRST_HEAD + region * ROW_WORDS
   table.words.copyWithin(head, block, block + ROW_WORDS)
   table.rowOfRegion[region] = head
+  table.rowMaskOfRegion[region] = 0
   table.freeBlock(block)
 }
 
@@ -239,7 +252,7 @@ export const writeEntry = (
   gfn: number,
   masks: number
 ): void => {
-  const row = ownRowOf(table, index)
+  const row = (flags & (ASSIGNED | LARGE)) === ASSIGNED ? expandedRowOf(table, index) : ownRowOf(table, index)
   const { words } = table
   const region = regionOf(table, index)
   const old = words[row]!

@@ -6,6 +6,18 @@ export { ACCESS, PERMISSION } from "./Permission.ts"
 export { CARRY, carryOf, eaxOf, RETURN_CODE, returnCodeName } from "./ReturnCode.ts"
 export { Rmp } from "./Rmp.ts"
 export type { RmpEntry } from "./RmpEntry.ts"
+export {
+  decodeRmpCfg,
+  decodeRstEntry,
+  encodeRstEntry,
+  type FrameRange,
+  flatLayout,
+  type RmpLayout,
+  type RmpSegment,
+  rmpEndFor,
+  segmentedLayout
+} from "./RmpLayout.ts"
+export { RMPOPT_FUNCTION, type RmpoptFunction } from "./Rmpopt.ts"
 export type { RmpQueryResult } from "./Rmpquery.ts"
 export type { RmpReadResult } from "./Rmpread.ts"
 export type { RmpOptions } from "./RmpTable.ts"
