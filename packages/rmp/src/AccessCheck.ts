@@ -24,7 +24,8 @@ const SHADOW_STACK = ACCESS.SHADOW_STACK
 const KIND = ACCESS_KIND_MASK
 const NPF = NPF_RMP
 const NOT_VALIDATED = FAULT.VC_NOT_VALIDATED
-const NESTED_2M = PAGE_2M
+/** Page_Size in the flags word. */
+const SIZE_SHIFT = 1
 const MASK_WORD = MASKS
 const GFN_WORD = GFN_LOW
 const VALID = VALIDATED
@@ -33,7 +34,6 @@ const OWNER_SHIFT = ASID_SHIFT
 const HIGH_SHIFT = GFN_HIGH_SHIFT
 const TWO_MINUS_32 = 2 ** -32
 const OWNED = ASSIGNED
-const OWNED_2M = ASSIGNED | LARGE
 
 const PAGES_PER_1G = 0x4_0000
 
@@ -53,51 +53,65 @@ export const isHypervisorOwned = (table: RmpTable, pfn: number, size: number): b
 /** Data reads and fetches that are not made with the guest's key are never checked. */
 const isUnchecked = (kind: number): boolean => kind === ACCESS.READ || kind === ACCESS.FETCH
 
-/** Host access of `size`: FAULT.NONE, or #PF with the RMP bit. @spec APM2 15.36.10 */
-export const checkHost = (table: RmpTable, pfn: number, kind: number, size: number): number =>
-  isUnchecked(kind & ACCESS_KIND_MASK) || isHypervisorOwned(table, pfn, size) ? FAULT.NONE : PF_RMP
-
-/** Access by a guest without SNP, mapped with `size`: FAULT.NONE, or NPF with the RMP bit. @spec APM2 15.36.10 */
-export const checkNonSnpGuest = (table: RmpTable, pfn: number, kind: number, size: number): number =>
-  isUnchecked(kind & ACCESS_KIND_MASK) || isHypervisorOwned(table, pfn, size) ? FAULT.NONE : NPF_RMP
-
 /**
- * Access by an SNP guest, after its own and the nested page tables have let it pass: FAULT.NONE or a fault. Fetches and
- * page-table accesses count as private whatever `cbit` says. `nptSize` is the size of the nested mapping.
- *
- * Covered, Guest-Owned, Reverse-Map, Mutable and Page-Size fail alike. Hence one row is read: that of the page itself
- * under a 4 KiB mapping, where the inner pages of a 2 MiB page fail by their ASID 0, else that of the region's first page.
+ * The checks on every memory access. They are methods, since a call handed through makes `checkGuest` a third slower.
  * @spec APM2 15.36.10
  */
-export const checkGuest = (
-  table: RmpTable,
-  asid: number,
-  vmpl: number,
-  cpl: number,
-  kind: number,
-  cbit: boolean,
-  gfn: number,
-  pfn: number,
-  nptSize: number
-): number => {
-  if (pfn < 0) return FAULT.NPF
-  const access = kind & KIND
-  if (!cbit && (access === READ || access === WRITE || access === SHADOW_STACK))
-    return checkNonSnpGuest(table, pfn, access, nptSize)
+export class AccessCheck {
+  protected readonly table: RmpTable
 
-  const index = pfn - table.basePfn
-  if (index < 0 || index >= table.pages) return NPF
-  const region = index >>> table.regionShift
-  const large = nptSize === NESTED_2M
-  const first = large ? gfn - (index & table.pageMask) : gfn
-  if (first < 0) return NPF
-  const row = table.rowOfRegion[region]! + (large ? 0 : (index & table.rowMaskOfRegion[region]!) << 2)
-  const { words } = table
-  const flags = words[row]!
-  // Frame numbers have 40 bits; `| 0` takes the low word of one, and of its quotient the high one.
-  const owner = (asid << OWNER_SHIFT) | (((first * TWO_MINUS_32) | 0) << HIGH_SHIFT)
-  if (words[row + GFN_WORD] !== (first | 0) || (flags & OWNERSHIP) !== (owner | (large ? OWNED_2M : OWNED))) return NPF
-  if ((flags & VALID) === 0) return NOT_VALIDATED
-  const mask = (words[row + MASK_WORD]! >>> (vmpl << 3)) & 0xff
-  return table.verdicts[(kind << 9) | (cpl === 3 ? 0x100 : 0) | mask]!
+  constructor(table: RmpTable) {
+    this.table = table
+  }
+
+  /** Host access of `size`: FAULT.NONE, or #PF with the RMP bit. */
+  checkHost(pfn: number, kind: number, size: number): number {
+    return isUnchecked(kind & ACCESS_KIND_MASK) || isHypervisorOwned(this.table, pfn, size) ? FAULT.NONE : PF_RMP
+  }
+
+  /** Access by a guest without SNP, mapped with `size`: FAULT.NONE, or NPF with the RMP bit. */
+  checkNonSnpGuest(pfn: number, kind: number, size: number): number {
+    return isUnchecked(kind & ACCESS_KIND_MASK) || isHypervisorOwned(this.table, pfn, size) ? FAULT.NONE : NPF_RMP
+  }
+
+  /**
+   * Access by an SNP guest, after its own and the nested page tables have let it pass: FAULT.NONE or a fault. Fetches and
+   * page-table accesses count as private whatever `cbit` says. `nptSize` is the size of the nested mapping.
+   *
+   * Covered, Guest-Owned, Reverse-Map, Mutable and Page-Size fail alike. Hence one row is read: that of the page itself
+   * under a 4 KiB mapping, where the inner pages of a 2 MiB page fail by their ASID 0, else that of the region's first page.
+   */
+  checkGuest(
+    asid: number,
+    vmpl: number,
+    cpl: number,
+    kind: number,
+    cbit: boolean,
+    gfn: number,
+    pfn: number,
+    nptSize: number
+  ): number {
+    const table = this.table
+    if (pfn < 0) return FAULT.NPF
+    const access = kind & KIND
+    if (!cbit && (access === READ || access === WRITE || access === SHADOW_STACK))
+      return this.checkNonSnpGuest(pfn, access, nptSize)
+
+    const index = pfn - table.basePfn
+    if (index < 0 || index >= table.pages) return NPF
+    const region = index >>> table.regionShift
+    // A 2 MiB mapping (1) is checked against the region's first row and frame, a 4 KiB one (0) against its own: without
+    // branches, as both masks are all ones or zero.
+    const first = gfn - (index & table.pageMask & -nptSize)
+    if (first < 0) return NPF
+    const row = table.rowOfRegion[region]! + ((index & table.rowMaskOfRegion[region]! & (nptSize - 1)) << 2)
+    const { words } = table
+    const flags = words[row]!
+    // Frame numbers have 40 bits; `| 0` takes the low word of one, and of its quotient the high one.
+    const owner = (asid << OWNER_SHIFT) | (((first * TWO_MINUS_32) | 0) << HIGH_SHIFT) | OWNED | (nptSize << SIZE_SHIFT)
+    if (words[row + GFN_WORD] !== (first | 0) || (flags & OWNERSHIP) !== owner) return NPF
+    if ((flags & VALID) === 0) return NOT_VALIDATED
+    const mask = (words[row + MASK_WORD]! >>> (vmpl << 3)) & 0xff
+    return table.verdicts[(kind << 9) | (cpl === 3 ? 0x100 : 0) | mask]!
+  }
 }

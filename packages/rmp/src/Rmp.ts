@@ -1,4 +1,4 @@
-import { checkGuest, checkHost, checkNonSnpGuest, isHypervisorOwned } from "./AccessCheck.ts"
+import { AccessCheck, isHypervisorOwned } from "./AccessCheck.ts"
 import { digestInto } from "./Digest.ts"
 import { FAULT } from "./Fault.ts"
 import { PAGE_4K, type PageSize } from "./PageSize.ts"
@@ -25,12 +25,11 @@ type Bit = boolean | 0 | 1
  * fault (`isFault`); checks return FAULT.NONE or a fault. See the file of each for results and sources.
  * @spec APM2 15.36.3
  */
-export class Rmp {
-  private readonly table: RmpTable
+export class Rmp extends AccessCheck {
   private rmpoptBase: number | null = null
 
   constructor(options: RmpOptions) {
-    this.table = new RmpTable(options)
+    super(new RmpTable(options))
   }
 
   get switches(): Switches {
@@ -146,27 +145,6 @@ export class Rmp {
     out?: RmpQueryResult
   ): number {
     return rmpquery(this.table, asid, vmpl, gfn, pfn, nptSize, targetVmpl, out)
-  }
-
-  checkGuest(
-    asid: number,
-    vmpl: number,
-    cpl: number,
-    kind: number,
-    cbit: Bit,
-    gfn: number,
-    pfn: number,
-    nptSize: PageSize
-  ): number {
-    return checkGuest(this.table, asid, vmpl, cpl, kind, cbit === true || cbit === 1, gfn, pfn, nptSize)
-  }
-
-  checkHost(pfn: number, kind: number, size: PageSize): number {
-    return checkHost(this.table, pfn, kind, size)
-  }
-
-  checkNonSnpGuest(pfn: number, kind: number, size: PageSize): number {
-    return checkNonSnpGuest(this.table, pfn, kind, size)
   }
 
   checkVmrunVmsa(asid: number, gfn: number, pfn: number): boolean {
