@@ -1,5 +1,6 @@
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { type Observation, observeCase, observeShell } from "./Observe.ts"
+import { observeReference } from "./Reference.ts"
 
 /** One thing that is measured. An observation is one fresh process. */
 export interface Case {
@@ -63,6 +64,37 @@ const accessCheck: ReadonlyArray<Case> = Object.entries(ACCESS_CHECKS).map(([sub
   figures: [{ value: "ns", unit: "ns per check" }]
 }))
 
+export const REFERENCE_CHECKS = {
+  typed: "RMP access check on random pages of 1 GiB",
+  c: "the same in C, cc -O2"
+} as const
+
+const passes = (quick: boolean): ReadonlyArray<string> => (quick ? ["2", "4"] : ["8", "40"])
+
+const referenceCheck: ReadonlyArray<Case> = [
+  { name: REFERENCE_CHECKS.typed, observe: (quick: boolean) => observeCase("ReferenceCheck.ts", passes(quick)) },
+  { name: REFERENCE_CHECKS.c, observe: (quick: boolean) => observeReference(passes(quick)) }
+].map((one) => ({
+  ...one,
+  warmUp: "8 passes over 1,048,576 accesses; 40 passes are timed (quick: 2, 4)",
+  figures: [{ value: "ns", unit: "ns per check" }]
+}))
+
+const pageSetup: Case = {
+  name: "page setup",
+  warmUp:
+    "a guest of 128 MiB in 4 KiB and one of 8 GiB in 2 MiB pages; 8 GiB and 1 TiB are timed (quick: 256 MiB, 32 GiB)",
+  observe: (quick) => observeCase("PageSetup.ts", quickly(quick)),
+  figures: [
+    { value: "pagesPerSecond", unit: "4 KiB pages/s: RMPUPDATE, PVALIDATE, RMPADJUST" },
+    { value: "bytesPer4K", unit: "bytes held per 4 KiB page", goal: 18 },
+    { value: "residentPer4K", unit: "bytes resident per 4 KiB page" },
+    { value: "secondsIn2M", unit: "s for 1 TiB in 2 MiB pages", goal: 10 },
+    { value: "heldMiBIn2M", unit: "MiB held for it", goal: 128 },
+    { value: "residentMiBIn2M", unit: "MiB resident for it", goal: 128 }
+  ]
+}
+
 export const KEY_CHANGE = "memory encryption"
 
 const keyChange: Case = {
@@ -77,4 +109,11 @@ const keyChange: Case = {
   ]
 }
 
-export const CASES: ReadonlyArray<Case> = [...shell, ...simulation, ...accessCheck, keyChange]
+export const CASES: ReadonlyArray<Case> = [
+  ...shell,
+  ...simulation,
+  ...accessCheck,
+  ...referenceCheck,
+  pageSetup,
+  keyChange
+]

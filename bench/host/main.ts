@@ -8,8 +8,9 @@ import { context } from "../support/Context.ts"
 import { benchOptions, print } from "../support/Options.ts"
 import { type Ratio, ratio, type Statistics, statistics } from "../support/Statistics.ts"
 import { columns, shown } from "../support/Units.ts"
-import { ACCESS_CHECKS, CASES, type Case, KEY_CHANGE, SIMULATIONS } from "./Cases.ts"
+import { ACCESS_CHECKS, CASES, type Case, KEY_CHANGE, REFERENCE_CHECKS, SIMULATIONS } from "./Cases.ts"
 import type { Observation } from "./Observe.ts"
+import { compilerVersion } from "./Reference.ts"
 
 const ROUNDS = { full: 10, quick: 1 }
 /** Above this share of the median, the spread is worth a warning. */
@@ -39,6 +40,7 @@ for (const [name, observations] of collected) {
 const disagree = (names: ReadonlyArray<string>) =>
   new Set(names.map((name) => collected.get(name)?.[0]?.digest)).size > 1
 if (disagree(Object.values(ACCESS_CHECKS))) warnings.push("the three access checks disagree on their answers")
+if (disagree(Object.values(REFERENCE_CHECKS))) warnings.push("C and the simulator disagree on the access checks")
 if (disagree(SIMULATIONS)) warnings.push("the strategies disagree on what the guest saw")
 if ((machine.loadAverage[0] ?? 0) > machine.cpus / 2) {
   warnings.push(`the machine was busy: load average ${machine.loadAverage[0]} on ${machine.cpus} CPUs`)
@@ -65,6 +67,10 @@ const ratios: ReadonlyArray<{ readonly name: string } & Ratio> = [
   {
     name: `${ACCESS_CHECKS.objects} to ${ACCESS_CHECKS.typed}`,
     ...ratio(statisticsOf(ACCESS_CHECKS.objects, "ns"), statisticsOf(ACCESS_CHECKS.typed, "ns"))
+  },
+  {
+    name: `${REFERENCE_CHECKS.typed} to ${REFERENCE_CHECKS.c} (goal: at most 1.2)`,
+    ...ratio(statisticsOf(REFERENCE_CHECKS.typed, "ns"), statisticsOf(REFERENCE_CHECKS.c, "ns"))
   },
   {
     name: "write under another key to a copy of 4 KiB",
@@ -103,6 +109,14 @@ print(
 for (const warning of warnings) print(`Warning: ${warning}.`)
 
 if (json !== undefined) {
-  const result = { kind: "host speed, measured", quick, rounds, context: machine, warnings, results, ratios }
+  const result = {
+    kind: "host speed, measured",
+    quick,
+    rounds,
+    context: { ...machine, cc: compilerVersion() },
+    warnings,
+    results,
+    ratios
+  }
   writeFileSync(json, `${JSON.stringify(result, null, 2)}\n`)
 }

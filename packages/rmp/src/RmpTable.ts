@@ -32,7 +32,7 @@ const INNER_ROW = ROW_WORDS
 const FIRST_HEAD = 2 * ROW_WORDS
 
 /** Pool words below which the pool doubles when it is full; above, it grows by a sixteenth, so that little stays unused. */
-const DOUBLING_WORDS = 0x10_0000
+const DOUBLING_WORDS = 0x1_0000
 
 const PAGES_PER_1G = 0x4_0000
 
@@ -73,7 +73,7 @@ export class RmpTable {
   readonly regionShift: number
   readonly pageMask: number
   /** Rows: two constant ones, one per region, then blocks of one per page for the regions that need it. */
-  words: Int32Array
+  words: Int32Array<ArrayBuffer>
   /** Per region the row of its first page; UNASSIGNED_ROW where it is not covered. */
   readonly rowOfRegion: Int32Array
   /** Per region which bits of a page's position pick its row from there: none in a compact region. */
@@ -131,10 +131,10 @@ export class RmpTable {
     const words = this.pagesPer2M * ROW_WORDS
     this.#end += words
     if (this.#end > this.words.length) {
-      const old = this.words
-      const spare = old.length < DOUBLING_WORDS ? old.length : Math.floor(old.length / 16)
-      this.words = new Int32Array(Math.max(this.#end, old.length + spare))
-      this.words.set(old)
+      const { buffer, length } = this.words
+      const spare = length < DOUBLING_WORDS ? length : Math.floor(length / 16)
+      // The old buffer is given back at once, not when garbage is collected.
+      this.words = new Int32Array(buffer.transfer(4 * Math.max(this.#end, length + spare)))
     }
     return start
   }
