@@ -33,9 +33,11 @@ export class ReferenceRmp {
   readonly first: number
   readonly pages: number
   readonly alternatives: ReadonlySet<string>
+  readonly pagesPer2M: number
   readonly entries = new Map<number, Entry>()
 
-  constructor(first: number, pages: number, alternatives: ReadonlySet<string>) {
+  constructor(first: number, pages: number, alternatives: ReadonlySet<string>, pagesPer2M = 512) {
+    this.pagesPer2M = pagesPer2M
     this.first = first
     this.pages = pages
     this.alternatives = alternatives
@@ -50,13 +52,13 @@ export class ReferenceRmp {
   }
 
   region(pfn: number): number[] {
-    const start = pfn - (pfn % 512)
-    return Array.from({ length: 512 }, (_, page) => start + page)
+    const start = pfn - (pfn % this.pagesPer2M)
+    return Array.from({ length: this.pagesPer2M }, (_, page) => start + page)
   }
 
   /** The entry that guest instructions see, and the GPA it gives to this page. */
   seen(pfn: number): { at: number; entry: Entry; gfn: number } {
-    const head = pfn - (pfn % 512)
+    const head = pfn - (pfn % this.pagesPer2M)
     const large = this.at(head)
     if (large.assigned && large.size === "2M") return { at: head, entry: large, gfn: large.gfn + (pfn - head) }
     const entry = this.at(pfn)
@@ -70,12 +72,12 @@ export class ReferenceRmp {
   rmpupdate(pfn: number, assigned: boolean, size: Size, immutable: boolean, gfn: number, asid: number): string {
     const busyFirst = this.alternatives.has("U8")
     if (busyFirst && this.covered(pfn) && this.busy(pfn, size)) return "FAIL_INUSE"
-    if (size === "2M" && pfn % 512 !== 0) return "FAIL_INPUT"
+    if (size === "2M" && pfn % this.pagesPer2M !== 0) return "FAIL_INPUT"
     if (!assigned && (immutable || asid !== 0)) return "FAIL_INPUT"
     if (!this.covered(pfn)) return "FAIL_INPUT"
     const old = this.at(pfn)
     if (old.immutable) return "FAIL_PERMISSION"
-    const head = this.at(pfn - (pfn % 512))
+    const head = this.at(pfn - (pfn % this.pagesPer2M))
     const insideLarge = head.assigned && head.size === "2M"
     if (size === "4K") {
       if (insideLarge) return "FAIL_OVERLAP"
@@ -100,7 +102,7 @@ export class ReferenceRmp {
   }
 
   psmash(pfn: number): string {
-    if (pfn % 512 !== 0 || !this.covered(pfn)) return "FAIL_INPUT"
+    if (pfn % this.pagesPer2M !== 0 || !this.covered(pfn)) return "FAIL_INPUT"
     const old = this.at(pfn)
     if (old.immutable) return "FAIL_PERMISSION"
     if (!old.assigned || old.size !== "2M") return this.alternatives.has("U4") ? "FAIL_OVERLAP" : "FAIL_BADADDR"
@@ -115,7 +117,7 @@ export class ReferenceRmp {
     const { assigned, size, immutable, gfn, asid } = this.at(pfn)
     const others = this.region(pfn).some((page) => page !== pfn && this.at(page).assigned)
     const counted = size === "4K" || !assigned || this.alternatives.has("U18")
-    const status = pfn % 512 === 0 && others && counted
+    const status = pfn % this.pagesPer2M === 0 && others && counted
     return `SUCCESS ${assigned} ${size} ${immutable} ${gfn} ${asid} ${status}`
   }
 
@@ -148,7 +150,7 @@ export class ReferenceRmp {
 
   pvalidate(asid: number, vmpl: number, gfn: number, pfn: number, npt: Size, size: Size, value: boolean): string {
     if (vmpl !== 0) return this.alternatives.has("U3") ? "#UD" : "#GP"
-    if (size === "2M" && gfn >= 0 && gfn % 512 !== 0) return "FAIL_INPUT"
+    if (size === "2M" && gfn >= 0 && gfn % this.pagesPer2M !== 0) return "FAIL_INPUT"
     const found = this.translate(asid, gfn, pfn)
     if (typeof found === "string") return found
     const { entry } = found
@@ -171,7 +173,7 @@ export class ReferenceRmp {
     mask: number,
     vmsa: boolean
   ): string {
-    if (size === "2M" && gfn >= 0 && gfn % 512 !== 0) return "FAIL_INPUT"
+    if (size === "2M" && gfn >= 0 && gfn % this.pagesPer2M !== 0) return "FAIL_INPUT"
     if (target > 3 || mask > 0x1f) return "FAIL_INPUT"
     const late = this.alternatives.has("U13")
     if (!late && target <= vmpl) return "FAIL_PERMISSION"

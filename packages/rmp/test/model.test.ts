@@ -224,10 +224,14 @@ const commands = [
   )
 ] as ReadonlyArray<fc.Arbitrary<fc.Command<ReferenceRmp, Rmp>>>
 
-const run = (commandList: Iterable<fc.Command<ReferenceRmp, Rmp>>, switches: Partial<Switches>): void => {
+const run = (
+  commandList: Iterable<fc.Command<ReferenceRmp, Rmp>>,
+  switches: Partial<Switches>,
+  pagesPer2M = 512
+): void => {
   const alternatives = new Set(SWITCH_IDS.filter((id) => switches[id] === "alternative"))
-  const real = new Rmp({ pages: PAGES, basePfn: BASE, switches })
-  const model = new ReferenceRmp(BASE, PAGES, alternatives)
+  const real = new Rmp({ pages: PAGES, basePfn: BASE, switches, pagesPer2M })
+  const model = new ReferenceRmp(BASE, PAGES, alternatives, pagesPer2M)
   fc.modelRun(() => ({ model, real }), commandList)
   expectSame(
     real,
@@ -264,6 +268,13 @@ describe("the RMP against its reference", () => {
     fc.assert(
       fc.property(choices, sequences, (switches, list) => run(list, switches)),
       { seed: 20260802, numRuns: 400 }
+    )
+  })
+
+  it("agrees where a 2 MiB page has four sub-pages", () => {
+    fc.assert(
+      fc.property(choices, sequences, (switches, list) => run(list, switches, 4)),
+      { seed: 20260803, numRuns: 200 }
     )
   })
 })
