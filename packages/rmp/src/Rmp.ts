@@ -12,7 +12,7 @@ import type { RmpLayout } from "./RmpLayout.ts"
 import { type RmpoptFunction, rmpopt, rmpoptBaseFrame } from "./Rmpopt.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
-import { indexOf, type RmpOptions, RmpTable } from "./RmpTable.ts"
+import { indexOf, type RmpOptions, RmpTable, restoreEntries, SNAPSHOT_WORDS, saveEntries } from "./RmpTable.ts"
 import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
 import type { Switches } from "./Switches.ts"
 import { checkVmrunVmsa, isInUse, setInUse } from "./VmrunCheck.ts"
@@ -44,6 +44,11 @@ export class Rmp extends AccessCheck {
   /** 4 KiB pages of a 2 MiB page: 512 but in a machine made small to be explored. */
   get pagesPer2M(): number {
     return this.table.pagesPer2M
+  }
+
+  /** Number of privilege levels. @spec APM2 CPUID 8000_001F EBX[15:12] */
+  get vmpls(): number {
+    return this.table.vmpls
   }
 
   /** Number of 4 KiB pages from the first covered to the last. */
@@ -182,5 +187,19 @@ export class Rmp extends AccessCheck {
 
   digestInto(update: (bytes: Uint8Array) => void): void {
     digestInto(this.table, update)
+  }
+
+  /** Words that `saveEntries` writes. */
+  get snapshotWords(): number {
+    return this.table.pages * SNAPSHOT_WORDS
+  }
+
+  /** Copies all stored entries, to be put back with `restoreEntries`. For machines small enough to be explored. */
+  saveEntries(into: Int32Array): void {
+    saveEntries(this.table, into)
+  }
+
+  restoreEntries(from: Int32Array): void {
+    restoreEntries(this.table, from)
   }
 }

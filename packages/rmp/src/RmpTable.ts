@@ -1,4 +1,4 @@
-import { PAGES_PER_2M } from "./PageSize.ts"
+import { NUM_VMPLS, PAGES_PER_2M } from "./PageSize.ts"
 import { PERMISSION } from "./Permission.ts"
 import { contiguousLayout, type RmpLayout } from "./RmpLayout.ts"
 import { resolveSwitches, type Switches } from "./Switches.ts"
@@ -39,7 +39,7 @@ const PAGES_PER_1G = 0x4_0000
 /**
  * `pages` 4 KiB pages from frame `basePfn` are covered, both multiples of 512; or those that `layout` names.
  * `pagesPer2M` makes a machine whose "2 MiB" page has fewer sub-pages (a power of two from 2 to 512), small enough to be
- * explored exhaustively.
+ * explored exhaustively. `vmpls` is the number of privilege levels, 1 to 4.
  */
 export interface RmpOptions {
   readonly pages?: number
@@ -47,6 +47,7 @@ export interface RmpOptions {
   readonly layout?: RmpLayout
   readonly switches?: Partial<Switches>
   readonly pagesPer2M?: number
+  readonly vmpls?: number
 }
 
 const checkedPagesPer2M = (pages: number): number => {
@@ -70,6 +71,7 @@ export class RmpTable {
   readonly basePfn: number
   readonly switches: Switches
   readonly pagesPer2M: number
+  readonly vmpls: number
   readonly regionShift: number
   readonly pageMask: number
   /** Rows: two constant ones, one per region, then blocks of one per page for the regions that need it. */
@@ -93,6 +95,9 @@ export class RmpTable {
 
   constructor(options: RmpOptions) {
     this.pagesPer2M = checkedPagesPer2M(options.pagesPer2M ?? PAGES_PER_2M)
+    this.vmpls = options.vmpls ?? NUM_VMPLS
+    if (!Number.isInteger(this.vmpls) || this.vmpls < 1 || this.vmpls > NUM_VMPLS)
+      throw new RangeError(`vmpls must be from 1 to ${NUM_VMPLS}, got ${this.vmpls}`)
     this.layout = options.layout ?? contiguousLayout(options.basePfn ?? 0, options.pages ?? 0, this.pagesPer2M)
     this.pages = this.layout.pages
     this.basePfn = this.layout.basePfn
@@ -281,4 +286,29 @@ export const writeRegion = (
 /** What hardware does when RMPUPDATE or PSMASH changes anything in a GiB. @spec Linux RMPOPT series */
 const forgetOptimisation = (table: RmpTable, index: number): void => {
   table.optimised[Math.floor(index / PAGES_PER_1G)] = 0
+}
+
+/** Words of a page in a snapshot. */
+export const SNAPSHOT_WORDS = 3
+
+/** Copies the stored entries of all pages, SNAPSHOT_WORDS for each. For machines small enough to be explored. */
+export const saveEntries = (table: RmpTable, into: Int32Array): void => {
+  for (let index = 0; index < table.pages; index++) {
+    const row = rowOf(table, index)
+    for (let word = 0; word < SNAPSHOT_WORDS; word++) into[index * SNAPSHOT_WORDS + word] = table.words[row + word]!
+  }
+}
+
+/** Puts back what saveEntries copied. */
+export const restoreEntries = (table: RmpTable, from: Int32Array): void => {
+  table.assignedIn.fill(0)
+  table.inUseIn.fill(0)
+  for (let index = 0; index < table.pages; index++) {
+    expand(table, index)
+    const row = rowOf(table, index)
+    for (let word = 0; word < SNAPSHOT_WORDS; word++) table.words[row + word] = from[index * SNAPSHOT_WORDS + word]!
+    const flags = table.words[row]!
+    table.assignedIn[regionOf(table, index)]! += flags & ASSIGNED
+    table.inUseIn[regionOf(table, index)]! += (flags & IN_USE) / IN_USE
+  }
 }

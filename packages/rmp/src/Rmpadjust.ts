@@ -1,6 +1,5 @@
 import { FAULT } from "./Fault.ts"
 import { findGuestRow, isMisaligned, isSizeMismatch, sizeFault } from "./GuestPage.ts"
-import { NUM_VMPLS } from "./PageSize.ts"
 import { PERMISSION_RESERVED } from "./Permission.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
 import { indexOf, isRulingInUse, MASKS, type RmpTable, VALIDATED, VMSA } from "./RmpTable.ts"
@@ -24,7 +23,7 @@ export const rmpadjust = (
   mask: number,
   vmsa: boolean
 ): number => {
-  if (isMisaligned(table, gfn, size) || targetVmpl >= NUM_VMPLS || (mask & PERMISSION_RESERVED) !== 0)
+  if (isMisaligned(table, gfn, size) || targetVmpl >= table.vmpls || (mask & PERMISSION_RESERVED) !== 0)
     return RETURN_CODE.FAIL_INPUT
   const targetAllowed = targetVmpl > vmpl
   if (!targetAllowed && table.switches.U13 === "default") return RETURN_CODE.FAIL_PERMISSION

@@ -1,6 +1,6 @@
 import { FAULT, NPF_RMP } from "./Fault.ts"
 import { findGuestRow } from "./GuestPage.ts"
-import { NUM_VMPLS, PAGE_2M, type PageSize } from "./PageSize.ts"
+import { PAGE_2M, type PageSize } from "./PageSize.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
 import { isLarge, MASKS, type RmpTable, VALIDATED, VMSA } from "./RmpTable.ts"
 
@@ -27,7 +27,7 @@ export const rmpquery = (
   targetVmpl: number,
   out?: RmpQueryResult
 ): number => {
-  if (targetVmpl >= NUM_VMPLS) return RETURN_CODE.FAIL_INPUT
+  if (targetVmpl >= table.vmpls) return RETURN_CODE.FAIL_INPUT
   const lowest = table.switches.U6 === "default" ? vmpl + 1 : vmpl
   if (targetVmpl < lowest) return RETURN_CODE.FAIL_PERMISSION
   const row = findGuestRow(table, asid, gfn, pfn)
