@@ -77,7 +77,7 @@ export class Machine {
       host.timeSliceNs ?? TIME_SLICE_NS
     )
     const pages = FRAMES + vcpus * FRAMES_PER_VCPU
-    const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512 })
+    const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512, switches: scenario.rmpSwitches ?? {} })
     const memory = new PhysicalMemory(rmp.coveredPages)
     const programs = new ProgramMemory()
     this.hardware = {

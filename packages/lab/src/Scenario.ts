@@ -1,3 +1,4 @@
+import { SWITCH_IDS, type SwitchId } from "@vmpl-lab/rmp"
 import * as Schema from "effect/Schema"
 
 const share = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000 })))
@@ -5,6 +6,13 @@ const share = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximu
 const PRINTABLE = "a text that is not empty and has no control characters"
 const printable = Schema.String.annotate({ expected: PRINTABLE }).check(
   Schema.makeFilter((value) => /^\P{C}+$/u.test(value), { expected: PRINTABLE })
+)
+
+const choice = Schema.optionalKey(Schema.Literals(["default", "alternative"]))
+
+/** Answers to what the public documents leave open about the RMP, by the ids of `SWITCH_MEANING`. */
+const rmpSwitches = Schema.Struct(
+  Object.fromEntries(SWITCH_IDS.map((id) => [id, choice])) as Record<SwitchId, typeof choice>
 )
 
 /**
@@ -20,6 +28,8 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   mix: Schema.Struct({ QUERY_PROTOCOL: share, PVALIDATE: share, REMAP_CA: share }),
   /** Which way the guest rings: the GHCB page event 0x80000018 or the MSR request 0x016. */
   ring: Schema.Literals(["page", "msr"]),
+  /** Those left out are at their default. */
+  rmpSwitches: Schema.optionalKey(rmpSwitches),
   host: Schema.Struct({
     cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),
     /** `spread`: a thread wakes on an idle core of its own; `same-core`: all threads of one guest vCPU share one core. */

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto"
+import { resolveSwitches, type Switches } from "@vmpl-lab/rmp"
 import { PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
 import {
@@ -62,7 +63,9 @@ export interface ComparisonJson {
   readonly machine: string
   readonly scenario: string
   /** The scenario's values as run, command line included. */
-  readonly parameters: Omit<Scenario, "name">
+  readonly parameters: Omit<Scenario, "name" | "rmpSwitches">
+  /** How the model answers what the public documents leave open about the RMP, every switch spelled out. */
+  readonly rmpSwitches: Switches
   /** Primitives that vary from one execution to the next; all others cost the same every time. */
   readonly varying: ReadonlyArray<string>
   readonly firmware: ComparisonRun["firmware"]
@@ -173,6 +176,7 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     machine: profile.machine,
     scenario: name,
     parameters: { vcpus, calls, boots, mix, ring, host },
+    rmpSwitches: resolveSwitches(scenario.rmpSwitches),
     varying: PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined),
     firmware: run.firmware,
     launchDigest: run.launchDigest,

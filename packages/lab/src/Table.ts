@@ -1,4 +1,5 @@
 import { styleText } from "node:util"
+import { SWITCH_IDS, SWITCH_MEANING, type Switches } from "@vmpl-lab/rmp"
 import Table from "cli-table3"
 import type { OperationName } from "./ComparisonRun.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
@@ -143,6 +144,14 @@ const wrap = (line: string): string => {
   return [...lines, current].join("\n")
 }
 
+const switchText = (switches: Switches): string => {
+  const changed = SWITCH_IDS.filter((id) => switches[id] === "alternative")
+  const range = `${SWITCH_IDS[0]} to ${SWITCH_IDS.at(-1)}`
+  return changed.length === 0
+    ? `${range} at their defaults`
+    : `${range} at their defaults but for ${changed.map((id) => `${id} (${SWITCH_MEANING[id][1]})`).join(", ")}`
+}
+
 const footer = (json: ComparisonJson): string => {
   const { vcpus, calls, boots, ring, host } = json.parameters
   return [
@@ -160,6 +169,7 @@ const footer = (json: ComparisonJson): string => {
       `Scenario ${json.scenario}: ${vcpus} vCPUs, ${calls} calls each, ${boots} boots, ring by ${ring}, ` +
         `${host.cores} host cores, placement ${host.placement}; seed ${json.seed}; commit ${json.commit}.`
     ),
+    wrap(`RMP, what the documents leave open: ${switchText(json.rmpSwitches)}.`),
     "How much of the mean rests on assumed costs:",
     ...assumedLines(json),
     wrap(`Firmware ${json.firmware.name}, ${json.firmware.bytes} bytes. Launch digest:`),

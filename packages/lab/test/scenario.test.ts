@@ -26,7 +26,15 @@ describe("scenarios", () => {
     [{ boots: "1" }, 'boots: expected a number, got "1"'],
     [{ ring: "bell" }, 'ring: expected one of "page", "msr", got "bell"'],
     [{ host: { cores: 1 } }, "host.placement: missing, expected this key"],
-    [{ speed: 5 }, "speed: unknown key with value 5, expected only name, vcpus, calls, boots, mix, ring, host"],
+    [
+      { speed: 5 },
+      "speed: unknown key with value 5, expected only name, vcpus, calls, boots, mix, ring, rmpSwitches, host"
+    ],
+    [
+      { rmpSwitches: { U19: "default" } },
+      'rmpSwitches.U19: unknown key with value "default", expected only the 18 known keys'
+    ],
+    [{ rmpSwitches: { U3: "other" } }, 'rmpSwitches.U3: expected one of "default", "alternative", got "other"'],
     [
       { mix: { QUERY_PROTOCOL: 0, PVALIDATE: 0, REMAP_CA: 0 } },
       'mix: expected at least one weight above 0, got {"QUERY_PROTOCOL":0,"PVALIDATE":0,"REMAP_CA":0}'

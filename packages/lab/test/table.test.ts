@@ -14,6 +14,15 @@ describe("table", () => {
     expect(text).toMatchSnapshot()
   })
 
+  it("names the RMP's switches, those that were changed with their meaning", () => {
+    expect(text).toContain("U1 to U18 at their defaults.")
+    const other = { ...scenario, rmpSwitches: { U3: "alternative", U9: "default" } } as const
+    const changed = summarize({ run, profile, scenario: other, seed: 7, commit: "0".repeat(40) })
+    expect(changed.rmpSwitches).toMatchObject({ U1: "default", U3: "alternative", U9: "default" })
+    const words = renderComparison(changed, { colour: false, breakdown: false }).replace(/\s+/g, " ")
+    expect(words).toContain("U1 to U18 at their defaults but for U3 (PVALIDATE at VMPL > 0: #UD).")
+  })
+
   it("fits 100 columns", () => {
     expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(100)
   })
