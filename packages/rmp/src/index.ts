@@ -21,6 +21,8 @@ export { RMPOPT_FUNCTION, type RmpoptFunction } from "./Rmpopt.ts"
 export type { RmpQueryResult } from "./Rmpquery.ts"
 export type { RmpReadResult } from "./Rmpread.ts"
 export type { RmpOptions } from "./RmpTable.ts"
+export type { Decision, GuestAccess, Rule, Rules } from "./rules/index.ts"
+export * as RULES from "./rules/index.ts"
 export {
   resolveSwitches,
   SWITCH_IDS,
