@@ -6,6 +6,14 @@ export { ACCESS, PERMISSION } from "./Permission.ts"
 export { CARRY, carryOf, eaxOf, RETURN_CODE, returnCodeName } from "./ReturnCode.ts"
 export { Rmp } from "./Rmp.ts"
 export type { RmpEntry } from "./RmpEntry.ts"
+export {
+  RMP_ENTRY,
+  RMP_ENTRY_FIELDS,
+  RMP_ENTRY_SIZE,
+  RMP_STRUCT_FIELDS,
+  type RmpEntryField,
+  type RmpStructField
+} from "./RmpEntryLayout.ts"
 export type { RmpQueryResult } from "./Rmpquery.ts"
 export type { RmpReadResult } from "./Rmpread.ts"
 export type { RmpOptions } from "./RmpTable.ts"
