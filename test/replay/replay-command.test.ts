@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process"
 import { createHash } from "node:crypto"
-import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs"
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -85,6 +85,12 @@ describe("vmpl-lab replay", () => {
     expect(err).toMatch(/^vmpl-lab: standard input: line 1: config: missing, expected [^\n]+\n$/)
   })
 
+  it("replies to the example of docs/replay.md as the page says", async () => {
+    const page = readFileSync(new URL("../../docs/replay.md", import.meta.url), "utf8")
+    const [input, output] = [...page.matchAll(/^```json\n([\s\S]*?)^```$/gm)].map((block) => block[1]!)
+    expect(await vmplLab(["replay", "-"], input)).toEqual({ code: 0, out: output, err: "" })
+  })
+
   it("explains each reply", async () => {
     const { code, out, err } = await vmplLab(["replay", "--explain", "-"], traceText(5, DIGEST))
     expect({ code, err }).toEqual({ code: 0, err: "" })
@@ -152,5 +158,5 @@ describe("a trace of a million lines", () => {
       expect({ code, lines, digest: got.digest("hex") }).toEqual({ code: 0, lines: LINES, digest })
       if (typeof stdin === "number") closeSync(stdin)
     }
-  })
+  }, 180_000)
 })
