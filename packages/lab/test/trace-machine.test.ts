@@ -247,6 +247,11 @@ const CASES: ReadonlyArray<Case> = [
 
   ["GCTX_CREATE", [toFirmware, firmware("GCTX_CREATE")], status("SUCCESS")],
   ["GCTX_CREATE of a hypervisor page", [firmware("GCTX_CREATE")], status("INVALID_PAGE_STATE")],
+  [
+    "GCTX_CREATE of a 2 MiB page",
+    [give2M({ immutable: true, gpa: "0x0", asid: 0 }), firmware("GCTX_CREATE", { spa: "0x200000" })],
+    status("INVALID_PAGE_SIZE")
+  ],
   ["DECOMMISSION", [toFirmware, firmware("GCTX_CREATE"), firmware("DECOMMISSION")], status("SUCCESS")],
   ["DECOMMISSION of no context", [toFirmware, firmware("DECOMMISSION")], status("INVALID_GUEST")],
   ["LAUNCH_UPDATE", [preGuest, launch()], status("SUCCESS")],
@@ -257,6 +262,11 @@ const CASES: ReadonlyArray<Case> = [
     "LAUNCH_UPDATE of a 2 MiB VMSA",
     [give2M({ immutable: true }), launch({ spa: "0x200000", size: "2M", pageType: 2 })],
     status("INVALID_PAGE_SIZE")
+  ],
+  [
+    "LAUNCH_UPDATE inside a 2 MiB page",
+    [give2M({ immutable: true }), launch({ spa: "0x205000", size: "2M" })],
+    status("INVALID_ADDRESS")
   ],
   ["VMRUN of a launched VMSA", [preGuest, launch({ pageType: 2 }), vmrun()], OK],
   ["VMRUN of a launched page that is no VMSA", [preGuest, launch(), vmrun()], INVALID],

@@ -279,6 +279,7 @@ describe("the first line of a trace", () => {
     [{ config: { ...CONFIG, pages: 2 ** 29 } }, "config.pages", /^a whole number from 512 /],
     [{ config: { ...CONFIG, pages: "1024" } }, "config.pages", /^a whole number from 512 /],
     [{ config: { ...CONFIG, base: "0x1000" } }, "config.base", /^a 2 MiB aligned address/],
+    [{ config: { ...CONFIG, base: "0x100000" } }, "config.base", /^a 2 MiB aligned address/],
     [{ config: { ...CONFIG, base: 0 } }, "config.base", /^a 2 MiB aligned address/],
     [
       { config: { ...CONFIG, base: "0xfffffffe00000" } },

@@ -91,6 +91,13 @@ describe("lines", () => {
   })
 })
 
+describe("a trace that ends inside a character", () => {
+  it("does not lose its last bytes", () => {
+    const bytes = new TextEncoder().encode(`${CONFIG}\n\u043a`).slice(0, -1)
+    expect(replay(bytes).error).toMatch(/^line 2: not valid JSON /)
+  })
+})
+
 describe("a line that cannot be accepted", () => {
   const before = replay(`${CONFIG}\n${UPDATE}\n`).out
   const cases: ReadonlyArray<readonly [what: string, line: string, error: RegExp]> = [
