@@ -8,18 +8,20 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { compare } from "./CompareCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
+import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
+import { replay } from "./ReplayCommand.ts"
 import { packageVersion } from "./Version.ts"
 
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
-const COMMANDS = "compare or measure"
+const COMMANDS = "compare, measure, replay or layout"
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
-  Command.withSubcommands([compare, measure])
+  Command.withSubcommands([compare, measure, replay, layout])
 )
 
 // Help and version, when asked for, go to standard output; the library would also print help on every mistake.
@@ -52,10 +54,12 @@ const usageLine = (error: CliError.CliError): string => {
       return `${shown(error.subcommand)}: unknown command, expected ${COMMANDS}`
     case "MissingOption":
       return `--${error.option}: missing, expected this option`
+    case "MissingArgument":
+      return `${error.argument.toUpperCase()}: missing, expected this argument, see --help`
     case "InvalidValue":
       return invalidValueLine(error)
     case "UnexpectedArgument":
-      return `${shown(error.arguments[0])}: unexpected argument, expected options only`
+      return `${shown(error.arguments[0])}: unexpected argument, expected none here, see --help`
     default:
       return error.message
   }

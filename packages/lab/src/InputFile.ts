@@ -8,7 +8,8 @@ const REASONS: { readonly [reason: string]: string } = {
   PermissionDenied: "permission denied"
 }
 
-const reason = (error: PlatformError): string => {
+/** Why the system refused to read, in words. */
+export const reason = (error: PlatformError): string => {
   if (error.reason._tag in REASONS) return REASONS[error.reason._tag]!
   const cause = error.reason.cause
   return cause instanceof Error ? cause.message : error.message

@@ -1,7 +1,7 @@
 import { styleText } from "node:util"
 import { SWITCH_IDS, SWITCH_MEANING, type Switches } from "@vmpl-lab/rmp"
-import Table from "cli-table3"
 import type { OperationName } from "./ComparisonRun.ts"
+import { grid } from "./Grid.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
 import { count, duration, percent, ratio } from "./Units.ts"
 
@@ -20,21 +20,6 @@ const OPERATION_TEXT: { readonly [K in OperationName]: string } = {
 
 // With strategy names of up to 19 characters every table fits a terminal of 100 columns, and so does the footer.
 const WIDTH = 98
-
-/** A table of text cells. Columns of numbers, named in `numbers` by their index, are aligned right. */
-const grid = (
-  head: ReadonlyArray<string>,
-  numbers: ReadonlyArray<number>,
-  rows: ReadonlyArray<ReadonlyArray<string>>
-): string => {
-  const table = new Table({
-    head: [...head],
-    colAligns: head.map((_, column) => (numbers.includes(column) ? "right" : "left")),
-    style: { head: [], border: [], compact: true }
-  })
-  for (const row of rows) table.push([...row])
-  return table.toString()
-}
 
 const byOperation = (results: ReadonlyArray<ResultEntry>): ReadonlyArray<ResultEntry> => {
   const order = Object.keys(OPERATION_TEXT)

@@ -36,8 +36,8 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 describe("bad usage and bad input: exit code 2, one line on standard error, nothing on standard output", () => {
   const cases: ReadonlyArray<readonly [args: string, says: RegExp]> = [
-    ["", /^no command given, expected compare or measure/],
-    ["compile", /^"compile": unknown command, expected compare or measure/],
+    ["", /^no command given, expected compare, measure, replay or layout/],
+    ["compile", /^"compile": unknown command, expected compare, measure, replay or layout/],
     ["--fast", /^--fast: unknown option/],
     ["compare --fast", /^--fast: unknown option/],
     ["compare --vcpu 3", /^--vcpu: unknown option, did you mean --vcpus\?/],
@@ -73,7 +73,18 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
     ["measure --firmware zero.fd --vcpu-type EPYC --vcpu-sig 1", /^--vcpu-sig: given with --vcpu-type/],
     ["measure --firmware zero.fd --append quiet", /^--append: given without --kernel/],
     ["measure --firmware zero.fd --initrd zero.fd", /^--initrd: given without --kernel/],
-    ["measure --firmware zero.fd --guest-features 0xg", /^--guest-features: .* got "0xg"$/]
+    ["measure --firmware zero.fd --guest-features 0xg", /^--guest-features: .* got "0xg"$/],
+    ["replay", /^FILE: missing, expected this argument/],
+    ["replay missing.jsonl", /^missing\.jsonl: cannot be read: no such file$/],
+    ["replay .", /^\.: cannot be read: /],
+    ["replay a b", /^"b": unexpected argument/],
+    ["replay --explian a", /^--explian: unknown option, did you mean --explain\?/],
+    ["replay empty.fd", /^empty\.fd: line 1: config: missing, expected the configuration/],
+    ["replay zero.fd", /^zero\.fd: line 1: not valid JSON /],
+    ["layout", /^PAGE: missing, expected this argument/],
+    ["layout vmsa vmcb", /^"vmcb": unexpected argument/],
+    ["layout vmsc", /^"vmsc": unknown layout, expected one of vmsa, vmcb, ghcb, rmp, rmpread, secrets, cpuid$/],
+    ["layout toString --json", /^"toString": unknown layout, expected one of vmsa, /]
   ]
   it.concurrent.each(cases)("vmpl-lab %s", async (args, says) => {
     const { code, out, err } = await shell(args === "" ? [] : args.split(" "), folder)
@@ -88,7 +99,9 @@ describe("help and version: exit code 0, nothing on standard error", () => {
     ["--version", /^\d+\.\d+\.\d+\n$/],
     ["--help", /compare .*\n.*measure /],
     ["compare --help", /--breakdown/],
-    ["measure --help", /--output-format/]
+    ["measure --help", /--output-format/],
+    ["replay --help", /FILE .*standard input[\s\S]*--explain/],
+    ["layout --help", /vmsa, vmcb, ghcb, rmp, rmpread, secrets, cpuid[\s\S]*--json/]
   ])("vmpl-lab %s", async (args, says) => {
     const { code, out, err } = await shell(args.split(" "))
     expect({ code, err }).toEqual({ code: 0, err: "" })

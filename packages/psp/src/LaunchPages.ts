@@ -1,4 +1,4 @@
-import { PAGE_SIZE, SECRETS } from "@vmpl-lab/sev-es"
+import { CPUID_COUNT_MAX, CPUID_FUNCTION_BASE, CPUID_PAGE, PAGE_SIZE, SECRETS } from "@vmpl-lab/sev-es"
 import type { GuestContext } from "./GuestContext.ts"
 
 /** Version that firmware 1.55 writes into the secrets page. */
@@ -26,14 +26,6 @@ export const secretsPage = (guest: GuestContext, fms: number): Uint8Array => {
   return page
 }
 
-/** Header of the CPUID page: u32 count, u32 reserved, u64 reserved; then entries of 48 bytes. */
-const CPUID_COUNT = 0
-const CPUID_RESERVED = 4
-const CPUID_RESERVED_END = 16
-
-/** Most functions that a CPUID page can hold. @spec SNP-ABI "CPUID page" */
-export const CPUID_COUNT_MAX = 64
-
 /**
  * Whether the firmware takes a CPUID page: at most 64 functions and reserved header bytes of zero; false is
  * INVALID_PARAM. Limitation: the values are not policed. Real firmware compares them with what the processor can do
@@ -41,6 +33,6 @@ export const CPUID_COUNT_MAX = 64
  */
 export const cpuidPageAccepted = (page: Uint8Array): boolean => {
   const view = new DataView(page.buffer, page.byteOffset, page.byteLength)
-  if (view.getUint32(CPUID_COUNT, true) > CPUID_COUNT_MAX) return false
-  return page.subarray(CPUID_RESERVED, CPUID_RESERVED_END).every((byte) => byte === 0)
+  if (view.getUint32(CPUID_PAGE.count, true) > CPUID_COUNT_MAX) return false
+  return page.subarray(CPUID_PAGE.reserved1, CPUID_FUNCTION_BASE).every((byte) => byte === 0)
 }

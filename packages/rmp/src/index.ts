@@ -7,6 +7,14 @@ export { CARRY, carryOf, eaxOf, RETURN_CODE, returnCodeName } from "./ReturnCode
 export { Rmp } from "./Rmp.ts"
 export type { RmpEntry } from "./RmpEntry.ts"
 export {
+  RMP_ENTRY,
+  RMP_ENTRY_FIELDS,
+  RMP_ENTRY_SIZE,
+  RMP_STRUCT_FIELDS,
+  type RmpEntryField,
+  type RmpStructField
+} from "./RmpEntryLayout.ts"
+export {
   decodeRmpCfg,
   decodeRstEntry,
   encodeRstEntry,

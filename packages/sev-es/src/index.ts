@@ -1,3 +1,4 @@
+export * from "./CpuidPage.ts"
 export * from "./ExitCode.ts"
 export * from "./Ghcb.ts"
 export * from "./GhcbMsr.ts"

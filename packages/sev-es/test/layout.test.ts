@@ -1,6 +1,13 @@
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import {
+  CPUID_COUNT_MAX,
+  CPUID_FUNCTION,
+  CPUID_FUNCTION_BASE,
+  CPUID_FUNCTION_FIELDS,
+  CPUID_FUNCTION_SIZE,
+  CPUID_PAGE,
+  CPUID_PAGE_FIELDS,
   type Field,
   GHCB,
   GHCB_FIELDS,
@@ -16,7 +23,15 @@ import {
   validByte,
   validMask
 } from "../src/index.ts"
-import { GHCB_PUBLISHED, SECRETS_PUBLISHED, VALID_BITS, VMCB_PUBLISHED, VMSA_PUBLISHED } from "./published.ts"
+import {
+  CPUID_FUNCTION_PUBLISHED,
+  CPUID_PAGE_PUBLISHED,
+  GHCB_PUBLISHED,
+  SECRETS_PUBLISHED,
+  VALID_BITS,
+  VMCB_PUBLISHED,
+  VMSA_PUBLISHED
+} from "./published.ts"
 
 const rowsOf = (fields: ReadonlyArray<Field>) => fields.map(({ field, offset, size }) => [field, offset, size])
 
@@ -24,7 +39,9 @@ describe.each([
   ["VMSA", VMSA_FIELDS, VMSA, VMSA_PUBLISHED],
   ["VMCB", VMCB_FIELDS, VMCB, VMCB_PUBLISHED],
   ["GHCB", GHCB_FIELDS, GHCB, GHCB_PUBLISHED],
-  ["secrets page", SECRETS_FIELDS, SECRETS, SECRETS_PUBLISHED]
+  ["secrets page", SECRETS_FIELDS, SECRETS, SECRETS_PUBLISHED],
+  ["CPUID page's header", CPUID_PAGE_FIELDS, CPUID_PAGE, CPUID_PAGE_PUBLISHED],
+  ["CPUID page's function", CPUID_FUNCTION_FIELDS, CPUID_FUNCTION, CPUID_FUNCTION_PUBLISHED]
 ] as const)("the %s", (_, fields, offsets, published) => {
   it("has every field at its published offset with its published size, and no other", () => {
     expect(rowsOf(fields)).toEqual(published)
@@ -32,6 +49,18 @@ describe.each([
 
   it("gives code the same offsets by name", () => {
     expect(offsets).toEqual(Object.fromEntries(published.map(([name, offset]) => [name, offset])))
+  })
+})
+
+describe("the CPUID page", () => {
+  it("is a header of 16 bytes and up to 64 functions of 48 bytes", () => {
+    expect([CPUID_FUNCTION_BASE, CPUID_FUNCTION_SIZE, CPUID_COUNT_MAX]).toEqual([16, 48, 64])
+    for (const [fields, end] of [
+      [CPUID_PAGE_FIELDS, CPUID_FUNCTION_BASE],
+      [CPUID_FUNCTION_FIELDS, CPUID_FUNCTION_SIZE]
+    ] as const) {
+      expect(fields.at(-1)!.offset + fields.at(-1)!.size).toBe(end)
+    }
   })
 })
 

@@ -114,3 +114,17 @@ export const SECRETS_PUBLISHED = expand([
   [0x15c, 1, "svsm_guest_vmpl"],
   [0x160, 4, "tsc_factor"]
 ])
+
+/** @spec SNP-ABI "CPUID page"; Linux `struct snp_cpuid_table` */
+export const CPUID_PAGE_PUBLISHED = expand([
+  [0x0, 4, "count reserved1"],
+  [0x8, 8, "reserved2"]
+])
+
+/** @spec SNP-ABI "CPUID page"; Linux `struct snp_cpuid_fn` */
+export const CPUID_FUNCTION_PUBLISHED = expand([
+  [0x00, 4, "eax_in ecx_in"],
+  [0x08, 8, "xcr0_in xss_in"],
+  [0x18, 4, "eax ebx ecx edx"],
+  [0x28, 8, "reserved"]
+])
