@@ -168,12 +168,13 @@ export class Machine {
   }
 }
 
+const pageBytes = (view: DataView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
+
 /** The memory controller as the AMD-SP drives it. */
 const pspMemory = (memory: PhysicalMemory): PspMemory => ({
-  readPlain: (pfn) => {
-    const view = memory.read(pfn, HOST_ASID)
-    return new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
-  },
+  readPlain: (pfn) => pageBytes(memory.read(pfn, HOST_ASID)),
+  writePlain: (pfn, contents) => memory.replace(pfn, HOST_ASID, contents),
+  readEncrypted: (pfn, asid) => pageBytes(memory.read(pfn, asid)),
   writeEncrypted: (pfn, asid, contents) => memory.replace(pfn, asid, contents),
   createKey: (asid, key) => memory.setKey(asid, key),
   destroyKey: (asid) => memory.dropKey(asid)

@@ -41,10 +41,10 @@ export const replay = Command.make(
     )
   },
   Effect.fn("replay")(function* ({ file, explain }) {
-    const { documentExplainer, TraceReplay } = yield* Effect.promise(() => import("./trace/index.ts"))
+    const { ruleExplainer, TraceReplay } = yield* Effect.promise(() => import("./trace/index.ts"))
     const name = file === "-" ? "standard input" : file
     const bad = (line: string) => new InputInvalid({ line: oneLine(`${name}: ${line}`) })
-    const trace = new TraceReplay(explain ? { explainer: documentExplainer } : {})
+    const trace = new TraceReplay(explain ? { explainer: ruleExplainer } : {})
 
     /** Replies first: those to the lines before a bad one are printed. False: nobody reads them any more. */
     const deliver = Effect.fnUntraced(function* ({ out, error }: ReturnType<typeof trace.feed>) {

@@ -159,18 +159,6 @@ describe("a line that cannot be accepted", () => {
     for (let i = 0; i < 16; i++) expect(endless.feed(chunk).error).toBe(null)
     expect(endless.feed(chunk).error).toBe(tooLong)
   })
-
-  it("asks for more pages than the host has memory for", () => {
-    const trace = new TraceReplay({
-      firmware: () => {
-        throw new RangeError("Array buffer allocation failed")
-      }
-    })
-    expect(trace.feed(new TextEncoder().encode(`${CONFIG}\n`))).toEqual({
-      out: "",
-      error: "line 1: config.pages: got 1024, expected as many pages as this host's memory has room for"
-    })
-  })
 })
 
 describe("explained replies", () => {

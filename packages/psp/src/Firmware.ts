@@ -1,8 +1,12 @@
-import { PAGE_2M, PAGE_4K, PAGES_PER_2M, type RmpEntry } from "@vmpl-lab/rmp"
+import { PAGE_2M, PAGES_PER_2M, type PageSize } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type GuestContext, makeGuestContext } from "./GuestContext.ts"
 import { PAGE_TYPE, type VmplPerms } from "./LaunchDigest.ts"
 import { cpuidPageAccepted, secretsPage } from "./LaunchPages.ts"
+import { firstRefusal, LAUNCH_UPDATE_OWNER, LAUNCH_UPDATE_PAGE, rulingEntry } from "./PageChecks.ts"
+import type { PageCommand } from "./PageCommand.ts"
+import { PageCommands } from "./PageCommands.ts"
+import type { ContentsOwner } from "./PageContents.ts"
 import { POLICY, policyAccepted } from "./Policy.ts"
 import type { PspMemory, PspRmp } from "./Ports.ts"
 import type { Status } from "./Status.ts"
@@ -40,7 +44,7 @@ export interface LaunchUpdate {
   readonly gctx: number
   readonly pfn: number
   /** 0 = 4 KiB, 1 = 2 MiB. */
-  readonly pageSize: number
+  readonly pageSize: PageSize
   /** One of PAGE_TYPE. */
   readonly pageType: number
   readonly vmplPerms?: VmplPerms
@@ -58,11 +62,6 @@ const NO_PERMS: VmplPerms = [0, 0, 0]
 const FMS_GENOA = 0xa10f10
 const MAX_ASID = 1006
 const isByte = (value: number): boolean => Number.isInteger(value) && value >= 0 && value <= 0xff
-const isOneOf4K = (type: number): boolean =>
-  type === PAGE_TYPE.VMSA || type === PAGE_TYPE.SECRETS || type === PAGE_TYPE.CPUID
-const isTypeOf2M = (type: number): boolean =>
-  type === PAGE_TYPE.NORMAL || type === PAGE_TYPE.ZERO || type === PAGE_TYPE.UNMEASURED
-
 /**
  * The AMD-SP's commands that create, launch and end an SNP guest. Each command makes its checks in the firmware's
  * order and returns the name of its status; a refused command changes nothing, unless it says so.
@@ -76,12 +75,14 @@ export class SnpFirmware {
   readonly #rmp: PspRmp
   readonly #memory: PspMemory
   readonly #options: Required<SnpFirmwareOptions>
+  readonly #pages: PageCommands
   readonly #contexts = new Map<number, GuestContext>()
   #guestsCreated = 0
 
   constructor(rmp: PspRmp, memory: PspMemory, options: SnpFirmwareOptions) {
     this.#rmp = rmp
     this.#memory = memory
+    this.#pages = new PageCommands(rmp, { memory, ownerOf: (gctx) => this.#ownerOf(gctx) })
     this.#options = {
       fms: FMS_GENOA,
       initialised: true,
@@ -102,12 +103,9 @@ export class SnpFirmware {
   /** Firmware page of 4 KiB -> Context, with a guest in state INIT. @spec SNP-ABI GCTX_CREATE */
   gctxCreate(gctx: number): Status {
     if (!this.#options.initialised) return "INVALID_PLATFORM_STATE"
-    if (this.#rmp.stateOf(gctx) !== "Firmware") return "INVALID_PAGE_STATE"
-    if (this.#entryOf(gctx).size !== PAGE_4K) return "INVALID_PAGE_SIZE"
-    this.#contexts.set(gctx, makeGuestContext(this.#options.seed, this.#guestsCreated++))
-    // A Firmware page whose RMP.VMSA is set is what the architecture calls a Context page.
-    this.#rmp.firmwareSet(gctx, { vmsa: true })
-    return "SUCCESS"
+    const status = this.#pages.execute({ command: "GCTX_CREATE", pfn: gctx })
+    if (status === "SUCCESS") this.#contexts.set(gctx, makeGuestContext(this.#options.seed, this.#guestsCreated++))
+    return status
   }
 
   /** Binds policy and keys; the guest goes from INIT to LAUNCH. @spec SNP-ABI LAUNCH_START */
@@ -151,15 +149,18 @@ export class SnpFirmware {
     if (!vmplPerms.every(isByte)) return "INVALID_PARAM"
     const guest = this.#contextOf(gctx)
     if (typeof guest === "string") return guest
-    if (this.#rmp.stateOf(pfn) !== "Pre-Guest") return "INVALID_PAGE_STATE"
-    const entry = this.#entryOf(pfn)
-    if (entry.size !== pageSize) return "INVALID_PAGE_SIZE"
-    if (pageSize === PAGE_2M && pfn % PAGES_PER_2M !== 0) return "INVALID_ADDRESS"
-    if (!isOneOf4K(pageType) && !isTypeOf2M(pageType)) return "INVALID_PARAM"
-    if (isOneOf4K(pageType) && pageSize !== PAGE_4K) return "INVALID_PAGE_SIZE"
+    const page = firstRefusal(LAUNCH_UPDATE_PAGE, this.#pages.view, {
+      command: "LAUNCH_UPDATE",
+      pfn,
+      pageType,
+      size: pageSize
+    })
+    if (page.status !== "SUCCESS") return page.status
     if (guest.state !== "LAUNCH") return "INVALID_GUEST_STATE"
     if (guest.asid === 0) return "INACTIVE"
-    if (entry.asid !== guest.asid) return "INVALID_PAGE_OWNER"
+    const owner = firstRefusal(LAUNCH_UPDATE_OWNER, this.#pages.view, { pfn, asid: guest.asid })
+    if (owner.status !== "SUCCESS") return owner.status
+    const entry = rulingEntry(this.#rmp, pfn)
     if (pageType === PAGE_TYPE.CPUID && !cpuidPageAccepted(this.#memory.readPlain(pfn))) return "INVALID_PARAM"
 
     const frames = pageSize === PAGE_2M ? PAGES_PER_2M : 1
@@ -168,13 +169,65 @@ export class SnpFirmware {
       guest.digest.update(pageType, (entry.gfn + i) * PAGE_SIZE, contents, vmplPerms)
       this.#memory.writeEncrypted(pfn + i, guest.asid, contents)
     }
-    this.#rmp.firmwareSet(pfn, {
-      perms: [entry.perms[0], ...vmplPerms],
-      ...(pageType === PAGE_TYPE.VMSA ? { vmsa: true } : {}),
-      validated: true,
-      immutable: false
-    })
+    this.#pages.launch({ pfn, pageType, masks: vmplPerms })
     return "SUCCESS"
+  }
+
+  /**
+   * The commands that move pages of guests: those on metadata and guest pages need the guest to be launching or running,
+   * and active. `command` names the frames; the guest is that of the metadata page, or of MD_INIT.
+   * @spec SNP-ABI PAGE_MOVE, PAGE_RECLAIM, PAGE_UNSMASH, PAGE_SET_STATE, MD_INIT, SWAP_OUT, SWAP_IN
+   */
+  pageCommand(
+    command: Exclude<PageCommand, { readonly command: "GCTX_CREATE" | "DECOMMISSION" | "LAUNCH_UPDATE" }>
+  ): Status {
+    if (!this.#options.initialised) return "INVALID_PLATFORM_STATE"
+    const { status } = this.#pages.decide(command)
+    if (status !== "SUCCESS") return status
+    const guest = this.#guestOf(command)
+    if (guest !== null) {
+      if (guest === undefined) return "INVALID_GUEST"
+      if (guest.state === "INIT") return "INVALID_GUEST_STATE"
+      if (command.command !== "MD_INIT" && guest.asid === 0) return "INACTIVE"
+      if (!this.#ownsPages(command, guest)) return "INVALID_PAGE_OWNER"
+    }
+    return this.#pages.execute(command)
+  }
+
+  /** The guest that a command is about; null where it is about none. */
+  #guestOf(command: PageCommand): GuestContext | undefined | null {
+    switch (command.command) {
+      case "MD_INIT":
+        return this.#contexts.get(command.contextPfn)
+      case "SWAP_OUT":
+      case "SWAP_IN":
+        return this.#contexts.get(rulingEntry(this.#rmp, command.metadataPfn).gfn)
+      case "PAGE_MOVE":
+        return this.#mover(command.pfn)
+      default:
+        return null
+    }
+  }
+
+  /** PAGE_MOVE: the guest whose context a metadata page names, or whose ASID a guest page has. */
+  #mover(pfn: number): GuestContext | undefined {
+    const { asid, gfn } = rulingEntry(this.#rmp, pfn)
+    if (this.#rmp.stateOf(pfn) === "Metadata") return this.#contexts.get(gfn)
+    for (const guest of this.#contexts.values()) if (guest.asid === asid) return guest
+    return undefined
+  }
+
+  /** SWAP_OUT's source and SWAP_IN's destination must be pages of the guest, unless they are metadata pages. */
+  #ownsPages(command: PageCommand, guest: GuestContext): boolean {
+    if (command.command !== "SWAP_OUT" && command.command !== "SWAP_IN") return true
+    const pfn = command.command === "SWAP_OUT" ? command.pfn : command.targetPfn
+    const { asid } = rulingEntry(this.#rmp, pfn)
+    return asid === 0 || asid === guest.asid
+  }
+
+  #ownerOf(gctx: number): ContentsOwner | undefined {
+    const guest = this.#contexts.get(gctx)
+    return guest === undefined || guest.asid === 0 ? undefined : { asid: guest.asid, offlineKey: guest.oek }
   }
 
   /** Ends the launch: LD is final, host data is bound, the guest may run. @spec SNP-ABI LAUNCH_FINISH */
@@ -195,14 +248,7 @@ export class SnpFirmware {
     if (typeof guest === "string") return guest
     if (guest.asid !== 0) this.#memory.destroyKey(guest.asid)
     this.#contexts.delete(gctx)
-    this.#rmp.firmwareSet(gctx, { vmsa: false })
-    return "SUCCESS"
-  }
-
-  /** The entry that rules a page: entries inside a 2 MiB page are blank, its first one speaks for all. */
-  #entryOf(pfn: number): RmpEntry {
-    const head = this.#rmp.entry(pfn - (pfn % PAGES_PER_2M))
-    return head.assigned && head.size === PAGE_2M ? head : this.#rmp.entry(pfn)
+    return this.#pages.execute({ command: "DECOMMISSION", pfn: gctx })
   }
 
   /** The guest of a context page, or the status that refuses the command. */

@@ -28,6 +28,8 @@ export interface GuestContext {
   readonly vmpck: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array]
   /** Guest message counters, one per VMPCK. */
   readonly messageCount: [bigint, bigint, bigint, bigint]
+  /** Offline encryption key, 32 bytes: pages that leave memory are wrapped with it. */
+  readonly oek: Uint8Array
   /** VM root key, 32 bytes. */
   readonly vmrk: Uint8Array
   /** Identity of this guest in reports, 32 bytes. */
@@ -60,6 +62,7 @@ export const makeGuestContext = (seed: number, guestNumber: number): GuestContex
     memoryKey: derive("memory"),
     vmpck: [derive("vmpck0"), derive("vmpck1"), derive("vmpck2"), derive("vmpck3")],
     messageCount: [0n, 0n, 0n, 0n],
+    oek: derive("oek"),
     vmrk: derive("vmrk"),
     reportId: derive("report_id"),
     reportIdMa: new Uint8Array(KEY_SIZE).fill(0xff)

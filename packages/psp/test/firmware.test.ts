@@ -28,6 +28,13 @@ class FakeMemory implements PspMemory {
   readPlain(pfn: number): Uint8Array {
     return this.plain.get(pfn) ?? new Uint8Array(PAGE_SIZE)
   }
+  writePlain(pfn: number, contents: Uint8Array): void {
+    this.plain.set(pfn, contents.slice())
+  }
+  readEncrypted(pfn: number, asid: number): Uint8Array {
+    const page = this.encrypted.get(pfn)
+    return page?.asid === asid ? page.contents : new Uint8Array(PAGE_SIZE).fill(0xa5)
+  }
   writeEncrypted(pfn: number, asid: number, contents: Uint8Array): void {
     if (!this.keys.has(asid)) throw new Error(`ASID ${asid} has no key`)
     this.encrypted.set(pfn, { asid, contents: contents.slice() })
@@ -292,7 +299,7 @@ describe("LAUNCH_UPDATE", () => {
   it("refuses before LAUNCH_START, before ACTIVATE, after LAUNCH_FINISH", () => {
     const { firmware, rmp } = makePlatform()
     rmp.rmpupdate(PAGE, true, PAGE_4K, true, GFN, ASID)
-    const command = { gctx: GCTX, pfn: PAGE, pageSize: PAGE_4K, pageType: PAGE_TYPE.NORMAL }
+    const command = { gctx: GCTX, pfn: PAGE, pageSize: PAGE_4K, pageType: PAGE_TYPE.NORMAL } as const
     firmware.gctxCreate(GCTX)
     expect(firmware.launchUpdate(command)).toBe("INVALID_GUEST_STATE")
     firmware.launchStart({ gctx: GCTX, policy: POLICY_OK })

@@ -1,3 +1,4 @@
+import type { PageCommand } from "@vmpl-lab/psp"
 import type { PageSize, Switches } from "@vmpl-lab/rmp"
 
 /** Names of the access kinds; the index of a name is its number in `ACCESS` of the RMP package. */
@@ -15,6 +16,8 @@ export interface TraceConfig {
   readonly basePfn: number
   readonly vmpls: number
   readonly switches: Switches
+  /** 4 KiB pages of a 2 MiB page: 512 unless the machine is made small to be explored. */
+  readonly pagesPer2M?: number
 }
 
 /** The nested mapping of a GPA: first system frame and size of the mapped page. */
@@ -82,27 +85,8 @@ export const PAGE_COMMANDS = ["PAGE_RECLAIM", "PAGE_UNSMASH", "GCTX_CREATE", "DE
 /** Firmware commands that take a page, a target page and a metadata page. */
 export const MOVE_COMMANDS = ["PAGE_MOVE", "SWAP_OUT", "SWAP_IN"] as const
 
-export type LaunchUpdateAction = {
-  readonly op: "firmware"
-  readonly command: "LAUNCH_UPDATE"
-  readonly pfn: number
-  readonly pageType: number
-  readonly asid: number
-  readonly size: PageSize
-  /** Permission masks of VMPL1, VMPL2 and VMPL3. */
-  readonly masks: readonly [number, number, number]
-}
-export type FirmwareAction =
-  | { readonly op: "firmware"; readonly command: (typeof PAGE_COMMANDS)[number]; readonly pfn: number }
-  | LaunchUpdateAction
-  | { readonly op: "firmware"; readonly command: "MD_INIT"; readonly pfn: number; readonly contextPfn: number }
-  | {
-      readonly op: "firmware"
-      readonly command: (typeof MOVE_COMMANDS)[number]
-      readonly pfn: number
-      readonly targetPfn: number
-      readonly metadataPfn: number
-    }
+/** A command of the AMD-SP on pages alone: there are no guest contexts behind it. */
+export type FirmwareAction = PageCommand & { readonly op: "firmware" }
 
 /**
  * One step of the machine as plain data: a line of a trace, a command of a property test and an edge of the explorer.

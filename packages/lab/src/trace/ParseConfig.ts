@@ -2,8 +2,8 @@ import { NUM_VMPLS, resolveSwitches, SWITCH_IDS, type SwitchChoice, type SwitchI
 import type { TraceConfig } from "./Action.ts"
 import { Fields, LineInvalid } from "./Fields.ts"
 
-/** 1 TiB of covered memory, the most that one table can hold. */
-const PAGES_MAX = 2 ** 28
+/** 4 TiB of covered memory, the most that one table can hold. */
+const PAGES_MAX = 2 ** 30
 const FRAMES = 2 ** 40
 const CHOICES = ["default", "alternative"] as const
 

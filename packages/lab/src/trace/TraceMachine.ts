@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
+import { PageCommands } from "@vmpl-lab/psp"
 import { carryOf, eaxOf, isFault, NOT_MAPPED, Rmp, type RmpQueryResult, type RmpReadResult } from "@vmpl-lab/rmp"
 import type {
   Action,
-  FirmwareAction,
   GuestAccessAction,
   GuestAt,
   PlainAccessAction,
@@ -12,35 +12,31 @@ import type {
   TraceConfig,
   VmrunAction
 } from "./Action.ts"
-import type { FirmwarePort } from "./FirmwarePort.ts"
 import { checkReply, eaxReply, entryReply, faultReply, OK, type Reply } from "./Reply.ts"
-import { traceFirmware } from "./TraceFirmware.ts"
 import { addressText, permsOf, sizeText } from "./TraceText.ts"
 
 /** System frame that the nested mapping gives the GPA. */
-const pfnOf = ({ gfn, npt }: GuestAt): number => {
+export const pfnOf = ({ gfn, npt }: GuestAt, rmp: Rmp): number => {
   if (npt === null) return NOT_MAPPED
-  return npt.size === 0 ? npt.pfn : npt.pfn + (gfn % 512)
+  return npt.size === 0 ? npt.pfn : npt.pfn + (gfn % rmp.pagesPer2M)
 }
 
 /** The size matters only where there is a mapping. */
-const nptSizeOf = ({ npt }: GuestAt) => npt?.size ?? 0
+export const nptSizeOf = ({ npt }: GuestAt) => npt?.size ?? 0
 
-/** A VMPL that no machine has, for targets beyond those of a configuration with fewer levels. */
-const NO_VMPL = 255
-
-/** The machine that a trace drives: an RMP, the VMPLs of its guests and the AMD-SP. */
+/** The machine that a trace drives: an RMP, the VMPLs of its guests and the AMD-SP's page commands. */
 export class TraceMachine {
   readonly config: TraceConfig
   readonly rmp: Rmp
-  readonly #firmware: FirmwarePort
+  readonly pages: PageCommands
   readonly #read: RmpReadResult = { assigned: false, size: 0, immutable: false, gfn: 0, asid: 0, regionStatus: false }
   readonly #query: RmpQueryResult = { mask: 0, vmsa: false, size: 0 }
 
-  constructor(config: TraceConfig, firmware: (rmp: Rmp) => FirmwarePort = traceFirmware) {
+  /** `rmp` replaces the one that the configuration describes: the same coverage in another layout. */
+  constructor(config: TraceConfig, rmp: Rmp = new Rmp(config)) {
     this.config = config
-    this.rmp = new Rmp({ pages: config.pages, basePfn: config.basePfn, switches: config.switches })
-    this.#firmware = firmware(this.rmp)
+    this.rmp = rmp
+    this.pages = new PageCommands(rmp)
   }
 
   /** Does one action and gives its reply. */
@@ -69,7 +65,7 @@ export class TraceMachine {
         rmp.clearInUse(action.pfn)
         return OK
       case "firmware":
-        return { status: this.#command(action) }
+        return { status: this.pages.execute(action) }
       case "entry":
         if (!rmp.isCovered(action.pfn)) return { state: "Default" }
         return entryReply(rmp.stateOf(action.pfn), rmp.entry(action.pfn))
@@ -94,32 +90,28 @@ export class TraceMachine {
 
   #pvalidate(action: PvalidateAction): Reply {
     const { asid, vmpl, gfn, size, validate } = action
-    const code = this.rmp.pvalidate(asid, vmpl, gfn, pfnOf(action), nptSizeOf(action), size, validate)
+    const code = this.rmp.pvalidate(asid, vmpl, gfn, pfnOf(action, this.rmp), nptSizeOf(action), size, validate)
     return isFault(code) ? faultReply(code) : { eax: eaxOf(code), cf: carryOf(code) }
   }
 
   #rmpadjust(action: RmpadjustAction): Reply {
     const { asid, vmpl, gfn, size, targetVmpl, mask, vmsa } = action
-    const target = this.#target(targetVmpl)
-    return eaxReply(this.rmp.rmpadjust(asid, vmpl, gfn, pfnOf(action), nptSizeOf(action), size, target, mask, vmsa))
+    return eaxReply(
+      this.rmp.rmpadjust(asid, vmpl, gfn, pfnOf(action, this.rmp), nptSizeOf(action), size, targetVmpl, mask, vmsa)
+    )
   }
 
   #rmpquery(action: RmpqueryAction): Reply {
     const { asid, vmpl, gfn, targetVmpl } = action
     const out = this.#query
-    const target = this.#target(targetVmpl)
-    const code = this.rmp.rmpquery(asid, vmpl, gfn, pfnOf(action), nptSizeOf(action), target, out)
+    const code = this.rmp.rmpquery(asid, vmpl, gfn, pfnOf(action, this.rmp), nptSizeOf(action), targetVmpl, out)
     if (code !== 0) return eaxReply(code)
     return { eax: 0, perms: permsOf(out.mask), vmsa: out.vmsa, size: sizeText(out.size) }
   }
 
-  #target(vmpl: number): number {
-    return vmpl < this.config.vmpls ? vmpl : NO_VMPL
-  }
-
   #guestAccess(action: GuestAccessAction): number {
     const { asid, vmpl, cpl, kind, cbit, gfn } = action
-    return this.rmp.checkGuest(asid, vmpl, cpl, kind, cbit, gfn, pfnOf(action), nptSizeOf(action))
+    return this.rmp.checkGuest(asid, vmpl, cpl, kind, cbit, gfn, pfnOf(action, this.rmp), nptSizeOf(action))
   }
 
   #plainAccess({ by, pfn, kind, size }: PlainAccessAction): number {
@@ -137,32 +129,5 @@ export class TraceMachine {
     if (!(snp ? rmp.checkVmrunVmsa(asid, gfn, pfn) : rmp.checkHypervisorOwned(pfn))) return { exit: "VMEXIT_INVALID" }
     rmp.markInUse(pfn)
     return OK
-  }
-
-  #command(action: FirmwareAction) {
-    const firmware = this.#firmware
-    const { pfn } = action
-    switch (action.command) {
-      case "GCTX_CREATE":
-        return firmware.gctxCreate(pfn)
-      case "DECOMMISSION":
-        return firmware.decommission(pfn)
-      case "LAUNCH_UPDATE":
-        return firmware.launchUpdate(pfn, action)
-      case "PAGE_RECLAIM":
-        return firmware.pageReclaim(pfn)
-      case "PAGE_UNSMASH":
-        return firmware.pageUnsmash(pfn)
-      case "PAGE_SET_STATE":
-        return firmware.pageSetState(pfn)
-      case "MD_INIT":
-        return firmware.mdInit(pfn, action.contextPfn)
-      case "PAGE_MOVE":
-        return firmware.pageMove(pfn, action.targetPfn, action.metadataPfn)
-      case "SWAP_OUT":
-        return firmware.swapOut(pfn, action.targetPfn, action.metadataPfn)
-      case "SWAP_IN":
-        return firmware.swapIn(pfn, action.targetPfn, action.metadataPfn)
-    }
   }
 }

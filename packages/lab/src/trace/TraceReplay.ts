@@ -1,20 +1,16 @@
-import type { Rmp } from "@vmpl-lab/rmp"
 import { duplicateKey } from "../JsonText.ts"
 import type { Explainer, Explanation } from "./Explainer.ts"
 import { LineInvalid } from "./Fields.ts"
-import type { FirmwarePort } from "./FirmwarePort.ts"
 import { LINE_LENGTH_MAX, LineSplitter, LineTooLong } from "./LineSplitter.ts"
 import { parseAction } from "./ParseAction.ts"
 import { isConfig, parseConfig } from "./ParseConfig.ts"
 import type { Reply } from "./Reply.ts"
-import { traceFirmware } from "./TraceFirmware.ts"
 import { TraceMachine } from "./TraceMachine.ts"
 
 /** How a trace is replayed. */
 export interface ReplayOptions {
   /** Adds to each reply the rule that decided, as the key `explain`. */
   readonly explainer?: Explainer
-  readonly firmware?: (rmp: Rmp) => FirmwarePort
 }
 
 /** What one chunk of a trace gave: the replies as text, one a line, and what ended the replay, if anything did. */
@@ -110,13 +106,7 @@ export class TraceReplay {
   #begin(text: string, value: unknown): void {
     const config = parseConfig(value)
     refuseDuplicateKey(text, value)
-    try {
-      this.#machine = new TraceMachine(config, this.#options.firmware ?? traceFirmware)
-    } catch (cause) {
-      // The configuration is in range, so the only RangeError left is that of an allocation.
-      if (!(cause instanceof RangeError)) throw cause
-      throw new LineInvalid("config.pages", `got ${config.pages}`, "as many pages as this host's memory has room for")
-    }
+    this.#machine = new TraceMachine(config)
     this.#print({ ok: true, switches: config.switches }, null)
   }
 

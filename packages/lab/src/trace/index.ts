@@ -1,12 +1,11 @@
 /** Traces of RMP and VMPL operations: the actions, their text, and the machine that they drive. */
 export * from "./Action.ts"
-export { documentExplainer } from "./DocumentExplainer.ts"
 export type { Explainer, Explanation } from "./Explainer.ts"
 export { LineInvalid } from "./Fields.ts"
-export type { FirmwarePort, PageLaunch } from "./FirmwarePort.ts"
 export { parseAction } from "./ParseAction.ts"
 export { parseConfig } from "./ParseConfig.ts"
 export type { EntryReply, FaultReply, Reply, RmpreadEntry } from "./Reply.ts"
+export { ruleExplainer } from "./RuleExplainer.ts"
 export { TraceMachine } from "./TraceMachine.ts"
 export { type Replayed, type ReplayOptions, TraceReplay } from "./TraceReplay.ts"
 export { actionText, configText } from "./TraceText.ts"
