@@ -7,6 +7,7 @@ import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { compare } from "./CompareCommand.ts"
+import { explore } from "./ExploreCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
@@ -17,11 +18,11 @@ import { packageVersion } from "./Version.ts"
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
-const COMMANDS = "compare, measure, replay or layout"
+const COMMANDS = "compare, measure, replay, scenarios, explore or layout"
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
-  Command.withSubcommands([compare, measure, replay, layout])
+  Command.withSubcommands([compare, measure, replay, explore, layout])
 )
 
 // Help and version, when asked for, go to standard output; the library would also print help on every mistake.

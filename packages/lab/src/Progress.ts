@@ -28,8 +28,10 @@ export const progressBar: Effect.Effect<(done: number, total: number) => void, n
       })
     )
     return (done: number, total: number) => {
-      if (started) bar.update(done)
-      else if (performance.now() - begin > SILENT_MS) {
+      if (started) {
+        bar.setTotal(total)
+        bar.update(done)
+      } else if (performance.now() - begin > SILENT_MS) {
         bar.start(total, done)
         started = true
       }

@@ -33,3 +33,7 @@ export const percent = (share: number | null): string => {
   if (share === null) return "-"
   return share > 0 && share < 0.005 ? "<1 %" : `${Math.round(share * 100)} %`
 }
+
+/** "36,000 states/s, measured here": host speed, three digits. */
+export const rateText = (count: number, ms: number): string =>
+  `${Math.round(Number(((count * 1000) / ms).toPrecision(3))).toLocaleString("en-US")} states/s on this host`

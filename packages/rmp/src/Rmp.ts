@@ -12,7 +12,7 @@ import type { RmpLayout } from "./RmpLayout.ts"
 import { type RmpoptFunction, rmpopt, rmpoptBaseFrame } from "./Rmpopt.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
-import { indexOf, type RmpOptions, RmpTable, restoreEntries, SNAPSHOT_WORDS, saveEntries } from "./RmpTable.ts"
+import { indexOf, type RmpOptions, RmpTable, restoreEntries, SNAPSHOT, saveEntries } from "./RmpTable.ts"
 import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
 import type { Switches } from "./Switches.ts"
 import { checkVmrunVmsa, isInUse, setInUse } from "./VmrunCheck.ts"
@@ -191,7 +191,7 @@ export class Rmp extends AccessCheck {
 
   /** Words that `saveEntries` writes. */
   get snapshotWords(): number {
-    return this.table.pages * SNAPSHOT_WORDS
+    return this.table.pages * SNAPSHOT.WORDS
   }
 
   /** Copies all stored entries, to be put back with `restoreEntries`. For machines small enough to be explored. */

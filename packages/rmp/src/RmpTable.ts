@@ -288,10 +288,11 @@ const forgetOptimisation = (table: RmpTable, index: number): void => {
   table.optimised[Math.floor(index / PAGES_PER_1G)] = 0
 }
 
-/** Words of a page in a snapshot. */
-export const SNAPSHOT_WORDS = 3
+/** Form of a page in a snapshot: words, position of ASID in the first, words with GFN bits 31:0 and masks. */
+export const SNAPSHOT = { WORDS: 3, ASID_SHIFT, GFN: GFN_LOW, MASKS } as const
+const SNAPSHOT_WORDS = SNAPSHOT.WORDS
 
-/** Copies the stored entries of all pages, SNAPSHOT_WORDS for each. For machines small enough to be explored. */
+/** Copies the stored entries of all pages, SNAPSHOT.WORDS for each. For machines small enough to be explored. */
 export const saveEntries = (table: RmpTable, into: Int32Array): void => {
   for (let index = 0; index < table.pages; index++) {
     const row = rowOf(table, index)

@@ -28,7 +28,7 @@ export {
 export { RMPOPT_FUNCTION, type RmpoptFunction } from "./Rmpopt.ts"
 export type { RmpQueryResult } from "./Rmpquery.ts"
 export type { RmpReadResult } from "./Rmpread.ts"
-export type { RmpOptions } from "./RmpTable.ts"
+export { type RmpOptions, SNAPSHOT } from "./RmpTable.ts"
 export type { Decision, GuestAccess, Rule, Rules } from "./rules/index.ts"
 export * as RULES from "./rules/index.ts"
 export {
