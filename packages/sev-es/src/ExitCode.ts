@@ -3,6 +3,8 @@
  * @spec APM2 appendix C
  */
 export const EXIT = {
+  /** VMEXIT_VC: a #VC that SEV_FEATURES.ReflectVC turned into an exit; its number is that of the #VC intercept. @spec-silent */
+  VC: 0x5d,
   INTR: 0x60,
   CPUID: 0x72,
   HLT: 0x78,
@@ -11,7 +13,9 @@ export const EXIT = {
   VMGEXIT: 0x403,
   PAGE_NOT_VALIDATED: 0x404,
   INVALID: -1,
-  BUSY: -2
+  BUSY: -2,
+  IDLE_REQUIRED: -3,
+  INVALID_PMC: -4
 } as const
 
 /** Name of an exit code, for traces and counters. */

@@ -53,7 +53,10 @@ export const VMCB_FIELDS = layout([
 export const VMCB = offsetsOf(VMCB_FIELDS)
 
 /** nested_ctl (0x90). */
-export const NESTED_CTL = { NP_ENABLE: 1, SEV_ENABLE: 2, SEV_ES_ENABLE: 4 } as const
+export const NESTED_CTL = { NP_ENABLE: 1, SEV_ENABLE: 2, SEV_ES_ENABLE: 4, SSS_CHECK_ENABLE: 0x10 } as const
+
+/** int_ctl (0x60). */
+export const INT_CTL = { AVIC_ENABLE: 0x8000_0000 } as const
 
 /** tlb_ctl (0x5c). */
 export const TLB_CONTROL = { DO_NOTHING: 0, FLUSH_ALL_ASID: 1, FLUSH_ASID: 3, FLUSH_ASID_LOCAL: 7 } as const

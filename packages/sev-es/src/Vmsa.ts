@@ -99,7 +99,12 @@ export const VMSA_FIELDS = layout([
   ["x87_rip", 0x418, 8],
   ["fpreg_x87", 0x420, 80],
   ["fpreg_xmm", 0x470, 256],
-  ["fpreg_ymm", 0x570, 256]
+  ["fpreg_ymm", 0x570, 256],
+  ["guest_intercept_words", 0x900, 32],
+  ["guest_msr_intercepts", 0x920, 32],
+  ["fpreg_ki", 0x980, 64],
+  ["fpreg_zmmhi", 0x9c0, 512],
+  ["fpreg_hizmm", 0xbc0, 1024]
 ])
 
 /** Byte offsets of the VMSA fields by name. */

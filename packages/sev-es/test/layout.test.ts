@@ -67,8 +67,8 @@ describe("the CPUID page", () => {
 describe("the saved state", () => {
   it("is 1648 bytes, up to the end of the YMM image", () => {
     expect(VMSA_STATE_SIZE).toBe(1648)
-    const last = VMSA_FIELDS.at(-1)!
-    expect(last.offset + last.size).toBe(VMSA_STATE_SIZE)
+    const ymm = VMSA_FIELDS.find(({ field }) => field === "fpreg_ymm")!
+    expect(ymm.offset + ymm.size).toBe(VMSA_STATE_SIZE)
   })
 })
 

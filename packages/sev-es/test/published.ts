@@ -31,7 +31,11 @@ export const VMSA_PUBLISHED = expand([
   [0x40c, 2, "x87_ftw x87_fsw x87_fcw x87_fop x87_ds x87_cs"],
   [0x418, 8, "x87_rip"],
   [0x420, 80, "fpreg_x87"],
-  [0x470, 256, "fpreg_xmm fpreg_ymm"]
+  [0x470, 256, "fpreg_xmm fpreg_ymm"],
+  [0x900, 32, "guest_intercept_words guest_msr_intercepts"],
+  [0x980, 64, "fpreg_ki"],
+  [0x9c0, 512, "fpreg_zmmhi"],
+  [0xbc0, 1024, "fpreg_hizmm"]
 ])
 
 /** @spec APM2 appendix B table B-1; Linux `struct vmcb_control_area` */

@@ -10,6 +10,7 @@ import {
   GHCB_VERSION,
   HV_FEATURE,
   INITIAL_VMSA_GPA,
+  INT_CTL,
   MSR_GHCB,
   NAE,
   NESTED_CTL,
@@ -32,6 +33,7 @@ const bit = (number: number): number => 2 ** number
 describe("published values", () => {
   it("exit codes", () => {
     expect(EXIT).toEqual({
+      VC: 0x40 + 29,
       INTR: 0x60,
       CPUID: 0x72,
       HLT: 0x78,
@@ -40,7 +42,9 @@ describe("published values", () => {
       VMGEXIT: 0x403,
       PAGE_NOT_VALIDATED: 0x404,
       INVALID: -1,
-      BUSY: -2
+      BUSY: -2,
+      IDLE_REQUIRED: -3,
+      INVALID_PMC: -4
     })
     expect([exitName(0x403), exitName(-2), exitName(0x7b)]).toEqual(["VMGEXIT", "BUSY", "0x7b"])
   })
@@ -78,7 +82,13 @@ describe("published values", () => {
   })
 
   it("VMCB controls and clean bits", () => {
-    expect(NESTED_CTL).toEqual({ NP_ENABLE: bit(0), SEV_ENABLE: bit(1), SEV_ES_ENABLE: bit(2) })
+    expect(NESTED_CTL).toEqual({
+      NP_ENABLE: bit(0),
+      SEV_ENABLE: bit(1),
+      SEV_ES_ENABLE: bit(2),
+      SSS_CHECK_ENABLE: bit(4)
+    })
+    expect(INT_CTL).toEqual({ AVIC_ENABLE: bit(31) })
     expect(TLB_CONTROL).toEqual({ DO_NOTHING: 0, FLUSH_ALL_ASID: 1, FLUSH_ASID: 3, FLUSH_ASID_LOCAL: 7 })
     const { INTERCEPTS, PERM_MAP, ASID, INTR, NPT, CR, DR, DT, SEG, CR2, LBR, AVIC, SW } = CLEAN
     const bits = [INTERCEPTS, PERM_MAP, ASID, INTR, NPT, CR, DR, DT, SEG, CR2, LBR, AVIC, SW].map((mask) => mask >>> 0)

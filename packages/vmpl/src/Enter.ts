@@ -1,11 +1,12 @@
-import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import {
   EFER_SVME,
   EXIT,
   getU64,
+  INT_CTL,
   NESTED_CTL,
   PAGE_SIZE,
   SEV_FEATURES,
+  setU64,
   TLB_CONTROL,
   VINTR_CTRL_BUSY_HI,
   VMCB,
@@ -13,9 +14,15 @@ import {
   VMSA_STATE_SIZE
 } from "@vmpl-lab/sev-es"
 import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
+import { hasVirtualTom } from "./EffectiveCbit.ts"
 import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
 import { linearRip, type Processor } from "./Processor.ts"
+import { type VmrunState, vmrunCause } from "./VmrunChecks.ts"
+
+/** Bit 31 of EVENTINJ, and bit 63 of ALLOWED_SEV_FEATURES in its upper half. */
+const EVENT_VALID = 0x8000_0000
+const FEATURES_CHECKED = 0x8000_0000
 
 /** VMRUN itself faults in the host: #GP(0), because the VMCB is no page or not hypervisor-owned. */
 export const VMRUN_GP = "#GP"
@@ -24,60 +31,144 @@ export const VMRUN_GP = "#GP"
 export type VmrunOutcome = "entered" | number | typeof VMRUN_GP
 
 /**
- * VMRUN of an SNP-active guest: checks the VMCB and VMSA pages, then loads the VMSA named by the VMCB.
+ * VMRUN: checks the pages it uses and what VMCB and VMSA ask for, then loads the VMSA named by the VMCB.
  * @param vmcb system physical address of the VMCB
  * @spec APM2 15.36.10 table 15-41, 15.36.12
+ * @spec-silent the order of the checks beyond "host faults first"
  */
 export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   const { rmp, host, memory } = cpu.hardware
   cpu.thread.charge(PRIMITIVE.vmrun_sev_snp)
-  if (vmcb % PAGE_SIZE !== 0 || !rmp.checkHypervisorOwned(vmcb / PAGE_SIZE)) return VMRUN_GP
+  if (vmcb % PAGE_SIZE !== 0 || !rmp.checkHypervisorOwned(vmcb / PAGE_SIZE) || !hasSaveArea(cpu)) return VMRUN_GP
   cpu.vmcb = vmcb
   cpu.asid = host.read32(vmcb + VMCB.asid)
   cpu.ghcbLo = host.read32(vmcb + VMCB.ghcb_gpa)
   cpu.ghcbHi = host.read32(vmcb + VMCB.ghcb_gpa + 4)
   const vmsa = host.read64(vmcb + VMCB.vmsa_pa)
-  const vmsaPfn = vmsa / PAGE_SIZE
-  const control = NESTED_CTL.NP_ENABLE | NESTED_CTL.SEV_ENABLE | NESTED_CTL.SEV_ES_ENABLE
   const npt = cpu.hardware.nestedTables.get(host.read64(vmcb + VMCB.nested_cr3))
-  if (
-    (host.read32(vmcb + VMCB.nested_ctl) & control) !== control ||
-    npt === undefined ||
-    cpu.asid === 0 ||
-    vmsa % PAGE_SIZE !== 0 ||
-    // VMRUN is given a system address only: the reverse map is checked against the entry's own GPA. @spec-silent
-    !rmp.checkVmrunVmsa(cpu.asid, rmp.entry(vmsaPfn).gfn, vmsaPfn)
-  ) {
+  const nestedCtl = host.read32(vmcb + VMCB.nested_ctl)
+  if ((nestedCtl & NESTED_CTL.NP_ENABLE) === 0 || npt === undefined || cpu.asid === 0 || vmsa % PAGE_SIZE !== 0)
     return refuse(cpu, EXIT.INVALID)
-  }
-  if (rmp.isInUse(vmsaPfn)) return refuse(cpu, EXIT.BUSY)
+
+  const vmsaPfn = vmsa / PAGE_SIZE
   const view = memory.read(vmsaPfn, cpu.asid)
   const features = view.getUint32(VMSA.sev_features, true)
-  if (
-    (view.getUint32(VMSA.efer, true) & EFER_SVME) === 0 ||
-    (features & SEV_FEATURES.SNPActive) === 0 ||
-    (features & INJECTION_MODES) === INJECTION_MODES ||
-    !allowed(cpu, features) ||
-    // @spec-silent U9: a level that does not exist.
-    view.getUint8(VMSA.vmpl) >= NUM_VMPLS
-  ) {
+  const isSnp = isSnpPage(cpu, vmsaPfn)
+  // A guest-owned page is the VMSA of an SNP guest, whatever its bytes say.
+  if (isSnp ? (features & SEV_FEATURES.SNPActive) === 0 : !isHostPage(cpu, vmsaPfn, features))
     return refuse(cpu, EXIT.INVALID)
-  }
+  if (rmp.isInUse(vmsaPfn)) return refuse(cpu, EXIT.BUSY)
+  if (!isOrdinary(cpu, view, nestedCtl, features) && vmrunCause(stateOf(cpu, view, nestedCtl, features)) !== null)
+    return refuse(cpu, EXIT.INVALID)
+  if (isSnp && view.getUint8(VMSA.vmpl) >= rmp.vmpls)
+    return rmp.switches.U9 === "default" ? refuse(cpu, EXIT.INVALID) : VMRUN_GP
+  const avic = avicFrame(cpu)
+  if (avic !== null && !rmp.checkHypervisorOwned(avic)) return refuse(cpu, EXIT.INVALID)
   if ((view.getUint32(VMSA.vintr_ctrl + 4, true) & VINTR_CTRL_BUSY_HI) !== 0) return refuse(cpu, EXIT.BUSY)
 
-  if (host.read8(vmcb + VMCB.tlb_ctl) !== TLB_CONTROL.DO_NOTHING) {
-    cpu.thread.charge(PRIMITIVE.tlb_flush_asid)
-    cpu.thread.count(COUNTER.TLB_FLUSHES)
-  }
   rmp.markInUse(vmcb / PAGE_SIZE)
   rmp.markInUse(vmsaPfn)
+  cpu.avicPfn = avic ?? -1
+  if (avic !== null) rmp.markInUse(avic)
   cpu.vmsaPfn = vmsaPfn
   cpu.npt = npt
+  cpu.isSnp = isSnp
   cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
-  cpu.vmpl = cpu.registers[VMSA.vmpl]!
+  cpu.vmpl = isSnp ? cpu.registers[VMSA.vmpl]! : 0
+  chooseTranslation(cpu)
+  flushTlb(cpu)
   cpu.execution = executionOf(cpu)
   cpu.thread.note("VMRUN", cpu.vmpl)
   return "entered"
+}
+
+/** The host's save area must have been set, and still be the host's. */
+const hasSaveArea = ({ hardware: { rmp, hostMsrs } }: Processor): boolean =>
+  hostMsrs === undefined ||
+  (hostMsrs.vmHsavePa !== 0 && rmp.checkHypervisorOwned(Math.floor(hostMsrs.vmHsavePa / PAGE_SIZE)))
+
+/**
+ * VMRUN is given a system address only: the reverse map is compared with the entry's own GPA.
+ * @spec-silent what hardware compares
+ */
+const isSnpPage = ({ asid, hardware: { rmp } }: Processor, pfn: number): boolean => {
+  const { gfn } = rmp.entry(pfn)
+  return rmp.checkVmrunVmsa(asid, gfn, pfn)
+}
+
+/** A VMSA without SNPActive must be hypervisor-owned. */
+const isHostPage = ({ hardware: { rmp } }: Processor, pfn: number, features: number): boolean =>
+  (features & SEV_FEATURES.SNPActive) === 0 && rmp.checkHypervisorOwned(pfn)
+
+const SEV_ES = NESTED_CTL.SEV_ENABLE | NESTED_CTL.SEV_ES_ENABLE
+
+/** A plain SNP guest and nothing to inject: no cause can apply, and most entries are such. */
+const isOrdinary = (
+  { hardware: { host, hostMsrs }, vmcb }: Processor,
+  view: DataView,
+  nestedCtl: number,
+  features: number
+) =>
+  features === SEV_FEATURES.SNPActive &&
+  (nestedCtl & SEV_ES) === SEV_ES &&
+  (view.getUint32(VMSA.efer, true) & EFER_SVME) !== 0 &&
+  host.read32(vmcb + VMCB.event_inj) < EVENT_VALID &&
+  host.read32(vmcb + VMCB.allowed_sev_features + 4) < FEATURES_CHECKED &&
+  (hostMsrs?.snpEnabled ?? true)
+
+const stateOf = (cpu: Processor, view: DataView, nestedCtl: number, features: number): VmrunState => {
+  const { host, hostMsrs } = cpu.hardware
+  const { vmcb } = cpu
+  const checksFeatures = host.read32(vmcb + VMCB.allowed_sev_features + 4) >= FEATURES_CHECKED
+  return {
+    snpEnabled: hostMsrs?.snpEnabled ?? true,
+    sev: (nestedCtl & NESTED_CTL.SEV_ENABLE) !== 0,
+    sevEs: (nestedCtl & NESTED_CTL.SEV_ES_ENABLE) !== 0,
+    avic: (host.read32(vmcb + VMCB.int_ctl) & INT_CTL.AVIC_ENABLE) !== 0,
+    shadowStackCheck: (nestedCtl & NESTED_CTL.SSS_CHECK_ENABLE) !== 0,
+    eventInjection: host.read32(vmcb + VMCB.event_inj),
+    allowedFeatures: checksFeatures ? host.read32(vmcb + VMCB.allowed_sev_features) : null,
+    ibsEnabled: hostMsrs?.ibsEnabled ?? false,
+    features,
+    efer: view.getUint32(VMSA.efer, true)
+  }
+}
+
+/** Frame of the AVIC backing page, null without AVIC. */
+const avicFrame = ({ hardware: { host }, vmcb }: Processor): number | null =>
+  (host.read32(vmcb + VMCB.int_ctl) & INT_CTL.AVIC_ENABLE) === 0
+    ? null
+    : Math.floor(host.read64(vmcb + VMCB.avic_backing_page) / PAGE_SIZE)
+
+const CR0_PG = 0x8000_0000
+const EFER_LMA = 0x400
+
+/** Settles for this stay in guest mode how an access finds its frame. */
+const chooseTranslation = (cpu: Processor): void => {
+  const { view, hardware } = cpu
+  cpu.hasPaging = (view.getUint32(VMSA.cr0, true) & CR0_PG) !== 0 && (view.getUint32(VMSA.efer, true) & EFER_LMA) !== 0
+  cpu.hasVmplSss = (view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.VmplSSS) !== 0
+  cpu.isPlain = !cpu.hasPaging && !hasVirtualTom(cpu) && hardware.tlb === undefined
+}
+
+/**
+ * Flushes that the VMCB asks for, and those of PCPU_ID: hardware notes there on which core a VMSA ran last, and flushes
+ * when it was another or when software has written 0.
+ * @spec APM2 15.16, 15.36.15
+ */
+const flushTlb = (cpu: Processor): void => {
+  const { host, tlb } = cpu.hardware
+  const { core } = cpu.thread
+  if (host.read8(cpu.vmcb + VMCB.tlb_ctl) !== TLB_CONTROL.DO_NOTHING) {
+    cpu.thread.charge(PRIMITIVE.tlb_flush_asid)
+    cpu.thread.count(COUNTER.TLB_FLUSHES)
+    if (host.read8(cpu.vmcb + VMCB.tlb_ctl) === TLB_CONTROL.FLUSH_ALL_ASID) tlb?.flushAll()
+    else tlb?.flushAsid(cpu.asid, core)
+  }
+  if (tlb === undefined) return
+  // Core numbers start at 0, and 0 is the value that asks for a flush.
+  if (getU64(cpu.view, VMSA.pcpu_id) !== core + 1) tlb.flushVmpl(cpu.asid, cpu.vmpl, core)
+  setU64(cpu.view, VMSA.pcpu_id, core + 1)
 }
 
 /**
@@ -98,15 +189,6 @@ const executionOf = (cpu: Processor): Execution | null => {
   const execution = new Execution(entry(), rip)
   executions.set(cpu.vmsaPfn, execution)
   return execution
-}
-
-/** Restricted and alternate injection exclude each other. @spec APM2 15.36.16 */
-const INJECTION_MODES = SEV_FEATURES.RestrictedInjection | SEV_FEATURES.AlternateInjection
-
-/** ALLOWED_SEV_FEATURES: with bit 63 set, a feature that is not listed refuses the entry. */
-const allowed = ({ hardware: { host }, vmcb }: Processor, features: number): boolean => {
-  const checked = (host.read32(vmcb + VMCB.allowed_sev_features + 4) & 0x8000_0000) !== 0
-  return !checked || (features & ~host.read32(vmcb + VMCB.allowed_sev_features)) === 0
 }
 
 const refuse = (cpu: Processor, code: number): number => {

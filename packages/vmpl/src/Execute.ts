@@ -1,10 +1,13 @@
-import { ACCESS, carryOf, eaxOf, isFault, PAGE_2M, PAGE_4K } from "@vmpl-lab/rmp"
-import { MSR_GHCB, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { ACCESS } from "@vmpl-lab/rmp"
+import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
-import { ACCESS_RESULT, recordFault, translate, translateFailure } from "./GuestAccess.ts"
+import { translate } from "./GuestAccess.ts"
+import { ACCESS_RESULT, translateFailure } from "./NestedAccess.ts"
 import { OP, type Operation, type OperationResult } from "./Operation.ts"
 import type { PhysicalMemory } from "./PhysicalMemory.ts"
 import type { Processor } from "./Processor.ts"
+import { pvalidate, rmpadjust, rmpquery } from "./RmpInstructions.ts"
+import { readMsr, writeMsr } from "./SevMsr.ts"
 
 /** What one operation led to, beside completing. */
 export const STEP = {
@@ -17,11 +20,13 @@ export const STEP = {
   /** A non-automatic exit: #VC with the exit code of the intercepted instruction. */
   VC_NAE: 4,
   VMGEXIT: 5,
-  HLT: 6
+  HLT: 6,
+  /** #PF by the guest's own page tables. */
+  PF: 7
 } as const
 
-/** Key under which a guest access sees memory. */
-const keyOf = (cpu: Processor, cbit: boolean): number => (cbit ? cpu.asid : 0)
+/** Key under which the access just translated sees memory. */
+const keyOf = (cpu: Processor): number => (cpu.cbit ? cpu.asid : 0)
 
 /** The rest of the VMSA's state is not a program's to write: with the byte VMPL it would choose its own level. */
 const isGeneralRegister = (offset: number): boolean =>
@@ -33,9 +38,13 @@ const isGeneralRegister = (offset: number): boolean =>
 export const execute = (cpu: Processor, operation: Operation, result: OperationResult): number => {
   switch (operation.op) {
     case OP.READ:
-      return load(cpu, operation, result)
+      return load(cpu, operation, result, ACCESS.READ)
     case OP.WRITE:
-      return store(cpu, operation)
+      return store(cpu, operation, ACCESS.WRITE)
+    case OP.READ_SHADOW_STACK:
+      return load(cpu, operation, result, ACCESS.SHADOW_STACK)
+    case OP.WRITE_SHADOW_STACK:
+      return store(cpu, operation, ACCESS.SHADOW_STACK)
     case OP.XCHG8:
       return exchange(cpu, operation, result)
     case OP.READ_BYTES:
@@ -56,15 +65,14 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       return pvalidate(cpu, operation, result)
     case OP.RMPADJUST:
       return rmpadjust(cpu, operation, result)
+    case OP.RMPQUERY:
+      return rmpquery(cpu, operation, result)
     case OP.RDMSR:
-      if (operation.address !== MSR_GHCB) return STEP.GP
-      result.lo = cpu.ghcbLo
-      result.hi = cpu.ghcbHi
-      return STEP.DONE
+      return readMsr(cpu, operation.address, result) ? STEP.DONE : STEP.GP
     case OP.WRMSR:
-      if (operation.address !== MSR_GHCB) return STEP.GP
-      cpu.ghcbLo = operation.lo
-      cpu.ghcbHi = operation.hi
+      return writeMsr(cpu, operation) ? STEP.DONE : STEP.GP
+    case OP.INVLPGB:
+      cpu.hardware.tlb?.flushAsid(cpu.asid)
       return STEP.DONE
     case OP.PAUSE:
       for (let i = 0; i < operation.size; i++) cpu.thread.charge(PRIMITIVE.guest_pause)
@@ -84,10 +92,10 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
 /** STEP and ACCESS_RESULT share their numbers, so that a failed translation is a step as it stands. */
 const failure = (): number => translateFailure()
 
-const load = (cpu: Processor, { address, size, cbit }: Operation, result: OperationResult): number => {
-  const pfn = translate(cpu, address, ACCESS.READ, cbit)
+const load = (cpu: Processor, { address, size, cbit }: Operation, result: OperationResult, kind: number): number => {
+  const pfn = translate(cpu, address, kind, cbit)
   if (pfn < 0) return failure()
-  const view = cpu.hardware.memory.read(pfn, keyOf(cpu, cbit))
+  const view = cpu.hardware.memory.read(pfn, keyOf(cpu))
   const offset = address % PAGE_SIZE
   assert(offset + size <= PAGE_SIZE, "a load stays inside one page")
   result.hi = 0
@@ -100,10 +108,10 @@ const load = (cpu: Processor, { address, size, cbit }: Operation, result: Operat
   return STEP.DONE
 }
 
-const store = (cpu: Processor, { address, size, cbit, lo, hi }: Operation): number => {
-  const pfn = translate(cpu, address, ACCESS.WRITE, cbit)
+const store = (cpu: Processor, { address, size, cbit, lo, hi }: Operation, kind: number): number => {
+  const pfn = translate(cpu, address, kind, cbit)
   if (pfn < 0) return failure()
-  const view = cpu.hardware.memory.write(pfn, keyOf(cpu, cbit))
+  const view = cpu.hardware.memory.write(pfn, keyOf(cpu))
   const offset = address % PAGE_SIZE
   assert(offset + size <= PAGE_SIZE, "a store stays inside one page")
   if (size === 1) view.setUint8(offset, lo)
@@ -118,7 +126,7 @@ const store = (cpu: Processor, { address, size, cbit, lo, hi }: Operation): numb
 const exchange = (cpu: Processor, { address, lo, cbit }: Operation, result: OperationResult): number => {
   const pfn = translate(cpu, address, ACCESS.WRITE, cbit)
   if (pfn < 0) return failure()
-  const view = cpu.hardware.memory.write(pfn, keyOf(cpu, cbit))
+  const view = cpu.hardware.memory.write(pfn, keyOf(cpu))
   result.lo = view.getUint8(address % PAGE_SIZE)
   result.hi = 0
   view.setUint8(address % PAGE_SIZE, lo)
@@ -136,7 +144,7 @@ const copy = (cpu: Processor, { op, address, cbit, bytes }: Operation): number =
   if (pfn < 0) return failure()
   const offset = address % PAGE_SIZE
   assert(offset + bytes!.length <= PAGE_SIZE, "a copy stays inside one page")
-  const there = bytesAt(cpu.hardware.memory, pfn, keyOf(cpu, cbit), offset, bytes!.length, writes)
+  const there = bytesAt(cpu.hardware.memory, pfn, keyOf(cpu), offset, bytes!.length, writes)
   if (writes) there.set(bytes!)
   else bytes!.set(there)
   return STEP.DONE
@@ -145,43 +153,8 @@ const copy = (cpu: Processor, { op, address, cbit, bytes }: Operation): number =
 const zero = (cpu: Processor, { address, cbit }: Operation): number => {
   const pfn = translate(cpu, address, ACCESS.WRITE, cbit)
   if (pfn < 0) return failure()
-  cpu.hardware.memory.replace(pfn, keyOf(cpu, cbit), null)
+  cpu.hardware.memory.replace(pfn, keyOf(cpu), null)
   cpu.thread.charge(PRIMITIVE.zero_page_4k)
-  return STEP.DONE
-}
-
-/** The frame behind an RMP instruction's operand, or NOT_MAPPED (-1): the instruction decides what it checks first. */
-const operandFrame = (cpu: Processor, gpa: number): number => cpu.npt!.lookup(Math.floor(gpa / PAGE_SIZE))
-
-const pvalidate = (cpu: Processor, { address, lo, hi }: Operation, result: OperationResult): number => {
-  const pfn = operandFrame(cpu, address)
-  const gfn = Math.floor(address / PAGE_SIZE)
-  const outcome = cpu.hardware.rmp.pvalidate(
-    cpu.asid,
-    cpu.vmpl,
-    gfn,
-    pfn,
-    PAGE_4K,
-    hi === 1 ? PAGE_2M : PAGE_4K,
-    lo === 1
-  )
-  if (isFault(outcome)) return recordFault(cpu, outcome, address, ACCESS.WRITE, true)
-  result.lo = eaxOf(outcome)
-  result.carry = carryOf(outcome) === 1
-  cpu.thread.charge(PRIMITIVE.pvalidate_4k)
-  return STEP.DONE
-}
-
-const rmpadjust = (cpu: Processor, { address, lo }: Operation, result: OperationResult): number => {
-  const pfn = operandFrame(cpu, address)
-  const gfn = Math.floor(address / PAGE_SIZE)
-  const target = lo & 0xff
-  const mask = (lo >>> 8) & 0xff
-  const vmsa = (lo & 0x1_0000) !== 0
-  const outcome = cpu.hardware.rmp.rmpadjust(cpu.asid, cpu.vmpl, gfn, pfn, PAGE_4K, PAGE_4K, target, mask, vmsa)
-  if (isFault(outcome)) return recordFault(cpu, outcome, address, ACCESS.WRITE, true)
-  result.lo = eaxOf(outcome)
-  cpu.thread.charge(PRIMITIVE.rmpadjust_4k)
   return STEP.DONE
 }
 
@@ -189,6 +162,8 @@ const rmpadjust = (cpu: Processor, { address, lo }: Operation, result: Operation
 assert(
   ACCESS_RESULT.NPF === STEP.NPF &&
     ACCESS_RESULT.VC_NOT_VALIDATED === STEP.VC_NOT_VALIDATED &&
-    ACCESS_RESULT.GP === STEP.GP,
+    ACCESS_RESULT.GP === STEP.GP &&
+    ACCESS_RESULT.VC_NPF === STEP.VC_NAE &&
+    ACCESS_RESULT.PF === STEP.PF,
   "ACCESS_RESULT and STEP agree"
 )

@@ -6,9 +6,17 @@ import { linearRip, type Processor } from "./Processor.ts"
  * #VMEXIT: the guest's registers go into its VMSA, where only its own key reads them; the VMCB shows the host the
  * exit code, its information and the GHCB MSR, nothing else.
  * @param code exit code; @param infoLo @param infoHi EXITINFO1; @param info2 EXITINFO2, exact below 2^53
+ * @param reflected what the VMSA shows instead of what the VMCB does: a #VC that became an exit
  * @spec APM2 15.35 (automatic exits), 15.36
  */
-export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, info2 = 0): number => {
+export const vmexit = (
+  cpu: Processor,
+  code: number,
+  infoLo = 0,
+  infoHi = 0,
+  info2 = 0,
+  reflected: { readonly code: number; readonly info2: number } | null = null
+): number => {
   const { rmp, memory } = cpu.hardware
   if (cpu.thread.span === null && cpu.exitSpan !== null) {
     cpu.exitSpan.start(cpu.thread.time)
@@ -16,13 +24,15 @@ export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, inf
   }
   cpu.thread.charge(PRIMITIVE.vmexit_sev_snp)
   cpu.thread.count(COUNTER.VM_EXITS)
-  setExitFields(cpu, code, infoLo, infoHi, info2)
+  if (reflected === null) setExitFields(cpu, code, infoLo, infoHi, info2)
+  else setExitFields(cpu, reflected.code, 0, 0, reflected.info2)
   const execution = cpu.execution
   if (execution !== null) execution.rip = linearRip(cpu)
   const view = memory.write(cpu.vmsaPfn, cpu.asid)
   new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
   rmp.clearInUse(cpu.vmsaPfn)
   rmp.clearInUse(cpu.vmcb / PAGE_SIZE)
+  if (cpu.avicPfn >= 0) rmp.clearInUse(cpu.avicPfn)
   saveControl(cpu, code, infoLo, infoHi, info2)
   cpu.thread.note("#VMEXIT", code)
   cpu.vmsaPfn = -1

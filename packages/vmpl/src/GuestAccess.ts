@@ -1,57 +1,57 @@
-import { ACCESS, FAULT, PAGE_4K } from "@vmpl-lab/rmp"
-import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { ACCESS } from "@vmpl-lab/rmp"
+import { PAGE_SIZE, setU64, VMSA } from "@vmpl-lab/sev-es"
+import { effectiveCbit } from "./EffectiveCbit.ts"
+import { ACCESS_RESULT, failTranslation, translateNested } from "./NestedAccess.ts"
+import { WALK_PAGE_FAULT, walk, walked } from "./PageWalk.ts"
 import type { Processor } from "./Processor.ts"
 
-/** Outcome of an access or instruction in guest mode. */
-export const ACCESS_RESULT = { OK: 0, NPF: 1, VC_NOT_VALIDATED: 2, GP: 3 } as const
+/**
+ * The system frame behind an access by the current VMPL, or -1 with the reason in `translateFailure`. `cbit` is the
+ * C-bit of the mapping that a program without page tables of its own imagines; what counted is left in `cpu.cbit`.
+ * `address` is a GPA, or a virtual address where the VMPL has paging on.
+ */
+export const translate = (cpu: Processor, address: number, kind: number, cbit: boolean): number => {
+  if (cpu.isPlain) {
+    cpu.cbit = cbit
+    return translateNested(cpu, address, kind, cbit)
+  }
+  return translateFully(cpu, address, kind, cbit)
+}
+
+/** With paging, vTOM or a TLB. */
+const translateFully = (cpu: Processor, address: number, kind: number, cbit: boolean): number => {
+  const { tlb } = cpu.hardware
+  const core = cpu.thread.core
+  const page = Math.floor(address / PAGE_SIZE)
+  const cpl = cpu.registers[VMSA.cpl]!
+  const known = tlb?.lookup(cpu.asid, cpu.vmpl, core, page, kind, cpl, cbit)
+  if (known !== undefined) {
+    cpu.cbit = known.cbit
+    return known.pfn
+  }
+  const gpa = cpu.hasPaging ? walk(cpu, address, kind, cpl) : address
+  if (gpa < 0) return gpa === WALK_PAGE_FAULT ? pageFault(cpu, address) : -1
+  cpu.cbit = effectiveCbit(cpu, gpa, kind, cpu.hasPaging ? walked.cbit : cbit)
+  const pfn = translateNested(cpu, gpa, kind, cpu.cbit)
+  if (pfn >= 0) tlb?.insert(cpu.asid, cpu.vmpl, core, page, kind, cpl, cbit, { pfn, cbit: cpu.cbit })
+  return pfn
+}
+
+const pageFault = (cpu: Processor, address: number): number => {
+  setU64(cpu.view, VMSA.cr2, address)
+  return failTranslation(ACCESS_RESULT.PF)
+}
 
 /**
- * Takes a fault number of the RMP into the exit information of this core.
- * @returns which of ACCESS_RESULT it is
- * @spec APM2 15.36.10
+ * GPA of the operand of PVALIDATE, RMPADJUST or RMPQUERY, which the guest's own tables translate first; -1 where they
+ * do not map it (the instruction decides what that gives), -2 where the walk itself failed.
  */
-export const recordFault = (
-  cpu: Processor,
-  fault: number,
-  gpa: number,
-  kind: number,
-  cbit: boolean
-): (typeof ACCESS_RESULT)[keyof typeof ACCESS_RESULT] => {
-  cpu.faultGpa = gpa
-  if ((fault & FAULT.VC_NOT_VALIDATED) !== 0) return ACCESS_RESULT.VC_NOT_VALIDATED
-  if ((fault & (FAULT.GP | FAULT.UD)) !== 0) return ACCESS_RESULT.GP
-  const writes = kind === ACCESS.WRITE || kind === ACCESS.PAGE_TABLE_WRITE
-  // U is set: the guest part of a nested walk is a user access. P only with an RMP fault: the leaf was there.
-  cpu.faultInfoLo =
-    (NPF_INFO1.U |
-      (writes ? NPF_INFO1.W : 0) |
-      (kind === ACCESS.FETCH ? NPF_INFO1.ID : 0) |
-      ((fault & FAULT.RMP) !== 0 ? NPF_INFO1.RMP | NPF_INFO1.P : 0)) >>>
-    0
-  cpu.faultInfoHi =
-    NPF_INFO1_HI.FINAL |
-    (cbit ? NPF_INFO1_HI.ENC : 0) |
-    ((fault & FAULT.SIZEM) !== 0 ? NPF_INFO1_HI.SIZEM : 0) |
-    ((fault & FAULT.VMPL) !== 0 ? NPF_INFO1_HI.VMPL : 0) |
-    ((fault & FAULT.SSS) !== 0 ? NPF_INFO1_HI.SSS : 0)
-  return ACCESS_RESULT.NPF
-}
-
-/** The system frame behind a guest access, after the nested table and the RMP have let it through; else -1. */
-export const translate = (cpu: Processor, gpa: number, kind: number, cbit: boolean): number => {
-  const gfn = Math.floor(gpa / PAGE_SIZE)
-  const pfn = cpu.npt!.lookup(gfn)
-  if (pfn < 0) {
-    lastResult = recordFault(cpu, FAULT.NPF, gpa, kind, cbit)
+export const operandAddress = (cpu: Processor, address: number): number => {
+  if (!cpu.hasPaging) return address
+  const gpa = walk(cpu, address, ACCESS.READ, 0)
+  if (gpa === WALK_PAGE_FAULT) {
+    setU64(cpu.view, VMSA.cr2, address)
     return -1
   }
-  const cpl = cpu.registers[VMSA.cpl]!
-  const fault = cpu.hardware.rmp.checkGuest(cpu.asid, cpu.vmpl, cpl, kind, cbit, gfn, pfn, PAGE_4K)
-  if (fault === FAULT.NONE) return pfn
-  lastResult = recordFault(cpu, fault, gpa, kind, cbit)
-  return -1
+  return gpa < 0 ? -2 : gpa
 }
-
-/** Why the latest translate gave -1. A module variable, as the hot path allocates nothing. */
-let lastResult: (typeof ACCESS_RESULT)[keyof typeof ACCESS_RESULT] = ACCESS_RESULT.OK
-export const translateFailure = (): (typeof ACCESS_RESULT)[keyof typeof ACCESS_RESULT] => lastResult

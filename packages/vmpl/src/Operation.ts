@@ -16,7 +16,11 @@ export const OP = {
   VMGEXIT: 13,
   HLT: 14,
   PAUSE: 15,
-  LIDT: 16
+  LIDT: 16,
+  RMPQUERY: 17,
+  INVLPGB: 18,
+  READ_SHADOW_STACK: 19,
+  WRITE_SHADOW_STACK: 20
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
@@ -75,9 +79,12 @@ export type Program<R = void> = Generator<Operation, R, OperationResult>
 /** An exception other than #VC, raised in the program that caused it. Uncaught, the vCPU shuts down. */
 export class GuestException {
   readonly vector: "#GP" | "#UD" | "#PF"
+  /** Of #PF; CR2 is in the registers. */
+  readonly errorCode: number
 
-  constructor(vector: "#GP" | "#UD" | "#PF") {
+  constructor(vector: "#GP" | "#UD" | "#PF", errorCode = 0) {
     this.vector = vector
+    this.errorCode = errorCode
   }
 }
 
@@ -124,9 +131,21 @@ export const writeRegister = (register: number, lo: number, hi = 0): Operation =
 export const pvalidate = (gpa: number, validate: boolean, size: 0 | 1 = 0): Operation =>
   new Operation(OP.PVALIDATE, gpa, validate ? 1 : 0, size, 0, true)
 
-/** RMPADJUST of a 4 KiB page: RDX = target VMPL [7:0], mask [15:8], VMSA bit 16. EAX in `lo`. @spec APM3 RMPADJUST */
-export const rmpadjust = (gpa: number, targetVmpl: number, mask: number, vmsa: boolean): Operation =>
-  new Operation(OP.RMPADJUST, gpa, (targetVmpl & 0xff) | ((mask & 0xff) << 8) | (vmsa ? 0x1_0000 : 0), 0, 0, true)
+/** RMPADJUST: RDX = target VMPL [7:0], mask [15:8], VMSA bit 16; RCX[0] is the size. EAX in `lo`. @spec APM3 RMPADJUST */
+export const rmpadjust = (gpa: number, targetVmpl: number, mask: number, vmsa: boolean, size: 0 | 1 = 0): Operation =>
+  new Operation(OP.RMPADJUST, gpa, (targetVmpl & 0xff) | ((mask & 0xff) << 8) | (vmsa ? 0x1_0000 : 0), size, 0, true)
+
+/** RMPQUERY: RDX[7:0] is the target VMPL. EAX in `lo`, RDX (mask 15:8, VMSA 16) in `edx`, RCX (size) in `ecx`. */
+export const rmpquery = (gpa: number, targetVmpl: number): Operation =>
+  new Operation(OP.RMPQUERY, gpa, targetVmpl & 0xff, 0, 0, true)
+
+/** INVLPGB of the own ASID, then TLBSYNC: no core holds an entry of this guest afterwards. */
+export const invlpgb = (): Operation => INVLPGB
+
+/** Supervisor shadow-stack load and store of 8 bytes. */
+export const readShadowStack = (gpa: number): Operation => new Operation(OP.READ_SHADOW_STACK, gpa, 0, 0, 8, true)
+export const writeShadowStack = (gpa: number, lo: number, hi = 0): Operation =>
+  new Operation(OP.WRITE_SHADOW_STACK, gpa, lo >>> 0, hi >>> 0, 8, true)
 
 /** CPUID: always intercepted for an SNP guest, hence #VC 0x72. EAX in `lo`, EBX in `hi`. */
 export const cpuid = (leaf: number, subleaf = 0): Operation => new Operation(OP.CPUID, leaf, subleaf, 0, 0, true)
@@ -148,5 +167,6 @@ export const pause = (times = 1): Operation => (times === 1 ? PAUSE : new Operat
 export const lidt = (handler: VcHandler): Operation => new Operation(OP.LIDT, 0, 0, 0, 0, true, null, handler)
 
 const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
+const INVLPGB = new Operation(OP.INVLPGB, 0, 0, 0, 0, true)
 const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)
 const PAUSE = new Operation(OP.PAUSE, 0, 0, 0, 1, true)

@@ -5,6 +5,7 @@ import type { Execution, ProgramMemory } from "./Execution.ts"
 import type { HostMemory } from "./HostMemory.ts"
 import type { NestedPageTable } from "./NestedPageTable.ts"
 import type { PhysicalMemory } from "./PhysicalMemory.ts"
+import type { Tlb } from "./Tlb.ts"
 
 /** The parts of the machine that all cores share. */
 export interface Hardware {
@@ -17,6 +18,20 @@ export interface Hardware {
   readonly nestedTables: Map<number, NestedPageTable>
   /** Software state by VMSA frame. */
   readonly executions: Map<number, Execution>
+  /** TLBs of all cores; without them every access asks the tables and the RMP. */
+  readonly tlb?: Tlb
+  /** MSRs of the host, as its cores have them; by default SNP is on and the host save area is in place. */
+  readonly hostMsrs?: HostMsrs
+}
+
+/** What VMRUN looks at in the host's MSRs. */
+export interface HostMsrs {
+  /** SYSCFG.SecureNestedPagingEn. */
+  readonly snpEnabled: boolean
+  /** VM_HSAVE_PA, a system physical address. */
+  readonly vmHsavePa: number
+  /** IBS runs in the host. */
+  readonly ibsEnabled: boolean
 }
 
 /** What of the machine host software can touch: memory and RMP behind their checks, tables that it owns. */
@@ -47,6 +62,17 @@ export class Processor {
   /** GHCB MSR: it lives in the VMCB, not in the VMSA. */
   ghcbLo = 0
   ghcbHi = 0
+  /** Neither paging nor vTOM nor a TLB: an address is a GPA, and the C-bit is the one that the program names. */
+  isPlain = true
+  /** CR0.PG with EFER.LMA: addresses are virtual. */
+  hasPaging = false
+  hasVmplSss = false
+  /** SNP-active: accesses are checked as an SNP guest's. */
+  isSnp = true
+  /** The C-bit that counted in the latest translation. */
+  cbit = true
+  /** AVIC backing frame in use, -1 without. */
+  avicPfn = -1
   /** Fault of the latest guest access: EXITINFO1 halves and the faulting GPA. */
   faultInfoLo = 0
   faultInfoHi = 0

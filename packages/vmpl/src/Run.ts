@@ -1,12 +1,15 @@
 import { ACCESS } from "@vmpl-lab/rmp"
-import { EXIT } from "@vmpl-lab/sev-es"
+import { EXIT, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { PRIMITIVE } from "@vmpl-lab/sim"
 import { execute, STEP } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
-import { translate, translateFailure } from "./GuestAccess.ts"
+import { translate } from "./GuestAccess.ts"
+import { translateFailure } from "./NestedAccess.ts"
 import { GuestException, OP, type Operation } from "./Operation.ts"
+import { walked } from "./PageWalk.ts"
 import { linearRip, type Processor } from "./Processor.ts"
+import { reflectsVc } from "./SevMsr.ts"
 
 /** The core is still in guest mode, but its clock has passed the horizon: let others catch up, then call again. */
 export const STILL_IN_GUEST = -1000
@@ -87,26 +90,41 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
       return deliverVc(cpu, execution, operation, EXIT.PAGE_NOT_VALIDATED)
     case STEP.VC_NAE:
       return deliverVc(cpu, execution, operation, naeCode(operation))
+    case STEP.PF:
+      execution.pending = execution.raise(new GuestException("#PF", walked.errorCode))
+      return 0
     default:
       execution.pending = execution.raise(new GuestException("#GP"))
       return 0
   }
 }
 
-/** SVM exit code of the instruction that was intercepted. */
-const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.SHUTDOWN)
+/** SVM exit code of what was intercepted: CPUID always is; of accesses only those that hit a reserved leaf get here. */
+const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.NPF)
 
 /**
  * #VC: the handler emulates the operation and leaves its outcome in the result; then the operation counts as done.
  * Without a handler, or when the handler itself faults, the vCPU shuts down.
  */
 const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, errorCode: number): number => {
+  if (reflectsVc(cpu)) return reflectVc(cpu, errorCode)
+  if (errorCode === EXIT.PAGE_NOT_VALIDATED) setU64(cpu.view, VMSA.cr2, operation.address)
   if (execution.vcHandler === null || execution.handling) return vmexit(cpu, EXIT.SHUTDOWN)
   cpu.thread.charge(PRIMITIVE.vc_exception)
   execution.pending = null
   execution.interrupt(execution.vcHandler(errorCode, operation, execution.result))
   advanceRip(cpu)
   return 0
+}
+
+/**
+ * ReflectVC: the host sees VMEXIT_VC and nothing more; what would have been the error code and its information stand in
+ * the VMSA, for a higher VMPL to read. The operation is restarted when this VMPL runs again.
+ * @spec APM2 15.36.9
+ */
+const reflectVc = (cpu: Processor, errorCode: number): number => {
+  const isFault = errorCode === EXIT.NPF || errorCode === EXIT.PAGE_NOT_VALIDATED
+  return vmexit(cpu, EXIT.VC, 0, 0, 0, { code: errorCode, info2: isFault ? cpu.faultGpa : 0 })
 }
 
 /** An instruction fetch failed: a nested fault restarts it; #VC on the handler's own path is a triple fault. */

@@ -1,0 +1,37 @@
+import { MSR_GHCB } from "./GhcbMsr.ts"
+import { SEV_FEATURES } from "./Vmsa.ts"
+
+/** Model-specific registers of SEV. @spec APM2 15.34 to 15.36 */
+export const MSR = {
+  SYSCFG: 0xc001_0010,
+  VM_HSAVE_PA: 0xc001_0117,
+  VMPAGE_FLUSH: 0xc001_011e,
+  GHCB: MSR_GHCB,
+  SEV_STATUS: 0xc001_0131,
+  RMP_BASE: 0xc001_0132,
+  RMP_END: 0xc001_0133,
+  GUEST_TSC_FREQ: 0xc001_0134,
+  VIRTUAL_TOM: 0xc001_0135,
+  RMP_CFG: 0xc001_0136,
+  SECURE_AVIC_CONTROL: 0xc001_0138,
+  RMPOPT_BASE: 0xc001_0139,
+  SVSM_CAA: 0xc001_f000
+} as const
+
+/** SYSCFG. @spec APM2 15.36.2 */
+export const SYSCFG = {
+  MtrrFixDramModEn: 1 << 19,
+  MemEncryptionModEn: 1 << 23,
+  SecureNestedPagingEn: 1 << 24,
+  VMPLEn: 1 << 25
+} as const
+
+/** SEV_STATUS: bits 0 and 1 say SEV and SEV-ES, from bit 2 on stand the bits of SEV_FEATURES. */
+const SEV_AND_SEV_ES = 3
+const FEATURES_SHIFT = 2
+
+/** Features that SEV_STATUS shows: those that have a name. */
+const SHOWN = Object.values(SEV_FEATURES).reduce((mask, bit) => mask | bit, 0)
+
+/** SEV_STATUS (read-only) of an SEV-ES guest whose VMSA has these SEV_FEATURES. @spec APM2 15.34 */
+export const sevStatus = (features: number): number => (SEV_AND_SEV_ES | ((features & SHOWN) << FEATURES_SHIFT)) >>> 0
