@@ -27,6 +27,11 @@ type Bit = boolean | 0 | 1
  */
 export class Rmp extends AccessCheck {
   private rmpoptBase: number | null = null
+  /**
+   * Called when RMPUPDATE or PSMASH has changed an entry: on tested parts that flushes the TLBs of all cores. Guests'
+   * instructions do not.
+   */
+  onHostUpdate: (() => void) | null = null
 
   constructor(options: RmpOptions) {
     super(new RmpTable(options))
@@ -71,19 +76,17 @@ export class Rmp extends AccessCheck {
   }
 
   rmpupdate(pfn: number, assigned: Bit, size: PageSize, immutable: Bit, gfn: number, asid: number): number {
-    return rmpupdate(
-      this.table,
-      pfn,
-      assigned === true || assigned === 1,
-      size,
-      immutable === true || immutable === 1,
-      gfn,
-      asid
-    )
+    const isAssigned = assigned === true || assigned === 1
+    const isImmutable = immutable === true || immutable === 1
+    const eax = rmpupdate(this.table, pfn, isAssigned, size, isImmutable, gfn, asid)
+    if (eax === RETURN_CODE.SUCCESS) this.onHostUpdate?.()
+    return eax
   }
 
   psmash(pfn: number): number {
-    return psmash(this.table, pfn)
+    const eax = psmash(this.table, pfn)
+    if (eax === RETURN_CODE.SUCCESS) this.onHostUpdate?.()
+    return eax
   }
 
   rmpread(pfn: number, out?: RmpReadResult): number {

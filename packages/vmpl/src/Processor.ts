@@ -80,6 +80,8 @@ export class Processor {
 
   constructor(hardware: Hardware, thread: HostThread) {
     this.hardware = hardware
+    const { tlb } = hardware
+    if (tlb !== undefined) hardware.rmp.onHostUpdate = () => tlb.flushAll()
     this.thread = thread
     this.registers = new Uint8Array(VMSA_STATE_SIZE)
     this.view = new DataView(this.registers.buffer)

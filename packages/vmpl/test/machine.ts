@@ -1,4 +1,4 @@
-import { PAGE_4K, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
+import { PAGE_4K, Rmp, type RmpEntry, type Switches } from "@vmpl-lab/rmp"
 import {
   EFER_SVME,
   NESTED_CTL,
@@ -13,6 +13,7 @@ import {
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import {
   type Entry,
+  type Hardware,
   HOST_ASID,
   HostMemory,
   NestedPageTable,
@@ -57,6 +58,9 @@ const profile: Profile = {
   sums: []
 }
 
+/** What some machines have beside; the RMP's switches. */
+export type MachineOptions = Pick<Hardware, "tlb" | "hostMsrs"> & { readonly switches?: Partial<Switches> }
+
 export interface VmsaOptions {
   readonly vmpl?: number
   readonly rip?: number
@@ -80,16 +84,18 @@ export const vmsaBytes = ({ vmpl = 0, rip = ENTRY, codeBase = GPA.code }: VmsaOp
  * has been given but has not validated.
  */
 export class TestMachine {
-  readonly rmp = new Rmp({ pages: 512 })
+  readonly rmp: Rmp
   readonly memory = new PhysicalMemory(512)
-  readonly host = new HostMemory(this.memory, this.rmp)
+  readonly host: HostMemory
   readonly programs = new ProgramMemory()
   readonly npt = new NestedPageTable()
   readonly cpu: Processor
   /** What the guest's programs saw, in order. */
   readonly log: Array<string> = []
 
-  constructor() {
+  constructor({ switches = {}, ...hardware }: MachineOptions = {}) {
+    this.rmp = new Rmp({ pages: 512, switches })
+    this.host = new HostMemory(this.memory, this.rmp)
     this.memory.setKey(
       ASID,
       Uint8Array.from({ length: 32 }, (_, i) => i * 3 + 1)
@@ -117,7 +123,8 @@ export class TestMachine {
         rmp: this.rmp,
         programs: this.programs,
         nestedTables: new Map([[NCR3, this.npt]]),
-        executions: new Map()
+        executions: new Map(),
+        ...hardware
       },
       thread
     )
