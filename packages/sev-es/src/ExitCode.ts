@@ -3,6 +3,8 @@
  * @spec APM2 appendix C
  */
 export const EXIT = {
+  /** Exception 29, where SEV_FEATURES.ReflectVC makes an automatic exit of it. */
+  VC: 0x5d,
   INTR: 0x60,
   CPUID: 0x72,
   HLT: 0x78,

@@ -2,7 +2,6 @@ import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import {
   EFER_SVME,
   EXIT,
-  getU64,
   NESTED_CTL,
   PAGE_SIZE,
   SEV_FEATURES,
@@ -16,6 +15,8 @@ import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
 import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
 import { linearRip, type Processor } from "./Processor.ts"
+import { resumes } from "./Resume.ts"
+import { loadTranslation } from "./Translation.ts"
 
 /** VMRUN itself faults in the host: #GP(0), because the VMCB is no page or not hypervisor-owned. */
 export const VMRUN_GP = "#GP"
@@ -75,24 +76,18 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   cpu.npt = npt
   cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
   cpu.vmpl = cpu.registers[VMSA.vmpl]!
+  loadTranslation(cpu, host.read8(vmcb + VMCB.tlb_ctl))
   cpu.execution = executionOf(cpu)
   cpu.thread.note("VMRUN", cpu.vmpl)
   return "entered"
 }
 
-/**
- * Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. What
- * the CPU left at #VMEXIT tells the two apart: in a VMSA that software built afresh the exit code is 0, of which there
- * is none here, and NRIP is not the RIP, unless both are 0.
- */
+/** Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. */
 const executionOf = (cpu: Processor): Execution | null => {
   const { executions, programs } = cpu.hardware
   const rip = linearRip(cpu)
   const known = executions.get(cpu.vmsaPfn)
-  const stopped =
-    cpu.view.getUint32(VMSA.guest_exit_code, true) !== 0 &&
-    getU64(cpu.view, VMSA.guest_nrip) === getU64(cpu.view, VMSA.rip)
-  if (known !== undefined && known.rip === rip && stopped) return known
+  if (known !== undefined && resumes(cpu, known, rip)) return known
   const entry = programs.at(rip)
   if (entry === undefined) return null
   const execution = new Execution(entry(), rip)

@@ -1,12 +1,14 @@
 import { ACCESS } from "@vmpl-lab/rmp"
-import { EXIT } from "@vmpl-lab/sev-es"
+import { EXIT, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { PRIMITIVE } from "@vmpl-lab/sim"
-import { execute, STEP } from "./Execute.ts"
+import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
-import { translate, translateFailure } from "./GuestAccess.ts"
+import { translate } from "./GuestAccess.ts"
 import { GuestException, OP, type Operation } from "./Operation.ts"
 import { linearRip, type Processor } from "./Processor.ts"
+import { reflectsVc, reflectVc } from "./Reflect.ts"
+import { STEP } from "./Step.ts"
 
 /** The core is still in guest mode, but its clock has passed the horizon: let others catch up, then call again. */
 export const STILL_IN_GUEST = -1000
@@ -84,14 +86,31 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
     case STEP.NPF:
       return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
     case STEP.VC_NOT_VALIDATED:
+      setCr2(cpu)
       return deliverVc(cpu, execution, operation, EXIT.PAGE_NOT_VALIDATED)
+    case STEP.VC_NPF:
+      setCr2(cpu)
+      return deliverVc(cpu, execution, operation, EXIT.NPF)
     case STEP.VC_NAE:
       return deliverVc(cpu, execution, operation, naeCode(operation))
+    case STEP.PF:
+      setCr2(cpu)
+      execution.pending = execution.raise(new GuestException("#PF", cpu.pageFaultCode))
+      return 0
+    case STEP.UD:
+      execution.pending = execution.raise(new GuestException("#UD"))
+      return 0
     default:
       execution.pending = execution.raise(new GuestException("#GP"))
       return 0
   }
 }
+
+/**
+ * The linear address of a failed access, for its #PF or #VC.
+ * @spec-silent for the #VC of a reserved nested leaf
+ */
+const setCr2 = (cpu: Processor): void => setU64(cpu.view, VMSA.cr2, cpu.faultLinear)
 
 /** SVM exit code of the instruction that was intercepted. */
 const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.SHUTDOWN)
@@ -101,6 +120,7 @@ const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? E
  * Without a handler, or when the handler itself faults, the vCPU shuts down.
  */
 const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, errorCode: number): number => {
+  if (reflectsVc(cpu)) return reflectVc(cpu, errorCode, operation)
   if (execution.vcHandler === null || execution.handling) return vmexit(cpu, EXIT.SHUTDOWN)
   cpu.thread.charge(PRIMITIVE.vc_exception)
   execution.pending = null
@@ -109,8 +129,14 @@ const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, e
   return 0
 }
 
-/** An instruction fetch failed: a nested fault restarts it; #VC on the handler's own path is a triple fault. */
-const fetchFault = (cpu: Processor): number =>
-  translateFailure() === STEP.NPF
-    ? vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
-    : vmexit(cpu, EXIT.SHUTDOWN)
+/**
+ * An instruction fetch failed: a nested fault restarts it, a #VC may be reflected. Else there is no code to take the
+ * exception: programs take those of their operations only, and this is a triple fault.
+ */
+const fetchFault = (cpu: Processor): number => {
+  if (cpu.failure === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
+  setCr2(cpu)
+  const isVc = cpu.failure === STEP.VC_NOT_VALIDATED || cpu.failure === STEP.VC_NPF
+  if (!isVc || !reflectsVc(cpu)) return vmexit(cpu, EXIT.SHUTDOWN)
+  return reflectVc(cpu, cpu.failure === STEP.VC_NPF ? EXIT.NPF : EXIT.PAGE_NOT_VALIDATED, null)
+}

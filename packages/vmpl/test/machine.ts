@@ -1,4 +1,4 @@
-import { PAGE_4K, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
+import { PAGE_4K, Rmp, type RmpEntry, type Switches } from "@vmpl-lab/rmp"
 import {
   EFER_SVME,
   NESTED_CTL,
@@ -13,6 +13,7 @@ import {
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import {
   type Entry,
+  type Hardware,
   HOST_ASID,
   HostMemory,
   NestedPageTable,
@@ -23,6 +24,8 @@ import {
   type Program,
   ProgramMemory,
   runGuest,
+  TlbFlushingRmp,
+  TlbSet,
   type VmrunOutcome,
   vmrun
 } from "../src/index.ts"
@@ -61,17 +64,42 @@ export interface VmsaOptions {
   readonly vmpl?: number
   readonly rip?: number
   readonly codeBase?: number
+  readonly cpl?: number
+  /** SEV_FEATURES beside SNPActive. */
+  readonly features?: number
+  readonly virtualTom?: number
+  /** Control registers, where paging is on. EFER gets these bits beside SVME. */
+  readonly cr0?: number
+  readonly cr3?: number
+  readonly cr4?: number
+  readonly efer?: number
+  readonly rflags?: number
+}
+
+export interface MachineOptions {
+  /** Entries of each core's TLB; none without. */
+  readonly tlb?: number
+  /** Frames of memory, 512 without. */
+  readonly pages?: number
+  readonly switches?: Partial<Switches>
 }
 
 /** A VMSA as software builds it: what VMRUN asks for, and where to begin. */
-export const vmsaBytes = ({ vmpl = 0, rip = ENTRY, codeBase = GPA.code }: VmsaOptions = {}): Uint8Array => {
+export const vmsaBytes = (options: VmsaOptions = {}): Uint8Array => {
+  const { vmpl = 0, rip = ENTRY, codeBase = GPA.code, cpl = 0, features = 0, virtualTom = 0 } = options
+  const { cr0 = 0, cr3 = 0, cr4 = 0, efer = 0, rflags = 0 } = options
   const bytes = new Uint8Array(PAGE_SIZE)
   const view = new DataView(bytes.buffer)
   setU64(view, VMSA.cs + SEGMENT.base, codeBase)
   setU64(view, VMSA.rip, rip)
-  setU64(view, VMSA.efer, EFER_SVME)
-  setU64(view, VMSA.sev_features, SEV_FEATURES.SNPActive)
+  setU64(view, VMSA.efer, EFER_SVME | efer)
+  setU64(view, VMSA.sev_features, SEV_FEATURES.SNPActive | features)
+  setU64(view, VMSA.virtual_tom, virtualTom)
+  for (const [field, value] of Object.entries({ cr0, cr3, cr4, rflags })) {
+    setU64(view, VMSA[field as "cr0" | "cr3" | "cr4" | "rflags"], value)
+  }
   view.setUint8(VMSA.vmpl, vmpl)
+  view.setUint8(VMSA.cpl, cpl)
   return bytes
 }
 
@@ -80,16 +108,23 @@ export const vmsaBytes = ({ vmpl = 0, rip = ENTRY, codeBase = GPA.code }: VmsaOp
  * has been given but has not validated.
  */
 export class TestMachine {
-  readonly rmp = new Rmp({ pages: 512 })
-  readonly memory = new PhysicalMemory(512)
-  readonly host = new HostMemory(this.memory, this.rmp)
+  readonly rmp: Rmp
+  readonly memory: PhysicalMemory
+  readonly host: HostMemory
+  readonly tlbs: TlbSet | null
   readonly programs = new ProgramMemory()
   readonly npt = new NestedPageTable()
-  readonly cpu: Processor
+  readonly hardware: Hardware
+  /** The core, or one of two: `run` and `vmrun` use it. */
+  cpu: Processor
   /** What the guest's programs saw, in order. */
   readonly log: Array<string> = []
 
-  constructor() {
+  constructor({ tlb, pages = 512, switches = {} }: MachineOptions = {}) {
+    this.tlbs = tlb === undefined ? null : new TlbSet(tlb)
+    this.rmp = this.tlbs === null ? new Rmp({ pages, switches }) : new TlbFlushingRmp({ pages, switches }, this.tlbs)
+    this.memory = new PhysicalMemory(pages)
+    this.host = new HostMemory(this.memory, this.rmp)
     this.memory.setKey(
       ASID,
       Uint8Array.from({ length: 32 }, (_, i) => i * 3 + 1)
@@ -109,18 +144,21 @@ export class TestMachine {
     this.host.write64(VMCB_PA + VMCB.nested_ctl, control, 0)
     this.host.write64(VMCB_PA + VMCB.nested_cr3, NCR3, 0)
     this.select(PFN.vmsa)
-    const thread = new Host(1, new CostTable(profile, 1)).spawn("vcpu", 0)
-    this.cpu = new Processor(
-      {
-        memory: this.memory,
-        host: this.host,
-        rmp: this.rmp,
-        programs: this.programs,
-        nestedTables: new Map([[NCR3, this.npt]]),
-        executions: new Map()
-      },
-      thread
-    )
+    this.hardware = {
+      memory: this.memory,
+      host: this.host,
+      rmp: this.rmp,
+      programs: this.programs,
+      nestedTables: new Map([[NCR3, this.npt]]),
+      executions: new Map(),
+      ...(this.tlbs === null ? {} : { tlbs: this.tlbs })
+    }
+    this.cpu = this.newCore()
+  }
+
+  /** One more core, with a thread on it. */
+  newCore(): Processor {
+    return new Processor(this.hardware, new Host(1, new CostTable(profile, 1)).spawn("vcpu", 0))
   }
 
   /** A page of the guest as the launch leaves it: validated, for VMPL0 alone. */

@@ -1,0 +1,57 @@
+import { MSR_GHCB, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
+import type { Operation, OperationResult } from "./Operation.ts"
+import type { Processor } from "./Processor.ts"
+import { STEP, type Step } from "./Step.ts"
+
+/** Which SEV features the loaded VMSA has on: read only. @spec APM2 15.34.10 */
+export const MSR_SEV_STATUS = 0xc001_0131
+/** Virtual top of memory, with that feature only. @spec APM2 15.36.8 */
+export const MSR_VIRTUAL_TOM = 0xc001_0135
+
+/** SEV, SEV-ES: on in whatever VMRUN accepts here. The features follow from bit 2 on. */
+const SEV_AND_SEV_ES = 3
+
+const hasVirtualTom = (cpu: Processor): boolean =>
+  (cpu.view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.vTOM) !== 0
+
+/** RDMSR at CPL 0 of an MSR that is not intercepted; another one is #GP(0). */
+export const rdmsr = (cpu: Processor, msr: number, result: OperationResult): Step => {
+  const { view } = cpu
+  if (msr === MSR_GHCB) {
+    result.lo = cpu.ghcbLo
+    result.hi = cpu.ghcbHi
+    return STEP.DONE
+  }
+  if (msr === MSR_SEV_STATUS) {
+    const lo = view.getUint32(VMSA.sev_features, true)
+    const hi = view.getUint32(VMSA.sev_features + 4, true)
+    result.lo = ((lo << 2) | SEV_AND_SEV_ES) >>> 0
+    result.hi = ((hi << 2) | (lo >>> 30)) >>> 0
+    return STEP.DONE
+  }
+  if (msr !== MSR_VIRTUAL_TOM || !hasVirtualTom(cpu)) return STEP.GP
+  result.lo = (view.getUint32(VMSA.virtual_tom, true) & VIRTUAL_TOM_LO) >>> 0
+  result.hi = view.getUint32(VMSA.virtual_tom + 4, true) & VIRTUAL_TOM_HI
+  return STEP.DONE
+}
+
+/** Bits 51:21; the others read as zero. */
+const VIRTUAL_TOM_LO = 0xffe0_0000
+const VIRTUAL_TOM_HI = 0xf_ffff
+
+/**
+ * WRMSR at CPL 0 of an MSR that is not intercepted; another one is #GP(0). Reserved bits of VIRTUAL_TOM are dropped.
+ * @spec-silent whether writing them is #GP(0) instead
+ */
+export const wrmsr = (cpu: Processor, { address, lo, hi }: Operation): Step => {
+  if (address === MSR_GHCB) {
+    cpu.ghcbLo = lo
+    cpu.ghcbHi = hi
+    return STEP.DONE
+  }
+  if (address !== MSR_VIRTUAL_TOM || !hasVirtualTom(cpu)) return STEP.GP
+  cpu.view.setUint32(VMSA.virtual_tom, lo & VIRTUAL_TOM_LO, true)
+  cpu.view.setUint32(VMSA.virtual_tom + 4, hi & VIRTUAL_TOM_HI, true)
+  cpu.tlb?.flushAsid(cpu.asid)
+  return STEP.DONE
+}
