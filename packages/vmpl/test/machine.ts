@@ -200,6 +200,11 @@ export class TestMachine {
     return outcome === "entered" ? runGuest(this.cpu, horizon) : outcome
   }
 
+  /** The guest that VMRUN has entered, up to its exit. */
+  resume(): number {
+    return runGuest(this.cpu, Infinity)
+  }
+
   /** A field of the VMCB as the host reads it, as lower and upper half. */
   vmcb(field: keyof typeof VMCB): readonly [lo: number, hi: number] {
     const at = VMCB_PA + VMCB[field]
