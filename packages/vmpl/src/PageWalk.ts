@@ -79,7 +79,7 @@ export const walkPages = (cpu: Processor, linear: number, kind: number): boolean
     hi = table.getUint32((gpa % PAGE_SIZE) + 4, true)
     entryGpa[level] = gpa
     entryLo[level] = lo
-    const isLeaf = level === 1 || (level < LEVELS && (lo & PTE.PS) !== 0)
+    const isLeaf = level === 1 || (lo & PTE.PS) !== 0
     if ((lo & PTE.P) === 0) return fail(cpu, kind, 0)
     if (isReserved(cpu, lo, hi, level, isLeaf)) return fail(cpu, kind, PF.P | PF.RSVD)
     const shadow = isLeaf && (mapping & MAPPING.WRITABLE) !== 0 && (lo & (PTE.W | PTE.D)) === PTE.D

@@ -113,7 +113,6 @@ export const rmpquery = (cpu: Processor, { address, lo }: Operation, result: Ope
   )
   if (outcome === FAILED) return cpu.failure
   result.lo = eaxOf(outcome)
-  result.hi = 0
   result.edx = lo
   result.ecx = 0
   if (outcome === RETURN_CODE.SUCCESS) {

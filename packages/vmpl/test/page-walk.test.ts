@@ -109,6 +109,38 @@ describe("a guest's page tables", () => {
     expect(set.run()).toBe(EXIT.HLT)
   })
 
+  it("reach every address below the C-bit: tables, leaf and root", () => {
+    const far = 2 ** 50 + 2 ** 48 + 2 ** 32 + GPA.data
+    const farTable = 2 ** 50 + 2 ** 33 + tableGpa(1)
+    const farRoot = 2 ** 49 + tableGpa(4)
+    const machine = new PagedMachine({ cr3: farRoot })
+    for (const [gpa, pfn] of [
+      [far, PFN.data],
+      [farRoot, tablePfn(4)],
+      [farTable, PFN.private2]
+    ] as const) {
+      machine.give(pfn, gpa / PAGE_SIZE)
+      machine.npt.map(gpa / PAGE_SIZE, pfn)
+    }
+    machine.memory.replace(PFN.private2, ASID, null)
+    machine.mapLinear(LINEAR, pte(farTable, FULL), 2)
+    const entries = machine.memory.write(PFN.private2, ASID)
+    const { lo, hi } = pte(far, FULL)
+    const at = (Math.floor(LINEAR / PAGE_SIZE) & 511) * 8
+    entries.setUint32(at, lo, true)
+    entries.setUint32(at + 4, hi, true)
+    guest(machine, write(LINEAR, 1, 0x33))
+    expect([machine.run(), machine.byte(PFN.data, ASID)]).toEqual([EXIT.HLT, 0x33])
+  })
+
+  it("map code in the upper half too, which is resumed after an exit", () => {
+    const machine = new PagedMachine({ codeBase: 0, rip: UPPER + ENTRY })
+    machine.mapLinear(UPPER, pte(GPA.code, FULL))
+    machine.install(script([vmgexit(), vmgexit()]), UPPER + ENTRY)
+    expect([machine.run(), machine.run(), machine.run()]).toEqual([EXIT.VMGEXIT, EXIT.VMGEXIT, EXIT.HLT])
+    expect(machine.saved("rip")[1]).toBe(Math.floor(UPPER / 2 ** 32) >>> 0)
+  })
+
   it("may be changed by MOV to CR3", () => {
     const machine = new PagedMachine()
     machine.mapLinear(LINEAR, pte(GPA.data, FULL))
@@ -386,6 +418,16 @@ describe("RMP instructions on linear addresses", () => {
     machine.grant(PFN.code, 0xf)
     guest(machine, operation)
     expect([machine.run(), ...machine.log]).toEqual([EXIT.HLT, expected])
+  })
+
+  it("answer before a walk that would be refused: PVALIDATE above VMPL0", () => {
+    const machine = new PagedMachine({ vmpl: 2 })
+    machine.mapLinear(LINEAR, pte(GPA.data, FULL))
+    for (let level = 1; level <= 4; level++) machine.grant(tablePfn(level), 3)
+    machine.grant(PFN.code, 0xf)
+    machine.putEntry(LINEAR, 2, pte(0x20_0000, FULL))
+    guest(machine, pvalidate(LINEAR, true))
+    expect([machine.run(), ...machine.log]).toEqual([EXIT.HLT, "#GP"])
   })
 
   it("PVALIDATE of 2 MiB off its alignment is FAIL_INPUT at VMPL0, mapped or not", () => {

@@ -196,6 +196,13 @@ describe("VIRTUAL_TOM", () => {
     expect([machine.run(), machine.host.read8(PFN.shared * PAGE_SIZE)]).toEqual([EXIT.HLT, 0x42])
   })
 
+  it("leaves the C-bit of a fetch that faults at 1", () => {
+    const machine = guest({ features: vTOM, virtualTom: 0 })
+    machine.npt.unmap(GFN.code)
+    expect(machine.run()).toBe(EXIT.NPF)
+    expect(machine.vmcb("exit_info_1")[1]).toBe(NPF_INFO1_HI.FINAL | NPF_INFO1_HI.ENC)
+  })
+
   it("drops the ASID's TLB entries when it is written", () => {
     const machine = new TestMachine({ tlb: 16 })
     machine.putVmsa(PFN.vmsa, { features: vTOM, virtualTom: 0x20_0000 })
@@ -244,6 +251,24 @@ describe("supervisor shadow stacks with VmplSSS", () => {
   it("need no SSS bit while the feature is off", () => {
     const machine = guest({ vmpl: 2 }, writeShadowStack(GPA.data, 5))
     machine.grant(PFN.data, 3)
+    expect(machine.run()).toBe(EXIT.HLT)
+  })
+
+  it("in shared memory are as any other while the feature is off", () => {
+    const machine = new PagedMachine()
+    machine.mapLinear(LINEAR, pte(GPA.shared, 0x41, 0))
+    machine.install(script([readShadowStack(LINEAR), vmgexit()]))
+    expect(machine.run()).toBe(EXIT.VMGEXIT)
+  })
+
+  it("need the SSS bit through the TLB too: a plain load's entry does not do", () => {
+    const machine = new TestMachine({ tlb: 16 })
+    machine.putVmsa(PFN.vmsa, { features: VmplSSS, vmpl: 2 })
+    machine.grant(PFN.code, 0xf)
+    machine.grant(PFN.data, 3)
+    machine.install(script([read(GPA.data, 1), readShadowStack(GPA.data), hlt()]))
+    expect(machine.run()).toBe(EXIT.NPF)
+    machine.grant(PFN.data, 0x13)
     expect(machine.run()).toBe(EXIT.HLT)
   })
 

@@ -13,7 +13,8 @@ import {
   readShared,
   vmgexit,
   write,
-  writeShared
+  writeShared,
+  xchg8
 } from "../src/index.ts"
 import { ENTRY, GFN, GPA, PFN, script, TestMachine } from "./machine.ts"
 
@@ -144,6 +145,23 @@ describe("ReflectVC", () => {
       "77 88 0",
       "store abcd 12"
     ])
+  })
+
+  it("has an exchange's operand in RAX, and what it finds there", () => {
+    const machine = twoLevels([xchg8(GPA.spare, 0x5a)])
+    expect([lower(machine), machine.saved("rax", PFN.vmsa2)]).toEqual([EXIT.VC, [0x5a, 0]])
+    machine.vmsa(PFN.vmsa2).setUint32(VMSA.rax, 0xa5, true)
+    machine.vmsa(PFN.vmsa2).setUint32(VMSA.rip, ENTRY + 1, true)
+    expect([lower(machine), machine.log[0]]).toEqual([EXIT.HLT, "a5 0 0 0"])
+  })
+
+  it("of a fetch leaves nothing to emulate: a RIP one further on is just another address", () => {
+    const machine = twoLevels([cpuid(0)])
+    machine.npt.mapReserved(GFN.code)
+    expect(lower(machine)).toBe(EXIT.VC)
+    machine.npt.map(GFN.code, PFN.code)
+    machine.vmsa(PFN.vmsa2).setUint32(VMSA.rip, ENTRY + 1, true)
+    expect(lower(machine)).toBe(EXIT.SHUTDOWN)
   })
 
   it("of a VMSA that is then moved elsewhere, or built afresh, resumes nothing", () => {

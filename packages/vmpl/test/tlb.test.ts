@@ -11,6 +11,7 @@ import {
   pvalidate,
   read,
   rmpadjust,
+  type Tlb,
   TlbSet,
   tlbsync,
   vmgexit,
@@ -105,6 +106,14 @@ describe("V4: rights that VMPL0 revoked", () => {
     expect(lower(machine)).toBe(EXIT.NPF)
   })
 
+  it("hold at CPL 3 as well", () => {
+    const machine = twoLevels(stores, [revoke])
+    machine.putVmsa(PFN.vmsa2, { vmpl: 2, cpl: 3 })
+    lower(machine)
+    upper(machine)
+    expect([lower(machine), machine.byte(PFN.data, ASID)]).toEqual([EXIT.VMGEXIT, 2])
+  })
+
   it("are seen revoked by a VMPL0 that waits for PCPU_ID to become nonzero", () => {
     const machine = twoLevels(stores, [revoke, write(GPA.vmsa2 + VMSA.pcpu_id, 8, 0)])
     machine.npt.map(GFN.vmsa2, PFN.vmsa2)
@@ -148,6 +157,20 @@ describe("INVLPGB", () => {
     expect(bothCores(invlpgb()).exit).toBe(EXIT.VMGEXIT)
     expect(bothCores(tlbsync()).exit).toBe(EXIT.VMGEXIT)
     expect(bothCores(invlpgb(), tlbsync()).exit).toBe(EXIT.NPF)
+  })
+
+  it("is completed once: a later TLBSYNC alone drops nothing", () => {
+    const tlbs = new TlbSet(4)
+    const [from, other] = [tlbs.attach(), tlbs.attach()]
+    const entry = { pfn: 7, key: 1, mapping: 0, rights: 1 }
+    other.enter(1, 0, 1)
+    other.fill(0x5000, 0, true, entry)
+    from.outstanding.add(1)
+    tlbs.synchronize(from)
+    expect(other.size).toBe(0)
+    other.fill(0x5000, 0, true, entry)
+    tlbs.synchronize(from)
+    expect(other.size).toBe(1)
   })
 
   it("leaves other guests' entries alone, and so does TLB_CONTROL for one ASID", () => {
@@ -216,6 +239,16 @@ describe("an entry of the TLB", () => {
     expect([large.cpu.tlb!.size, large.rmp.psmash(512), large.cpu.tlb!.size]).toEqual([1, 0, 0])
   })
 
+  it("keeps Execute-User and Execute-Supervisor apart", () => {
+    const machine = twoLevels([vmgexit(), vmgexit()], [])
+    machine.grant(PFN.code, PERMISSION.READ | PERMISSION.EXECUTE_SUPERVISOR)
+    expect(lower(machine)).toBe(EXIT.VMGEXIT)
+    machine.vmsa(PFN.vmsa2).setUint8(VMSA.cpl, 3)
+    expect(lower(machine)).toBe(EXIT.NPF)
+    machine.vmsa(PFN.vmsa2).setUint8(VMSA.cpl, 0)
+    expect(lower(machine)).toBe(EXIT.VMGEXIT)
+  })
+
   it("of a shared mapping is not that of the private one", () => {
     const machine = twoLevels([writeShared(GPA.shared, 1, 1), write(GPA.shared, 1, 1)], [])
     expect(lower(machine)).toBe(EXIT.NPF)
@@ -280,6 +313,45 @@ describe("room in the TLB", () => {
   })
 })
 
+describe("a flush", () => {
+  const entry = { pfn: 7, key: 1, mapping: 0, rights: 1 }
+  /** Three tags, the second of another ASID, each with the same page in all four ways, its neighbour and an upper one. */
+  const three = () => {
+    const tlb = new TlbSet(64).attach()
+    for (const tag of [1, 2, 3]) {
+      tlb.enter(tag === 2 ? 2 : 1, 0, tag)
+      for (const kind of [0, 2]) for (const cbit of [false, true]) tlb.fill(0x5000, kind, cbit, entry)
+      tlb.fill(0x6000, 0, true, entry)
+      tlb.fill(-0x5000, 0, true, entry)
+    }
+    tlb.enter(2, 0, 2)
+    return tlb
+  }
+  const left = (tlb: Tlb): ReadonlyArray<number> => {
+    const counts = [1, 2, 3].map((tag) => {
+      tlb.enter(tag === 2 ? 2 : 1, 0, tag)
+      const page = [0, 2].flatMap((kind) => [false, true].map((cbit) => tlb.lookup(0x5000, kind, cbit)))
+      return [...page, tlb.lookup(0x6000, 0, true), tlb.lookup(-0x5000, 0, true)].filter((found) => found !== undefined)
+    })
+    return counts.map((found) => found.length)
+  }
+
+  it.each<readonly [string, (tlb: Tlb) => void, ReadonlyArray<number>]>([
+    ["nothing", () => {}, [6, 6, 6]],
+    ["a page", (tlb) => tlb.flushPage(0x5fff), [6, 2, 6]],
+    ["an upper page", (tlb) => tlb.flushPage(-0x5000), [6, 5, 6]],
+    ["the tag", (tlb) => tlb.flushContext(), [6, 0, 6]],
+    ["the ASID", (tlb) => tlb.flushAsid(2), [6, 0, 6]],
+    ["an ASID with two tags", (tlb) => tlb.flushAsid(1), [0, 6, 0]],
+    ["all", (tlb) => tlb.flush(), [0, 0, 0]],
+    ["all entries", (tlb) => tlb.flushEntries(), [0, 0, 0]]
+  ])("of %s drops that and no more", (_, flush, expected) => {
+    const tlb = three()
+    flush(tlb)
+    expect(left(tlb)).toEqual(expected)
+  })
+})
+
 describe("the TLB over guest page tables", () => {
   const paged = (...operations: ReadonlyArray<Operation>): PagedMachine => {
     const machine = new PagedMachine({}, { tlb: CAPACITY })
@@ -320,6 +392,13 @@ describe("the TLB over guest page tables", () => {
     const readOnly = paged(read(LINEAR, 1), write(LINEAR, 1, 3))
     readOnly.putEntry(LINEAR, 1, pte(GPA.data, PTE.P | PTE.D))
     expect([readOnly.run(), readOnly.byte(PFN.data, ASID)]).toEqual([EXIT.SHUTDOWN, 1])
+  })
+
+  it("has a mapping that was stored through as dirty: the next store needs no walk", () => {
+    const machine = paged(write(LINEAR, 1, 3), vmgexit(), write(LINEAR, 1, 4))
+    machine.run()
+    remap(machine)
+    expect([machine.run(), machine.byte(PFN.data, ASID)]).toEqual([EXIT.HLT, 4])
   })
 
   it("hits by the leaf's C-bit, not the operation's", () => {
