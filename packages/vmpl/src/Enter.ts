@@ -66,7 +66,8 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   }
   if ((view.getUint32(VMSA.vintr_ctrl + 4, true) & VINTR_CTRL_BUSY_HI) !== 0) return refuse(cpu, EXIT.BUSY)
 
-  if (host.read8(vmcb + VMCB.tlb_ctl) !== TLB_CONTROL.DO_NOTHING) {
+  const tlbControl = host.read8(vmcb + VMCB.tlb_ctl)
+  if (tlbControl !== TLB_CONTROL.DO_NOTHING) {
     cpu.thread.charge(PRIMITIVE.tlb_flush_asid)
     cpu.thread.count(COUNTER.TLB_FLUSHES)
   }
@@ -76,7 +77,7 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   cpu.npt = npt
   cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
   cpu.vmpl = cpu.registers[VMSA.vmpl]!
-  loadTranslation(cpu, host.read8(vmcb + VMCB.tlb_ctl))
+  loadTranslation(cpu, tlbControl)
   cpu.execution = executionOf(cpu)
   cpu.thread.note("VMRUN", cpu.vmpl)
   return "entered"

@@ -13,8 +13,8 @@ export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, inf
 }
 
 /**
- * #VMEXIT once the exit fields of the VMSA are set: the guest's registers go into its VMSA, where only its own key reads them; the VMCB shows the host the
- * exit code, its information and the GHCB MSR, nothing else.
+ * #VMEXIT once the exit fields of the VMSA are set: the guest's registers go into its VMSA, where only its own key reads
+ * them; the VMCB shows the host the exit code, its information and the GHCB MSR, nothing else.
  * @param code exit code; @param infoLo @param infoHi EXITINFO1; @param info2 EXITINFO2, exact below 2^53
  * @spec APM2 15.35 (automatic exits), 15.36
  */

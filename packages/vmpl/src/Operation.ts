@@ -34,8 +34,7 @@ export class Operation {
   readonly op: number
   /**
    * Linear address, which is the guest physical one where the VMSA has paging off; negative ones are of the upper half,
-   * in two's complement. For register operations the VMSA offset, for CPUID the leaf, for MSRs the
-   * number.
+   * in two's complement. For register operations the VMSA offset, for CPUID the leaf, for MSRs the number.
    */
   readonly address: number
   readonly lo: number

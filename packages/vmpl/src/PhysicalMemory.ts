@@ -11,8 +11,12 @@ interface Frame {
   view: DataView
 }
 
-/** Frames in one chunk of the table of frames, a power of two: a chunk exists from the first write into it. */
-const CHUNK = 4096
+/** Frames in one chunk of the table of frames: a chunk exists from the first write into it. */
+const CHUNK_BITS = 12
+const CHUNK = 1 << CHUNK_BITS
+
+/** Number of a frame's chunk. A shift, where it can be: this is behind every access. */
+const chunkOf = (pfn: number): number => (pfn < 0x8000_0000 ? pfn >> CHUNK_BITS : Math.floor(pfn / CHUNK))
 
 const ZERO_PAGE = new Uint8Array(PAGE_SIZE)
 
@@ -85,12 +89,12 @@ export class PhysicalMemory {
   }
 
   #at(pfn: number): Frame | undefined {
-    const chunk = this.#chunks[(pfn / CHUNK) | 0]
+    const chunk = this.#chunks[chunkOf(pfn)]
     return chunk === undefined ? undefined : chunk[pfn & (CHUNK - 1)]
   }
 
   #put(pfn: number, frame: Frame): void {
-    const index = (pfn / CHUNK) | 0
+    const index = chunkOf(pfn)
     const chunk = this.#chunks[index]
     if (chunk !== undefined) chunk[pfn & (CHUNK - 1)] = frame
     else {

@@ -135,7 +135,7 @@ const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, e
  */
 const fetchFault = (cpu: Processor): number => {
   if (cpu.failure === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
-  setCr2(cpu)
+  if (cpu.failure !== STEP.GP) setCr2(cpu)
   const isVc = cpu.failure === STEP.VC_NOT_VALIDATED || cpu.failure === STEP.VC_NPF
   if (!isVc || !reflectsVc(cpu)) return vmexit(cpu, EXIT.SHUTDOWN)
   return reflectVc(cpu, cpu.failure === STEP.VC_NPF ? EXIT.NPF : EXIT.PAGE_NOT_VALIDATED, null)

@@ -154,6 +154,9 @@ describe("a guest's page tables", () => {
   it.each([2 ** 47, -(2 ** 47) - PAGE_SIZE])("take no address that is not canonical: %i is #GP(0)", (address) => {
     const machine = guest(new PagedMachine(), read(address, 1))
     expect([machine.run(), ...machine.log]).toEqual([EXIT.HLT, "#GP"])
+    const fetching = new PagedMachine({ codeBase: address, rip: 0 })
+    fetching.install(script([hlt()]), address)
+    expect([fetching.run(), fetching.saved("cr2")]).toEqual([EXIT.SHUTDOWN, [0, 0]])
   })
 })
 
