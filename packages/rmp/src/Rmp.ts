@@ -27,11 +27,6 @@ type Bit = boolean | 0 | 1
  */
 export class Rmp extends AccessCheck {
   private rmpoptBase: number | null = null
-  /**
-   * Called when RMPUPDATE or PSMASH has changed an entry: on tested parts that flushes the TLBs of all cores. Guests'
-   * instructions do not.
-   */
-  onHostUpdate: (() => void) | null = null
 
   constructor(options: RmpOptions) {
     super(new RmpTable(options))
@@ -78,15 +73,11 @@ export class Rmp extends AccessCheck {
   rmpupdate(pfn: number, assigned: Bit, size: PageSize, immutable: Bit, gfn: number, asid: number): number {
     const isAssigned = assigned === true || assigned === 1
     const isImmutable = immutable === true || immutable === 1
-    const eax = rmpupdate(this.table, pfn, isAssigned, size, isImmutable, gfn, asid)
-    if (eax === RETURN_CODE.SUCCESS) this.onHostUpdate?.()
-    return eax
+    return rmpupdate(this.table, pfn, isAssigned, size, isImmutable, gfn, asid)
   }
 
   psmash(pfn: number): number {
-    const eax = psmash(this.table, pfn)
-    if (eax === RETURN_CODE.SUCCESS) this.onHostUpdate?.()
-    return eax
+    return psmash(this.table, pfn)
   }
 
   rmpread(pfn: number, out?: RmpReadResult): number {

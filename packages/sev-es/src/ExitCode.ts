@@ -3,7 +3,7 @@
  * @spec APM2 appendix C
  */
 export const EXIT = {
-  /** VMEXIT_VC: a #VC that SEV_FEATURES.ReflectVC turned into an exit; its number is that of the #VC intercept. @spec-silent */
+  /** Exception 29, where SEV_FEATURES.ReflectVC makes an automatic exit of it. */
   VC: 0x5d,
   INTR: 0x60,
   CPUID: 0x72,

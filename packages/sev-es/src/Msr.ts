@@ -1,5 +1,5 @@
 import { MSR_GHCB } from "./GhcbMsr.ts"
-import { SEV_FEATURES } from "./Vmsa.ts"
+import type { U64 } from "./U64.ts"
 
 /** Model-specific registers of SEV. @spec APM2 15.34 to 15.36 */
 export const MSR = {
@@ -28,10 +28,9 @@ export const SYSCFG = {
 
 /** SEV_STATUS: bits 0 and 1 say SEV and SEV-ES, from bit 2 on stand the bits of SEV_FEATURES. */
 const SEV_AND_SEV_ES = 3
-const FEATURES_SHIFT = 2
 
-/** Features that SEV_STATUS shows: those that have a name. */
-const SHOWN = Object.values(SEV_FEATURES).reduce((mask, bit) => mask | bit, 0)
-
-/** SEV_STATUS (read-only) of an SEV-ES guest whose VMSA has these SEV_FEATURES. @spec APM2 15.34 */
-export const sevStatus = (features: number): number => (SEV_AND_SEV_ES | ((features & SHOWN) << FEATURES_SHIFT)) >>> 0
+/** SEV_STATUS (read-only) of an SEV-ES guest whose VMSA has these SEV_FEATURES, as halves. @spec APM2 15.34 */
+export const sevStatus = (featuresLo: number, featuresHi: number): U64 => ({
+  lo: ((featuresLo << 2) | SEV_AND_SEV_ES) >>> 0,
+  hi: ((featuresHi << 2) | (featuresLo >>> 30)) >>> 0
+})

@@ -33,7 +33,7 @@ const bit = (number: number): number => 2 ** number
 describe("published values", () => {
   it("exit codes", () => {
     expect(EXIT).toEqual({
-      VC: 0x40 + 29,
+      VC: 0x5d,
       INTR: 0x60,
       CPUID: 0x72,
       HLT: 0x78,

@@ -1,21 +1,15 @@
 import { ACCESS } from "@vmpl-lab/rmp"
-import { getU64, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
+import { getU64, VMSA } from "@vmpl-lab/sev-es"
 import type { Processor } from "./Processor.ts"
-
-/** Whether an access is a data access; all others are private whatever anybody says. */
-const isData = (kind: number): boolean =>
-  kind === ACCESS.READ || kind === ACCESS.WRITE || (kind & 7) === ACCESS.SHADOW_STACK
-
-/** Whether the current VMPL has SEV_FEATURES.vTOM. */
-export const hasVirtualTom = (cpu: Processor): boolean =>
-  (cpu.view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.vTOM) !== 0
+import { TRANSLATION } from "./Translation.ts"
 
 /**
- * The C-bit that counts: of the mapping (`cbit`), or with vTOM whether the GPA lies below VIRTUAL_TOM. Fetches and
- * page-table accesses are always private.
+ * Whether an access is made with the guest's key: a fetch or an access to page tables always; data by its address under
+ * virtual top of memory, else by the C-bit of its mapping.
+ * @param kind of ACCESS, with no modifier
  * @spec APM2 15.36.8
  */
-export const effectiveCbit = (cpu: Processor, gpa: number, kind: number, cbit: boolean): boolean => {
-  if (!isData(kind)) return true
-  return hasVirtualTom(cpu) ? gpa < getU64(cpu.view, VMSA.virtual_tom) : cbit
+export const effectiveCbit = (cpu: Processor, kind: number, gpa: number, cbit: boolean): boolean => {
+  if (kind === ACCESS.FETCH || kind === ACCESS.PAGE_TABLE_READ || kind === ACCESS.PAGE_TABLE_WRITE) return true
+  return (cpu.translation & TRANSLATION.VTOM) === 0 ? cbit : gpa < getU64(cpu.view, VMSA.virtual_tom)
 }

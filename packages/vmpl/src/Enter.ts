@@ -1,12 +1,10 @@
 import {
   EFER_SVME,
   EXIT,
-  getU64,
   INT_CTL,
   NESTED_CTL,
   PAGE_SIZE,
   SEV_FEATURES,
-  setU64,
   TLB_CONTROL,
   VINTR_CTRL_BUSY_HI,
   VMCB,
@@ -14,10 +12,11 @@ import {
   VMSA_STATE_SIZE
 } from "@vmpl-lab/sev-es"
 import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
-import { hasVirtualTom } from "./EffectiveCbit.ts"
 import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
 import { linearRip, type Processor } from "./Processor.ts"
+import { resumes } from "./Resume.ts"
+import { loadTranslation } from "./Translation.ts"
 import { type VmrunState, vmrunCause } from "./VmrunChecks.ts"
 
 /** Bit 31 of EVENTINJ, and bit 63 of ALLOWED_SEV_FEATURES in its upper half. */
@@ -75,8 +74,12 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   cpu.isSnp = isSnp
   cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
   cpu.vmpl = isSnp ? cpu.registers[VMSA.vmpl]! : 0
-  chooseTranslation(cpu)
-  flushTlb(cpu)
+  const tlbControl = host.read8(vmcb + VMCB.tlb_ctl)
+  if (tlbControl !== TLB_CONTROL.DO_NOTHING) {
+    cpu.thread.charge(PRIMITIVE.tlb_flush_asid)
+    cpu.thread.count(COUNTER.TLB_FLUSHES)
+  }
+  loadTranslation(cpu, tlbControl)
   cpu.execution = executionOf(cpu)
   cpu.thread.note("VMRUN", cpu.vmpl)
   return "entered"
@@ -140,50 +143,12 @@ const avicFrame = ({ hardware: { host }, vmcb }: Processor): number | null =>
     ? null
     : Math.floor(host.read64(vmcb + VMCB.avic_backing_page) / PAGE_SIZE)
 
-const CR0_PG = 0x8000_0000
-const EFER_LMA = 0x400
-
-/** Settles for this stay in guest mode how an access finds its frame. */
-const chooseTranslation = (cpu: Processor): void => {
-  const { view, hardware } = cpu
-  cpu.hasPaging = (view.getUint32(VMSA.cr0, true) & CR0_PG) !== 0 && (view.getUint32(VMSA.efer, true) & EFER_LMA) !== 0
-  cpu.hasVmplSss = (view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.VmplSSS) !== 0
-  cpu.isPlain = !cpu.hasPaging && !hasVirtualTom(cpu) && hardware.tlb === undefined
-}
-
-/**
- * Flushes that the VMCB asks for, and those of PCPU_ID: hardware notes there on which core a VMSA ran last, and flushes
- * when it was another or when software has written 0.
- * @spec APM2 15.16, 15.36.15
- */
-const flushTlb = (cpu: Processor): void => {
-  const { host, tlb } = cpu.hardware
-  const { core } = cpu.thread
-  if (host.read8(cpu.vmcb + VMCB.tlb_ctl) !== TLB_CONTROL.DO_NOTHING) {
-    cpu.thread.charge(PRIMITIVE.tlb_flush_asid)
-    cpu.thread.count(COUNTER.TLB_FLUSHES)
-    if (host.read8(cpu.vmcb + VMCB.tlb_ctl) === TLB_CONTROL.FLUSH_ALL_ASID) tlb?.flushAll()
-    else tlb?.flushAsid(cpu.asid, core)
-  }
-  if (tlb === undefined) return
-  // Core numbers start at 0, and 0 is the value that asks for a flush.
-  if (getU64(cpu.view, VMSA.pcpu_id) !== core + 1) tlb.flushVmpl(cpu.asid, cpu.vmpl, core)
-  setU64(cpu.view, VMSA.pcpu_id, core + 1)
-}
-
-/**
- * Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. What
- * the CPU left at #VMEXIT tells the two apart: in a VMSA that software built afresh the exit code is 0, of which there
- * is none here, and NRIP is not the RIP, unless both are 0.
- */
+/** Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. */
 const executionOf = (cpu: Processor): Execution | null => {
   const { executions, programs } = cpu.hardware
   const rip = linearRip(cpu)
   const known = executions.get(cpu.vmsaPfn)
-  const stopped =
-    cpu.view.getUint32(VMSA.guest_exit_code, true) !== 0 &&
-    getU64(cpu.view, VMSA.guest_nrip) === getU64(cpu.view, VMSA.rip)
-  if (known !== undefined && known.rip === rip && stopped) return known
+  if (known !== undefined && resumes(cpu, known, rip)) return known
   const entry = programs.at(rip)
   if (entry === undefined) return null
   const execution = new Execution(entry(), rip)

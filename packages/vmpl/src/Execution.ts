@@ -24,8 +24,12 @@ export class ProgramMemory {
  * it serves). It belongs to the RIP it stopped at: a VMSA whose RIP was rewritten does not resume it.
  */
 export class Execution {
-  /** RIP as saved at the last exit. */
+  /** Linear address of the RIP saved at the last exit. */
   rip: number
+  /** GUEST_NRIP as saved at the last exit. */
+  nrip = -1
+  /** Where RIP stands once software has emulated what the last exit reflected; NaN when that was no reflected #VC. */
+  emulatedRip = Number.NaN
   readonly result = new OperationResult()
   /** The operation that has not completed: a fault or a #VC in progress restarts or finishes it. */
   pending: Operation | null = null

@@ -1,22 +1,24 @@
-import { getU64, hi32, lo32, PAGE_SIZE, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
+import { hi32, lo32, PAGE_SIZE, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { assert, COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
-import { linearRip, type Processor } from "./Processor.ts"
+import { addressIn, linearRip, type Processor } from "./Processor.ts"
 
 /**
- * #VMEXIT: the guest's registers go into its VMSA, where only its own key reads them; the VMCB shows the host the
- * exit code, its information and the GHCB MSR, nothing else.
+ * #VMEXIT with the same code and information in VMCB and VMSA.
  * @param code exit code; @param infoLo @param infoHi EXITINFO1; @param info2 EXITINFO2, exact below 2^53
- * @param reflected what the VMSA shows instead of what the VMCB does: a #VC that became an exit
+ * @spec APM2 15.36.9
+ */
+export const vmexit = (cpu: Processor, code: number, infoLo = 0, infoHi = 0, info2 = 0): number => {
+  setExitFields(cpu, code, infoLo, infoHi, info2, addressIn(cpu.view, VMSA.rip))
+  return leaveGuest(cpu, code, infoLo, infoHi, info2)
+}
+
+/**
+ * #VMEXIT once the exit fields of the VMSA are set: the guest's registers go into its VMSA, where only its own key reads
+ * them; the VMCB shows the host the exit code, its information and the GHCB MSR, nothing else.
+ * @param code exit code; @param infoLo @param infoHi EXITINFO1; @param info2 EXITINFO2, exact below 2^53
  * @spec APM2 15.35 (automatic exits), 15.36
  */
-export const vmexit = (
-  cpu: Processor,
-  code: number,
-  infoLo = 0,
-  infoHi = 0,
-  info2 = 0,
-  reflected: { readonly code: number; readonly info2: number } | null = null
-): number => {
+export const leaveGuest = (cpu: Processor, code: number, infoLo: number, infoHi: number, info2: number): number => {
   const { rmp, memory } = cpu.hardware
   if (cpu.thread.span === null && cpu.exitSpan !== null) {
     cpu.exitSpan.start(cpu.thread.time)
@@ -24,11 +26,15 @@ export const vmexit = (
   }
   cpu.thread.charge(PRIMITIVE.vmexit_sev_snp)
   cpu.thread.count(COUNTER.VM_EXITS)
-  if (reflected === null) setExitFields(cpu, code, infoLo, infoHi, info2)
-  else setExitFields(cpu, reflected.code, 0, 0, reflected.info2)
   const execution = cpu.execution
-  if (execution !== null) execution.rip = linearRip(cpu)
+  if (execution !== null) {
+    execution.rip = linearRip(cpu)
+    execution.nrip = addressIn(cpu.view, VMSA.guest_nrip)
+    execution.emulatedRip = Number.NaN
+  }
   const view = memory.write(cpu.vmsaPfn, cpu.asid)
+  // Only VMRUN writes TLB_ID and PCPU_ID: a 0 that software has put there since is not lost.
+  if (cpu.tlb !== null) for (let at = VMSA.tlb_id; at < VMSA.pcpu_id + 8; at++) cpu.registers[at] = view.getUint8(at)
   new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
   rmp.clearInUse(cpu.vmsaPfn)
   rmp.clearInUse(cpu.vmcb / PAGE_SIZE)
@@ -48,18 +54,28 @@ export const vmexit = (
  * bring a real one back. Enough to tell how far a program has come, and every fetch stays in code that was granted.
  */
 export const advanceRip = (cpu: Processor): void => {
-  const rip = cpu.view.getUint16(VMSA.rip, true)
-  cpu.view.setUint16(VMSA.rip, (rip & 0xf000) | ((rip + 1) & 0xfff), true)
+  cpu.view.setUint16(VMSA.rip, nextRip(cpu.view.getUint16(VMSA.rip, true)), true)
 }
 
-const setExitFields = (cpu: Processor, code: number, infoLo: number, infoHi: number, info2: number): void => {
+/** RIP after the operation at `rip`, of which the lower 16 bits matter. */
+export const nextRip = (rip: number): number => (rip & 0xf000) | ((rip + 1) & 0xfff)
+
+/** GUEST_EXITCODE, GUEST_EXITINFO1 and 2, and GUEST_NRIP. */
+export const setExitFields = (
+  cpu: Processor,
+  code: number,
+  infoLo: number,
+  infoHi: number,
+  info2: number,
+  nrip: number
+): void => {
   const { view } = cpu
   view.setInt32(VMSA.guest_exit_code, code, true)
   view.setInt32(VMSA.guest_exit_code + 4, code < 0 ? -1 : 0, true)
   view.setUint32(VMSA.guest_exit_info_1, infoLo, true)
   view.setUint32(VMSA.guest_exit_info_1 + 4, infoHi, true)
   setU64(view, VMSA.guest_exit_info_2, info2)
-  setU64(view, VMSA.guest_nrip, getU64(view, VMSA.rip))
+  setU64(view, VMSA.guest_nrip, nrip)
 }
 
 /** What the host may see: the control area. The VMCB was hypervisor-owned at VMRUN and in use since, so stores pass. */

@@ -1,27 +1,54 @@
 import { ACCESS, FAULT } from "@vmpl-lab/rmp"
 import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
-import { RESERVED_LEAF } from "./NestedPageTable.ts"
+import { NESTED } from "./NestedPageTable.ts"
 import type { Processor } from "./Processor.ts"
+import { STEP } from "./Step.ts"
 
-/** Outcome of an access or instruction in guest mode. */
-export const ACCESS_RESULT = {
-  OK: 0,
-  NPF: 1,
-  VC_NOT_VALIDATED: 2,
-  GP: 3,
-  /** A nested fault with reserved bits set is no automatic exit: the guest gets #VC. @spec APM2 15.35 */
-  VC_NPF: 4,
-  PF: 7
-} as const
+/** An access kind that is a supervisor shadow-stack store; ACCESS.SHADOW_STACK alone is a load. */
+export const SHADOW_STACK_STORE = ACCESS.SHADOW_STACK | 0x10
 
-export type AccessResult = (typeof ACCESS_RESULT)[keyof typeof ACCESS_RESULT]
+/** The kind as the RMP knows it, without modifiers. */
+export const KIND_MASK = 7
 
-/** Which part of a translation an access is: bits 32 and 33 of EXITINFO1. */
-export const WALK = { FINAL: NPF_INFO1_HI.FINAL, PAGE_TABLE: NPF_INFO1_HI.PAGE_TABLE } as const
+/** On whose behalf a guest physical address is translated: for the access itself, or for the guest's page walk. */
+export const PHASE = { FINAL: NPF_INFO1_HI.FINAL, PAGE_TABLE: NPF_INFO1_HI.PAGE_TABLE } as const
+
+/** Whether an access counts as a write. Nested translation takes every access to page tables for one. @spec APM2 15.25.6 */
+export const isWrite = (kind: number): boolean =>
+  kind === ACCESS.WRITE ||
+  kind === ACCESS.PAGE_TABLE_READ ||
+  kind === ACCESS.PAGE_TABLE_WRITE ||
+  kind === SHADOW_STACK_STORE
 
 /**
- * Takes a fault number of the RMP into the exit information of this core.
- * @returns which of ACCESS_RESULT it is
+ * Notes EXITINFO1 and EXITINFO2 of a nested page fault. U is set, as the guest's part of a nested walk is a user access.
+ * @param own the bits of EXITINFO1's lower half that tell why
+ * @spec APM2 15.25.6, 15.36.10
+ */
+const noteNpf = (
+  cpu: Processor,
+  own: number,
+  ownHi: number,
+  gpa: number,
+  kind: number,
+  cbit: boolean,
+  phase: number
+) => {
+  cpu.faultGpa = gpa
+  cpu.faultInfoLo =
+    (own |
+      NPF_INFO1.U |
+      (isWrite(kind) ? NPF_INFO1.W : 0) |
+      (kind === ACCESS.FETCH ? NPF_INFO1.ID : 0) |
+      ((kind & KIND_MASK) === ACCESS.SHADOW_STACK ? NPF_INFO1.SS : 0)) >>>
+    0
+  cpu.faultInfoHi = ownHi | phase | (cbit ? NPF_INFO1_HI.ENC : 0)
+}
+
+/**
+ * Takes a fault of the RMP, or of a nested leaf that is absent, into the exit information of this core and sets
+ * `cpu.failure`. P only with an RMP fault: then the leaf was there.
+ * @returns -1, in place of a frame
  * @spec APM2 15.36.10
  */
 export const recordFault = (
@@ -30,65 +57,48 @@ export const recordFault = (
   gpa: number,
   kind: number,
   cbit: boolean,
-  part: number = WALK.FINAL
-): AccessResult => {
-  cpu.faultGpa = gpa
-  if ((fault & FAULT.VC_NOT_VALIDATED) !== 0) return ACCESS_RESULT.VC_NOT_VALIDATED
-  if ((fault & FAULT.PF) !== 0) return ACCESS_RESULT.PF
-  if ((fault & (FAULT.GP | FAULT.UD)) !== 0) return ACCESS_RESULT.GP
-  const access = kind & 7
-  const writes = access === ACCESS.WRITE || access === ACCESS.PAGE_TABLE_WRITE || access === ACCESS.SHADOW_STACK
-  // U is set: the guest part of a nested walk is a user access. P only with an RMP fault: the leaf was there.
-  cpu.faultInfoLo =
-    (NPF_INFO1.U |
-      (writes ? NPF_INFO1.W : 0) |
-      (access === ACCESS.FETCH ? NPF_INFO1.ID : 0) |
-      (access === ACCESS.SHADOW_STACK ? NPF_INFO1.SS : 0) |
-      ((fault & FAULT.RMP) !== 0 ? NPF_INFO1.RMP | NPF_INFO1.P : 0)) >>>
-    0
-  cpu.faultInfoHi =
-    part |
-    (cbit ? NPF_INFO1_HI.ENC : 0) |
+  phase: number
+): -1 => {
+  const own = (fault & FAULT.RMP) !== 0 ? NPF_INFO1.RMP | NPF_INFO1.P : 0
+  const ownHi =
     ((fault & FAULT.SIZEM) !== 0 ? NPF_INFO1_HI.SIZEM : 0) |
     ((fault & FAULT.VMPL) !== 0 ? NPF_INFO1_HI.VMPL : 0) |
     ((fault & FAULT.SSS) !== 0 ? NPF_INFO1_HI.SSS : 0)
-  return ACCESS_RESULT.NPF
-}
-
-/** Why the latest translation gave -1. A module variable, as the hot path allocates nothing. */
-let lastResult: AccessResult = ACCESS_RESULT.OK
-export const translateFailure = (): AccessResult => lastResult
-
-/** Notes why a translation failed. @returns -1 */
-export const failTranslation = (result: AccessResult): number => {
-  lastResult = result
+  noteNpf(cpu, own, ownHi, gpa, kind, cbit, phase)
+  cpu.failure = STEP.NPF
+  if ((fault & FAULT.VC_NOT_VALIDATED) !== 0) cpu.failure = STEP.VC_NOT_VALIDATED
+  else if ((fault & FAULT.GP) !== 0) cpu.failure = STEP.GP
+  else if ((fault & FAULT.UD) !== 0) cpu.failure = STEP.UD
   return -1
 }
 
-/** The system frame behind a GPA, after nested table and RMP have let the access through; else -1. */
-export const translateNested = (
-  cpu: Processor,
-  gpa: number,
-  kind: number,
-  cbit: boolean,
-  part: number = WALK.FINAL
-): number => {
-  const npt = cpu.npt!
+/** The same for a leaf with a reserved bit: no automatic exit, but #VC. @returns -1 @spec APM2 15.35.4 */
+export const recordReserved = (cpu: Processor, gpa: number, kind: number, cbit: boolean, phase: number): -1 => {
+  noteNpf(cpu, NPF_INFO1.P | NPF_INFO1.RSVD, 0, gpa, kind, cbit, phase)
+  cpu.failure = STEP.VC_NPF
+  return -1
+}
+
+/**
+ * The system frame behind a guest physical access, after the nested table and the RMP have let it through; else -1,
+ * with the reason in `cpu.failure`.
+ * @param kind of ACCESS, or SHADOW_STACK_STORE; @param cbit the effective one; @param phase of PHASE
+ * @spec APM2 15.36.10
+ */
+export const accessGpa = (cpu: Processor, gpa: number, kind: number, cbit: boolean, phase: number): number => {
   const gfn = Math.floor(gpa / PAGE_SIZE)
+  const npt = cpu.npt!
   const pfn = npt.lookup(gfn)
   if (pfn < 0) {
-    if (pfn === RESERVED_LEAF) {
-      cpu.faultGpa = gpa
-      return failTranslation(ACCESS_RESULT.VC_NPF)
-    }
-    return failTranslation(recordFault(cpu, FAULT.NPF, gpa, kind, cbit, part))
+    return pfn === NESTED.RESERVED
+      ? recordReserved(cpu, gpa, kind, cbit, phase)
+      : recordFault(cpu, FAULT.NPF, gpa, kind, cbit, phase)
   }
   const cpl = cpu.registers[VMSA.cpl]!
-  const checked = cpu.hasVmplSss ? kind | ACCESS.VMPL_SSS : kind
+  const asked = (kind & KIND_MASK) | cpu.vmplSss
   const { rmp } = cpu.hardware
   const fault = cpu.isSnp
-    ? rmp.checkGuest(cpu.asid, cpu.vmpl, cpl, checked, cbit, gfn, pfn, npt.leafSize)
-    : rmp.checkNonSnpGuest(pfn, kind, npt.leafSize)
-  if (fault === FAULT.NONE) return pfn
-  return failTranslation(recordFault(cpu, fault, gpa, kind, cbit, part))
+    ? rmp.checkGuest(cpu.asid, cpu.vmpl, cpl, asked, cbit, gfn, pfn, npt.pageSize)
+    : rmp.checkNonSnpGuest(pfn, kind & KIND_MASK, npt.pageSize)
+  return fault === FAULT.NONE ? pfn : recordFault(cpu, fault, gpa, kind, cbit, phase)
 }

@@ -1,120 +1,152 @@
-/** Frames of one block of the table: 512 leaves, as one page of PTEs. */
-const BLOCK = 512
-const FRAMES_PER_1G = BLOCK * BLOCK
-const NOT_MAPPED = -1
+import { PAGE_2M, PAGE_4K, PAGES_PER_2M, type PageSize } from "@vmpl-lab/rmp"
+import { assert } from "@vmpl-lab/sim"
 
-/** The leaf is there, but with reserved bits set: how KVM marks what it emulates (MMIO). */
-export const RESERVED_LEAF = -2
+/** A nested leaf of 1 GiB, beside PAGE_4K and PAGE_2M. */
+export const PAGE_1G = 2
+export type LeafSize = PageSize | typeof PAGE_1G
 
-/** Size of a leaf. */
-export type LeafSize = "4K" | "2M" | "1G"
+/** What a lookup gives in place of a frame. */
+export const NESTED = {
+  NOT_MAPPED: -1,
+  /** The leaf has a reserved bit set, as KVM's SPTE of an emulated device. */
+  RESERVED: -2
+} as const
 
-const framesOf = (size: LeafSize): number => (size === "4K" ? 1 : size === "2M" ? BLOCK : FRAMES_PER_1G)
+const { NOT_MAPPED, RESERVED } = NESTED
+const PAGES_PER_1G = PAGES_PER_2M * PAGES_PER_2M
+
+/** 512 leaves of 4 KiB, as one page of PTEs. */
+type Table = Float64Array
 
 /**
- * The second stage of translation of one VM object: guest frame number to system frame number, with leaves of 4 KiB,
- * 2 MiB and 1 GiB. The hypervisor owns it and may map anything anywhere; the RMP decides whether an access goes through.
- *
- * As in KVM a leaf replaces what is there: a larger one the table below it, a smaller one the whole larger leaf, which
- * is zapped and faults in again.
+ * The second stage of translation of one VM object: guest frame number to system frame number in leaves of 4 KiB, 2 MiB
+ * and 1 GiB. The hypervisor owns it and may map anything anywhere; the RMP decides whether an access goes through.
  */
 export class NestedPageTable {
-  readonly #blocks = new Map<number, Float64Array>()
-  /** First system frame by number of the 2 MiB and of the 1 GiB. */
-  readonly #large = new Map<number, number>()
-  readonly #huge = new Map<number, number>()
+  /** By 2 MiB region: its page of PTEs, or the first frame of its 2 MiB leaf. */
+  readonly #regions = new Map<number, Table | number>()
+  /** By 1 GiB region: the first frame of its 1 GiB leaf. Then there is nothing in `#regions` for it. */
+  readonly #gigabytes = new Map<number, number>()
   #lastIndex = -1
-  #lastBlock: Float64Array | undefined
-  /** Leaves that are present. */
+  #lastTable: Table | undefined
+  /** First frame of the remembered region where it has no page of PTEs, or NOT_MAPPED. */
+  #lastFirst: number = NOT_MAPPED
+  /** Leaf size of the latest lookup that found a frame. */
+  leafSize: LeafSize = PAGE_4K
+  /** The same as the RMP counts it: a 1 GiB leaf gives 2 MiB TLB entries only. @spec APM2 15.36.10 */
+  pageSize: PageSize = PAGE_4K
+  /** Leaves that are present, of whatever size. */
   mapped = 0
-  /** Size of the leaf that the latest `lookup` found, as the RMP compares it: 0 for 4 KiB, 1 for all larger. */
-  leafSize: 0 | 1 = 0
 
-  /** The system frame; -1 when no leaf is present, RESERVED_LEAF when it has reserved bits set. */
+  /** The system frame of this page, or a negative NESTED. `leafSize` and `pageSize` tell of the leaf. */
   lookup(gfn: number): number {
-    const index = Math.floor(gfn / BLOCK)
-    if (index !== this.#lastIndex) {
-      this.#lastIndex = index
-      this.#lastBlock = this.#blocks.get(index)
-    }
-    const pfn = this.#lastBlock === undefined ? NOT_MAPPED : this.#lastBlock[gfn - index * BLOCK]!
-    this.leafSize = 0
-    return pfn === NOT_MAPPED && this.#large.size + this.#huge.size > 0 ? this.#lookupLarge(gfn, index) : pfn
+    const index = Math.floor(gfn / PAGES_PER_2M)
+    if (index !== this.#lastIndex) this.#remember(index)
+    const table = this.#lastTable
+    if (table !== undefined) return table[gfn - index * PAGES_PER_2M]!
+    return this.#lastFirst < 0 ? NOT_MAPPED : this.#lastFirst + gfn - index * PAGES_PER_2M
   }
 
-  #lookupLarge(gfn: number, index: number): number {
-    const large = this.#large.get(index)
-    const huge = Math.floor(gfn / FRAMES_PER_1G)
-    const first = large ?? this.#huge.get(huge)
-    if (first === undefined) return NOT_MAPPED
-    this.leafSize = 1
-    return first + (large === undefined ? gfn - huge * FRAMES_PER_1G : gfn - index * BLOCK)
-  }
-
-  /** Installs a leaf; frames must be aligned to its size. */
-  map(gfn: number, pfn: number, size: LeafSize = "4K"): void {
-    const frames = framesOf(size)
-    if (gfn % frames !== 0 || pfn % frames !== 0)
-      throw new RangeError(
-        `a ${size} leaf maps frames 0x${gfn.toString(16)} and 0x${pfn.toString(16)}, which are not aligned`
-      )
-    this.#zapLarge(gfn, size)
-    if (size === "4K") this.#mapSmall(gfn, pfn)
-    else {
-      this.#zapBelow(gfn, frames)
-      const table = size === "2M" ? this.#large : this.#huge
-      if (!table.has(gfn / frames)) this.mapped++
-      table.set(gfn / frames, pfn)
-    }
-  }
-
-  /** Installs a 4 KiB leaf with reserved bits set: an access by an SEV-ES guest is #VC instead of an exit. */
-  mapReserved(gfn: number): void {
-    this.#zapLarge(gfn, "4K")
-    this.#mapSmall(gfn, RESERVED_LEAF)
-  }
-
-  /** Zaps the leaf that maps a frame, whatever its size; true when one was present. */
-  unmap(gfn: number): boolean {
-    const index = Math.floor(gfn / BLOCK)
-    const block = this.#blocks.get(index)
-    if (block !== undefined && block[gfn - index * BLOCK] !== NOT_MAPPED) {
-      block[gfn - index * BLOCK] = NOT_MAPPED
-      this.mapped--
-      return true
-    }
-    return this.#zapLarge(gfn, "4K")
-  }
-
-  #mapSmall(gfn: number, pfn: number): void {
-    const index = Math.floor(gfn / BLOCK)
-    let block = this.#blocks.get(index)
-    if (block === undefined) {
-      block = new Float64Array(BLOCK).fill(NOT_MAPPED)
-      this.#blocks.set(index, block)
-      this.#lastIndex = -1
-    }
-    if (block[gfn - index * BLOCK] === NOT_MAPPED) this.mapped++
-    block[gfn - index * BLOCK] = pfn
-  }
-
-  /** Zaps leaves larger than `size` over a frame. */
-  #zapLarge(gfn: number, size: LeafSize): boolean {
-    const large = size === "4K" && this.#large.delete(Math.floor(gfn / BLOCK))
-    const huge = size !== "1G" && this.#huge.delete(Math.floor(gfn / FRAMES_PER_1G))
-    if (large) this.mapped--
-    if (huge) this.mapped--
-    return large || huge
-  }
-
-  /** Zaps all leaves below a new one. */
-  #zapBelow(gfn: number, frames: number): void {
+  /**
+   * Maps a leaf as KVM's TDP MMU does: one above a page of PTEs takes the place of all of them; one below a larger leaf
+   * splits that, so that the rest of its range stays mapped.
+   */
+  map(gfn: number, pfn: number, size: LeafSize = PAGE_4K): void {
     this.#lastIndex = -1
-    for (let index = gfn / BLOCK; index < (gfn + frames) / BLOCK; index++) {
-      const block = this.#blocks.get(index)
-      if (block !== undefined) this.mapped -= block.reduce((sum, pfn) => sum + (pfn === NOT_MAPPED ? 0 : 1), 0)
-      this.#blocks.delete(index)
-      if (frames === FRAMES_PER_1G && this.#large.delete(index)) this.mapped--
+    if (size === PAGE_4K) {
+      this.#setLeaf(gfn, pfn)
+      return
     }
+    const pages = size === PAGE_2M ? PAGES_PER_2M : PAGES_PER_1G
+    assert(gfn % pages === 0 && pfn % pages === 0, "a large leaf is aligned on both sides")
+    const index = gfn / PAGES_PER_2M
+    if (size === PAGE_2M) {
+      this.#splitGigabyte(index)
+      this.#drop(index)
+      this.#regions.set(index, pfn)
+    } else {
+      for (let region = 0; region < PAGES_PER_2M; region++) this.#drop(index + region)
+      if (this.#gigabytes.has(gfn / PAGES_PER_1G)) this.mapped--
+      this.#gigabytes.set(gfn / PAGES_PER_1G, pfn)
+    }
+    this.mapped++
+  }
+
+  /** Makes a 4 KiB leaf with a reserved bit: a guest's access becomes #VC. It does not count as present. */
+  mapReserved(gfn: number): void {
+    this.#lastIndex = -1
+    this.#setLeaf(gfn, RESERVED)
+  }
+
+  /** Zaps the leaf that maps a page, the whole of it if it is a large one; true when it was present. */
+  unmap(gfn: number): boolean {
+    this.#lastIndex = -1
+    const index = Math.floor(gfn / PAGES_PER_2M)
+    const region = this.#regions.get(index)
+    if (typeof region === "object") {
+      const old = region[gfn % PAGES_PER_2M]!
+      region[gfn % PAGES_PER_2M] = NOT_MAPPED
+      if (old < 0) return false
+    } else if (region !== undefined) this.#regions.delete(index)
+    else if (!this.#gigabytes.delete(Math.floor(gfn / PAGES_PER_1G))) return false
+    this.mapped--
+    return true
+  }
+
+  #remember(index: number): void {
+    this.#lastIndex = index
+    const region = this.#regions.get(index)
+    this.#lastTable = typeof region === "object" ? region : undefined
+    this.#lastFirst = typeof region === "number" ? region : NOT_MAPPED
+    this.leafSize = typeof region === "number" ? PAGE_2M : PAGE_4K
+    if (region === undefined) {
+      const first = this.#gigabytes.get(Math.floor(index / PAGES_PER_2M))
+      if (first !== undefined) {
+        this.#lastFirst = first + (index % PAGES_PER_2M) * PAGES_PER_2M
+        this.leafSize = PAGE_1G
+      }
+    }
+    this.pageSize = this.leafSize === PAGE_4K ? PAGE_4K : PAGE_2M
+  }
+
+  #setLeaf(gfn: number, pfn: number): void {
+    const index = Math.floor(gfn / PAGES_PER_2M)
+    const table = this.#tableOf(index)
+    const at = gfn - index * PAGES_PER_2M
+    if (table[at]! >= 0) this.mapped--
+    if (pfn >= 0) this.mapped++
+    table[at] = pfn
+  }
+
+  /** The region's page of PTEs: made where there is none, out of the large leaf if one is there. */
+  #tableOf(index: number): Table {
+    this.#splitGigabyte(index)
+    const region = this.#regions.get(index)
+    if (typeof region === "object") return region
+    const table = new Float64Array(PAGES_PER_2M).fill(NOT_MAPPED)
+    if (region !== undefined) {
+      for (let page = 0; page < PAGES_PER_2M; page++) table[page] = region + page
+      this.mapped += PAGES_PER_2M - 1
+    }
+    this.#regions.set(index, table)
+    return table
+  }
+
+  #splitGigabyte(index: number): void {
+    const gigabyte = Math.floor(index / PAGES_PER_2M)
+    const first = this.#gigabytes.get(gigabyte)
+    if (first === undefined) return
+    this.#gigabytes.delete(gigabyte)
+    for (let region = 0; region < PAGES_PER_2M; region++)
+      this.#regions.set(gigabyte * PAGES_PER_2M + region, first + region * PAGES_PER_2M)
+    this.mapped += PAGES_PER_2M - 1
+  }
+
+  /** Takes away whatever maps a 2 MiB region, short of a 1 GiB leaf. */
+  #drop(index: number): void {
+    const region = this.#regions.get(index)
+    if (typeof region === "object") for (const pfn of region) this.mapped -= pfn >= 0 ? 1 : 0
+    else if (region !== undefined) this.mapped--
+    this.#regions.delete(index)
   }
 }

@@ -18,9 +18,12 @@ export const OP = {
   PAUSE: 15,
   LIDT: 16,
   RMPQUERY: 17,
-  INVLPGB: 18,
-  READ_SHADOW_STACK: 19,
-  WRITE_SHADOW_STACK: 20
+  READ_SHADOW_STACK: 18,
+  WRITE_SHADOW_STACK: 19,
+  INVLPGB: 20,
+  TLBSYNC: 21,
+  INVLPG: 22,
+  WRITE_CR3: 23
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
@@ -29,13 +32,16 @@ export type VcHandler = (errorCode: number, operation: Operation, result: Operat
 /** One architectural operation. One class for all, so that the hot loop sees a single shape. */
 export class Operation {
   readonly op: number
-  /** Guest physical address; for register operations the VMSA offset, for CPUID the leaf, for MSRs the number. */
+  /**
+   * Linear address, which is the guest physical one where the VMSA has paging off; negative ones are of the upper half,
+   * in two's complement. For register operations the VMSA offset, for CPUID the leaf, for MSRs the number.
+   */
   readonly address: number
   readonly lo: number
   readonly hi: number
   /** Bytes of a READ or WRITE (1, 2, 4, 8); for instructions their ECX or EDX input. */
   readonly size: number
-  /** The C-bit of the mapping that the program uses: true is private. */
+  /** The C-bit of the mapping that the program uses: true is private. With paging on the page tables tell. */
   readonly cbit: boolean
   readonly bytes: Uint8Array | null
   readonly handler: VcHandler | null
@@ -66,7 +72,7 @@ export class OperationResult {
   /** Value read, or EAX. */
   lo = 0
   hi = 0
-  /** Third and fourth register of CPUID. */
+  /** Third and fourth register of CPUID; RCX and RDX of RMPQUERY. */
   ecx = 0
   edx = 0
   /** rFLAGS.CF, where the instruction defines it. */
@@ -79,7 +85,7 @@ export type Program<R = void> = Generator<Operation, R, OperationResult>
 /** An exception other than #VC, raised in the program that caused it. Uncaught, the vCPU shuts down. */
 export class GuestException {
   readonly vector: "#GP" | "#UD" | "#PF"
-  /** Of #PF; CR2 is in the registers. */
+  /** Of #PF the bits PF; the address is in CR2. */
   readonly errorCode: number
 
   constructor(vector: "#GP" | "#UD" | "#PF", errorCode = 0) {
@@ -131,29 +137,44 @@ export const writeRegister = (register: number, lo: number, hi = 0): Operation =
 export const pvalidate = (gpa: number, validate: boolean, size: 0 | 1 = 0): Operation =>
   new Operation(OP.PVALIDATE, gpa, validate ? 1 : 0, size, 0, true)
 
-/** RMPADJUST: RDX = target VMPL [7:0], mask [15:8], VMSA bit 16; RCX[0] is the size. EAX in `lo`. @spec APM3 RMPADJUST */
+/**
+ * RMPADJUST: RDX = target VMPL [7:0], mask [15:8], VMSA bit 16; RCX[0] is the size as for PVALIDATE. EAX in `lo`.
+ * @spec APM3 RMPADJUST
+ */
 export const rmpadjust = (gpa: number, targetVmpl: number, mask: number, vmsa: boolean, size: 0 | 1 = 0): Operation =>
   new Operation(OP.RMPADJUST, gpa, (targetVmpl & 0xff) | ((mask & 0xff) << 8) | (vmsa ? 0x1_0000 : 0), size, 0, true)
 
-/** RMPQUERY: RDX[7:0] is the target VMPL. EAX in `lo`, RDX (mask 15:8, VMSA 16) in `edx`, RCX (size) in `ecx`. */
+/** RMPQUERY: EAX in `lo`; on success RDX in `edx`, with mask [15:8] and VMSA bit 16, and the size of the page in `ecx`. */
 export const rmpquery = (gpa: number, targetVmpl: number): Operation =>
   new Operation(OP.RMPQUERY, gpa, targetVmpl & 0xff, 0, 0, true)
 
-/** INVLPGB of the own ASID, then TLBSYNC: no core holds an entry of this guest afterwards. */
-export const invlpgb = (): Operation => INVLPGB
+/** Supervisor shadow-stack load of 8 bytes. */
+export const readShadowStack = (address: number): Operation =>
+  new Operation(OP.READ_SHADOW_STACK, address, 0, 0, 8, true)
 
-/** Supervisor shadow-stack load and store of 8 bytes. */
-export const readShadowStack = (gpa: number): Operation => new Operation(OP.READ_SHADOW_STACK, gpa, 0, 0, 8, true)
-export const writeShadowStack = (gpa: number, lo: number, hi = 0): Operation =>
-  new Operation(OP.WRITE_SHADOW_STACK, gpa, lo >>> 0, hi >>> 0, 8, true)
+/** Supervisor shadow-stack store of 8 bytes. */
+export const writeShadowStack = (address: number, lo: number, hi = 0): Operation =>
+  new Operation(OP.WRITE_SHADOW_STACK, address, lo >>> 0, hi >>> 0, 8, true)
+
+/** INVLPG: drops what this core's TLB has of a page for this VMSA. */
+export const invlpg = (address: number): Operation => new Operation(OP.INVLPG, address, 0, 0, 0, true)
+
+/** INVLPGB of all entries of the own ASID, the only one that a guest can name: on other cores done by TLBSYNC. */
+export const invlpgb = (): Operation => new Operation(OP.INVLPGB, 0, 0, 0, 0, true)
+
+/** TLBSYNC: waits until all cores have done what this one's INVLPGBs ask. */
+export const tlbsync = (): Operation => new Operation(OP.TLBSYNC, 0, 0, 0, 0, true)
+
+/** MOV to CR3: other page tables; drops what this core's TLB has for this VMSA. */
+export const writeCr3 = (address: number): Operation => new Operation(OP.WRITE_CR3, address, 0, 0, 8, true)
 
 /** CPUID: always intercepted for an SNP guest, hence #VC 0x72. EAX in `lo`, EBX in `hi`. */
 export const cpuid = (leaf: number, subleaf = 0): Operation => new Operation(OP.CPUID, leaf, subleaf, 0, 0, true)
 
-/** RDMSR of the GHCB MSR, which is not intercepted. */
+/** RDMSR of an MSR that is not intercepted: GHCB, SEV_STATUS, VIRTUAL_TOM. */
 export const rdmsr = (msr: number): Operation => new Operation(OP.RDMSR, msr, 0, 0, 8, true)
 
-/** WRMSR of the GHCB MSR, which is not intercepted. */
+/** WRMSR of an MSR that is not intercepted: GHCB, VIRTUAL_TOM. */
 export const wrmsr = (msr: number, lo: number, hi = 0): Operation =>
   new Operation(OP.WRMSR, msr, lo >>> 0, hi >>> 0, 8, true)
 
@@ -167,6 +188,5 @@ export const pause = (times = 1): Operation => (times === 1 ? PAUSE : new Operat
 export const lidt = (handler: VcHandler): Operation => new Operation(OP.LIDT, 0, 0, 0, 0, true, null, handler)
 
 const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
-const INVLPGB = new Operation(OP.INVLPGB, 0, 0, 0, 0, true)
 const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)
 const PAUSE = new Operation(OP.PAUSE, 0, 0, 0, 1, true)

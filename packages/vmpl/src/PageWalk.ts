@@ -1,102 +1,111 @@
 import { ACCESS } from "@vmpl-lab/rmp"
 import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
-import { hasVirtualTom } from "./EffectiveCbit.ts"
-import { translateNested, WALK } from "./NestedAccess.ts"
+import { accessGpa, KIND_MASK, PHASE } from "./NestedAccess.ts"
+import { isMappingPermitted, PF, pageFault } from "./PageFault.ts"
+import { MAPPING } from "./PageWalkResult.ts"
 import type { Processor } from "./Processor.ts"
+import { STEP } from "./Step.ts"
+import { EFER, TRANSLATION } from "./Translation.ts"
 
-/** Bits of a page-table entry, low half. @spec APM2 5.4 */
-const PTE = { PRESENT: 1, WRITE: 2, USER: 4, ACCESSED: 0x20, DIRTY: 0x40, LARGE: 0x80 } as const
-/** And high half: the C-bit at 51 (CPUID 8000_001F EBX[5:0]) and No-Execute. */
-const PTE_HI = { CBIT: 1 << 19, NX: 0x8000_0000 } as const
-/** Address bits 51:32 in the high half, the C-bit left out. */
+/** Lower half of a page-table entry. @spec APM2 5.4 */
+export const PTE = { P: 1, W: 2, U: 4, A: 0x20, D: 0x40, PS: 0x80 } as const
+/** Upper half: the C-bit is bit 51, as CPUID 8000_001F EBX[5:0] reports on EPYC; NX is bit 63. */
+export const PTE_HI = { C: 0x8_0000, NX: 0x8000_0000 } as const
+
+/** Address bits 50:32, below the C-bit. No address bit is reserved. @spec-silent how many guest address bits there are */
 const ADDRESS_HI = 0x7_ffff
-
-/** Error code of #PF. @spec APM2 8.2.15 */
-export const PF_ERROR = { P: 1, W: 2, U: 4, RSVD: 8, ID: 0x10 } as const
-
-const LEVELS = 4
 const TWO_32 = 0x1_0000_0000
-/** Addresses of the lower half: the upper half is no exact number here. */
-const LINEAR_END = 2 ** 47
+const LEVELS = 4
+/** Bytes that a leaf of each level maps, by level. */
+const SPAN = [0, PAGE_SIZE, 0x20_0000, 0x4000_0000] as const
+/** Reserved address bits of a large leaf, by level: those between the PAT bit and the page. */
+const LARGE_RESERVED = [0, 0, 0x1f_e000, 0x3fff_e000] as const
 
-/** Result of a walk that did not reach a page: a nested fault or #VC (see translateFailure), or #PF. */
-export const WALK_FAILED = -1
-export const WALK_PAGE_FAULT = -2
+/** Entries of the walk under way, by level: their address and lower half. */
+const entryGpa = new Float64Array(LEVELS + 1)
+const entryLo = new Uint32Array(LEVELS + 1)
 
-/** What the latest walk found: the C-bit of the leaf, and the error code of its #PF. */
-export const walked = { cbit: true, errorCode: 0 }
+const UPPER_HALF_END = 2 ** 47
 
-/** Page-aligned address in CR3 or an entry, without the C-bit. */
-const addressOf = (lo: number, hi: number): number => (hi & ADDRESS_HI) * TWO_32 + ((lo & ~0xfff) >>> 0)
+/** Bits 8:0 of the table index; an address of the upper half is negative, which leaves its low bits as they are. */
+const indexAt = (linear: number, level: number): number => Math.floor(linear / 2 ** (9 * level + 3)) & 511
 
-/** Size in bytes of what an entry of a level maps: 4 KiB at level 1, 512 times more at each above. */
-const spanOf = (level: number): number => PAGE_SIZE * 512 ** (level - 1)
-
-const pageFault = (kind: number, cpl: number, present: boolean, reserved: boolean): number => {
-  const writes = kind === ACCESS.WRITE || kind === ACCESS.SHADOW_STACK
-  walked.errorCode =
-    (present ? PF_ERROR.P : 0) |
-    (writes ? PF_ERROR.W : 0) |
-    (cpl === 3 ? PF_ERROR.U : 0) |
-    (reserved ? PF_ERROR.RSVD : 0) |
-    (kind === ACCESS.FETCH ? PF_ERROR.ID : 0)
-  return WALK_PAGE_FAULT
+const isReserved = (cpu: Processor, lo: number, hi: number, level: number, isLeaf: boolean): boolean => {
+  if ((hi & PTE_HI.C) !== 0 && (cpu.translation & TRANSLATION.VTOM) !== 0) return true
+  if ((hi & PTE_HI.NX) !== 0 && (cpu.view.getUint32(VMSA.efer, true) & EFER.NXE) === 0) return true
+  if (level === LEVELS) return (lo & PTE.PS) !== 0
+  return isLeaf && (lo & LARGE_RESERVED[level]!) !== 0
 }
 
 /**
- * Walks the guest's own page tables from CR3: 4 levels, leaves of 4 KiB, 2 MiB and 1 GiB. Each entry is read through
- * nested translation and RMP as a private page-table read; Accessed and Dirty are set by private page-table writes.
- * Limitations: SMEP, SMAP, protection keys and shadow-stack pages are not looked at; CR0.WP counts as set; addresses
- * are those of the lower half.
- * @returns the GPA, WALK_FAILED or WALK_PAGE_FAULT
- * @spec APM2 5.3, 15.36.10
+ * Sets Accessed in the entries from `level` up, Dirty in that of `level` if the access writes: each a write to a page
+ * table, which nested table and RMP may refuse. They come before the access itself, which may still fail.
+ * @spec APM2 15.36.10 (updates count as data writes)
  */
-export const walk = (cpu: Processor, linear: number, kind: number, cpl: number): number => {
-  if (linear < 0 || linear >= LINEAR_END) return pageFault(kind, cpl, false, false)
-  const writes = kind === ACCESS.WRITE || kind === ACCESS.SHADOW_STACK
-  let table = addressOf(cpu.view.getUint32(VMSA.cr3, true), cpu.view.getUint32(VMSA.cr3 + 4, true))
-  let may = { write: true, user: true, execute: true }
-  for (let level = LEVELS; level > 0; level--) {
-    const span = spanOf(level)
-    const entry = table + (Math.floor(linear / span) % 512) * 8
-    const pfn = translateNested(cpu, entry, ACCESS.PAGE_TABLE_READ, true, WALK.PAGE_TABLE)
-    if (pfn < 0) return WALK_FAILED
-    const view = cpu.hardware.memory.read(pfn, cpu.asid)
-    const lo = view.getUint32(entry % PAGE_SIZE, true)
-    const hi = view.getUint32((entry % PAGE_SIZE) + 4, true)
-    if ((lo & PTE.PRESENT) === 0) return pageFault(kind, cpl, false, false)
-    // With vTOM the C-bit is a reserved bit of every entry.
-    if ((hi & PTE_HI.CBIT) !== 0 && hasVirtualTom(cpu)) return pageFault(kind, cpl, true, true)
-    may = {
-      write: may.write && (lo & PTE.WRITE) !== 0,
-      user: may.user && (lo & PTE.USER) !== 0,
-      execute: may.execute && (hi & PTE_HI.NX) === 0
-    }
-    const isLeaf = level === 1 || (level <= 3 && (lo & PTE.LARGE) !== 0)
-    if (isLeaf && !isAllowed(may, writes, kind === ACCESS.FETCH, cpl)) return pageFault(kind, cpl, true, false)
-    const wanted = lo | PTE.ACCESSED | (isLeaf && writes ? PTE.DIRTY : 0)
-    if (wanted !== lo && !setBits(cpu, entry, wanted)) return WALK_FAILED
-    const address = addressOf(lo, hi)
-    if (isLeaf) {
-      walked.cbit = (hi & PTE_HI.CBIT) !== 0
-      return address - (address % span) + (linear % span)
-    }
-    table = address
+const updateAccessedDirty = (cpu: Processor, level: number, dirty: boolean): boolean => {
+  for (let at = LEVELS; at >= level; at--) {
+    const lo = entryLo[at]!
+    const updated = lo | PTE.A | (dirty && at === level ? PTE.D : 0)
+    if (updated === lo) continue
+    const gpa = entryGpa[at]!
+    const pfn = accessGpa(cpu, gpa, ACCESS.PAGE_TABLE_WRITE, true, PHASE.PAGE_TABLE)
+    if (pfn < 0) return false
+    cpu.hardware.memory.write(pfn, cpu.asid).setUint32(gpa % PAGE_SIZE, updated, true)
   }
-  return WALK_FAILED
+  return true
 }
 
-const isAllowed = (
-  may: { readonly write: boolean; readonly user: boolean; readonly execute: boolean },
-  writes: boolean,
-  fetches: boolean,
-  cpl: number
-): boolean => (may.write || !writes) && (may.execute || !fetches) && (may.user || cpl !== 3)
+/**
+ * The guest's page walk in long mode: 4 levels from CR3, leaves of 4 KiB, 2 MiB and 1 GiB. Every entry is read and
+ * updated as private memory through the nested table and the RMP. Leaves GPA, C-bit and rights in `cpu.walk`.
+ * @returns false where it fails, with the reason in `cpu.failure`
+ * @spec APM2 5.3, 15.36.8
+ */
+export const walkPages = (cpu: Processor, linear: number, kind: number): boolean => {
+  if (linear < -UPPER_HALF_END || linear >= UPPER_HALF_END) {
+    cpu.failure = STEP.GP
+    return false
+  }
+  const { view, walk } = cpu
+  let lo = view.getUint32(VMSA.cr3, true)
+  let hi = view.getUint32(VMSA.cr3 + 4, true)
+  let mapping: number = MAPPING.WRITABLE | MAPPING.USER
+  for (let level = LEVELS; level > 0; level--) {
+    const gpa = (hi & ADDRESS_HI) * TWO_32 + ((lo & -PAGE_SIZE) >>> 0) + indexAt(linear, level) * 8
+    const pfn = accessGpa(cpu, gpa, ACCESS.PAGE_TABLE_READ, true, PHASE.PAGE_TABLE)
+    if (pfn < 0) return false
+    const table = cpu.hardware.memory.read(pfn, cpu.asid)
+    lo = table.getUint32(gpa % PAGE_SIZE, true)
+    hi = table.getUint32((gpa % PAGE_SIZE) + 4, true)
+    entryGpa[level] = gpa
+    entryLo[level] = lo
+    const isLeaf = level === 1 || (lo & PTE.PS) !== 0
+    if ((lo & PTE.P) === 0) return fail(cpu, kind, 0)
+    if (isReserved(cpu, lo, hi, level, isLeaf)) return fail(cpu, kind, PF.P | PF.RSVD)
+    const shadow = isLeaf && (mapping & MAPPING.WRITABLE) !== 0 && (lo & (PTE.W | PTE.D)) === PTE.D
+    if ((lo & PTE.W) === 0) mapping &= ~MAPPING.WRITABLE
+    if ((lo & PTE.U) === 0) mapping &= ~MAPPING.USER
+    if ((hi & PTE_HI.NX) !== 0) mapping |= MAPPING.NO_EXECUTE
+    if (!isLeaf) continue
 
-/** Accessed or Dirty of an entry: a write of the guest like any other. */
-const setBits = (cpu: Processor, entry: number, lo: number): boolean => {
-  const pfn = translateNested(cpu, entry, ACCESS.PAGE_TABLE_WRITE, true, WALK.PAGE_TABLE)
-  if (pfn < 0) return false
-  cpu.hardware.memory.write(pfn, cpu.asid).setUint32(entry % PAGE_SIZE, lo >>> 0, true)
-  return true
+    const writes = kind === ACCESS.WRITE
+    if ((lo & PTE.D) !== 0 || writes) mapping |= MAPPING.DIRTY
+    if (shadow) mapping |= MAPPING.SHADOW_STACK
+    if (!isMappingPermitted(cpu, kind, mapping)) return fail(cpu, kind, PF.P)
+    // With VmplSSS a shadow stack is private memory. @spec APM2 15.36.7
+    const sharedStack = (hi & PTE_HI.C) === 0 && cpu.vmplSss !== 0 && (kind & KIND_MASK) === ACCESS.SHADOW_STACK
+    if (sharedStack && (cpu.translation & TRANSLATION.VTOM) === 0) return fail(cpu, kind, PF.P | PF.RSVD)
+    const span = SPAN[level]!
+    const offset = linear - Math.floor(linear / span) * span
+    walk.gpa = (hi & ADDRESS_HI) * TWO_32 + ((lo & -span) >>> 0) + offset
+    walk.cbit = (hi & PTE_HI.C) !== 0
+    walk.mapping = mapping
+    return updateAccessedDirty(cpu, level, writes)
+  }
+  return false
+}
+
+const fail = (cpu: Processor, kind: number, why: number): false => {
+  pageFault(cpu, kind, why)
+  return false
 }

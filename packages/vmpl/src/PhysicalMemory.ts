@@ -11,6 +11,13 @@ interface Frame {
   view: DataView
 }
 
+/** Frames in one chunk of the table of frames: a chunk exists from the first write into it. */
+const CHUNK_BITS = 12
+const CHUNK = 1 << CHUNK_BITS
+
+/** Number of a frame's chunk. A shift, where it can be: this is behind every access. */
+const chunkOf = (pfn: number): number => (pfn < 0x8000_0000 ? pfn >> CHUNK_BITS : Math.floor(pfn / CHUNK))
+
 const ZERO_PAGE = new Uint8Array(PAGE_SIZE)
 
 const frameOf = (asid: number, bytes: Uint8Array): Frame => ({
@@ -31,12 +38,12 @@ const frameOf = (asid: number, bytes: Uint8Array): Frame => ({
  */
 export class PhysicalMemory {
   readonly pages: number
-  readonly #frames: Array<Frame | undefined>
+  readonly #chunks: Array<Array<Frame | undefined> | undefined>
   readonly #keys = new Map<number, Buffer>()
 
   constructor(pages: number) {
     this.pages = pages
-    this.#frames = new Array(pages)
+    this.#chunks = new Array(Math.ceil(pages / CHUNK))
   }
 
   /** Gives an ASID its memory key: 32 bytes (two AES-128 keys). What an earlier key wrote stays its ciphertext. */
@@ -47,48 +54,67 @@ export class PhysicalMemory {
 
   /** Forgets an ASID's key; what was written under it stays ciphertext. */
   dropKey(asid: number): void {
-    for (let pfn = 0; pfn < this.pages; pfn++) {
-      const frame = this.#frames[pfn]
-      if (frame !== undefined && frame.asid === asid) this.#frames[pfn] = this.#as(pfn, frame, HOST_ASID)
-    }
+    this.#forEach((pfn, frame) => {
+      if (frame.asid === asid) this.#put(pfn, this.#as(pfn, frame, HOST_ASID))
+    })
     this.#keys.delete(asid)
   }
 
   /** The frame's bytes as the key of `asid` shows them. Read only: a view may be a temporary one. */
   read(pfn: number, asid: number): DataView {
-    const frame = this.#frames[pfn]
+    const frame = this.#at(pfn)
     if (frame === undefined) return asid === HOST_ASID ? ZERO_VIEW : this.#materialise(pfn, asid).view
     return frame.asid === asid ? frame.view : this.#as(pfn, frame, asid).view
   }
 
   /** The frame's bytes under the key of `asid`, to be written: from now on the frame is encrypted with that key. */
   write(pfn: number, asid: number): DataView {
-    const frame = this.#frames[pfn]
+    const frame = this.#at(pfn)
     if (frame !== undefined && frame.asid === asid) return frame.view
     return this.#materialise(pfn, asid).view
   }
 
   /** Replaces the whole frame: no need to know what it held. `bytes` is copied; null writes zeros. */
   replace(pfn: number, asid: number, bytes: Uint8Array | null): void {
-    const frame = this.#frames[pfn]
+    const frame = this.#at(pfn)
     if (frame !== undefined) {
       frame.asid = asid
       frame.bytes.set(bytes ?? ZERO_PAGE)
-    } else this.#frames[pfn] = frameOf(asid, bytes === null ? new Uint8Array(PAGE_SIZE) : Uint8Array.from(bytes))
+    } else this.#put(pfn, frameOf(asid, bytes === null ? new Uint8Array(PAGE_SIZE) : Uint8Array.from(bytes)))
   }
 
   /** Visits every frame that was ever written, in address order, as (pfn, ASID of its key, plaintext). */
   forEachFrame(visit: (pfn: number, asid: number, bytes: Uint8Array) => void): void {
-    for (let pfn = 0; pfn < this.pages; pfn++) {
-      const frame = this.#frames[pfn]
-      if (frame !== undefined) visit(pfn, frame.asid, frame.bytes)
+    this.#forEach((pfn, frame) => visit(pfn, frame.asid, frame.bytes))
+  }
+
+  #at(pfn: number): Frame | undefined {
+    const chunk = this.#chunks[chunkOf(pfn)]
+    return chunk === undefined ? undefined : chunk[pfn & (CHUNK - 1)]
+  }
+
+  #put(pfn: number, frame: Frame): void {
+    const index = chunkOf(pfn)
+    const chunk = this.#chunks[index]
+    if (chunk !== undefined) chunk[pfn & (CHUNK - 1)] = frame
+    else {
+      const fresh = new Array<Frame | undefined>(CHUNK)
+      fresh[pfn & (CHUNK - 1)] = frame
+      this.#chunks[index] = fresh
     }
   }
 
+  #forEach(visit: (pfn: number, frame: Frame) => void): void {
+    for (const [index, chunk] of this.#chunks.entries())
+      chunk?.forEach((frame, at) => {
+        if (frame !== undefined) visit(index * CHUNK + at, frame)
+      })
+  }
+
   #materialise(pfn: number, asid: number): Frame {
-    const old = this.#frames[pfn] ?? frameOf(HOST_ASID, new Uint8Array(PAGE_SIZE))
+    const old = this.#at(pfn) ?? frameOf(HOST_ASID, new Uint8Array(PAGE_SIZE))
     const frame = this.#as(pfn, old, asid)
-    this.#frames[pfn] = frame
+    this.#put(pfn, frame)
     return frame
   }
 

@@ -1,11 +1,13 @@
 import type { Rmp } from "@vmpl-lab/rmp"
-import { getU64, SEGMENT, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
+import { SEGMENT, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
 import type { HostThread, Span } from "@vmpl-lab/sim"
 import type { Execution, ProgramMemory } from "./Execution.ts"
 import type { HostMemory } from "./HostMemory.ts"
 import type { NestedPageTable } from "./NestedPageTable.ts"
+import { PageWalkResult } from "./PageWalkResult.ts"
 import type { PhysicalMemory } from "./PhysicalMemory.ts"
-import type { Tlb } from "./Tlb.ts"
+import { STEP, type Step } from "./Step.ts"
+import type { Tlb, TlbSet } from "./Tlb.ts"
 
 /** The parts of the machine that all cores share. */
 export interface Hardware {
@@ -18,8 +20,11 @@ export interface Hardware {
   readonly nestedTables: Map<number, NestedPageTable>
   /** Software state by VMSA frame. */
   readonly executions: Map<number, Execution>
-  /** TLBs of all cores; without them every access asks the tables and the RMP. */
-  readonly tlb?: Tlb
+  /**
+   * The cores' TLBs; without them every access is translated and checked anew, and PCPU_ID and TLB_ID stay as software
+   * left them. With them the RMP must be a TlbFlushingRmp.
+   */
+  readonly tlbs?: TlbSet
   /** MSRs of the host, as its cores have them; by default SNP is on and the host save area is in place. */
   readonly hostMsrs?: HostMsrs
 }
@@ -47,6 +52,10 @@ export class Processor {
   asid = 0
   vmpl = 0
   npt: NestedPageTable | null = null
+  /** SNP-active: accesses are checked as an SNP guest's. */
+  isSnp = true
+  /** AVIC backing frame in use, -1 without. */
+  avicPfn = -1
   execution: Execution | null = null
   /** A physical interrupt arrives at this virtual time: Infinity when none is on its way. */
   interruptAt = Infinity
@@ -62,17 +71,19 @@ export class Processor {
   /** GHCB MSR: it lives in the VMCB, not in the VMSA. */
   ghcbLo = 0
   ghcbHi = 0
-  /** Neither paging nor vTOM nor a TLB: an address is a GPA, and the C-bit is the one that the program names. */
-  isPlain = true
-  /** CR0.PG with EFER.LMA: addresses are virtual. */
-  hasPaging = false
-  hasVmplSss = false
-  /** SNP-active: accesses are checked as an SNP guest's. */
-  isSnp = true
-  /** The C-bit that counted in the latest translation. */
-  cbit = true
-  /** AVIC backing frame in use, -1 without. */
-  avicPfn = -1
+  readonly tlb: Tlb | null
+  /** How the loaded VMSA has addresses translated: bits of TRANSLATION; 0 where they are guest physical ones. */
+  translation = 0
+  /** ACCESS.VMPL_SSS where the loaded VMSA enables VmplSSS, else 0. */
+  vmplSss = 0
+  readonly walk = new PageWalkResult()
+  /** ASID of the key under which the latest translated access sees memory. */
+  key = 0
+  /** Why the latest access or RMP instruction failed. */
+  failure: Step = STEP.DONE
+  /** Linear address of the latest access that failed, and the error code if it was by #PF. */
+  faultLinear = 0
+  pageFaultCode = 0
   /** Fault of the latest guest access: EXITINFO1 halves and the faulting GPA. */
   faultInfoLo = 0
   faultInfoHi = 0
@@ -80,14 +91,17 @@ export class Processor {
 
   constructor(hardware: Hardware, thread: HostThread) {
     this.hardware = hardware
-    const { tlb } = hardware
-    if (tlb !== undefined) hardware.rmp.onHostUpdate = () => tlb.flushAll()
     this.thread = thread
+    this.tlb = hardware.tlbs?.attach() ?? null
     this.registers = new Uint8Array(VMSA_STATE_SIZE)
     this.view = new DataView(this.registers.buffer)
   }
 }
 
+/** A 64-bit address as a number: canonical ones are exact, those of the upper half negative. */
+export const addressIn = (view: DataView, offset: number): number =>
+  view.getInt32(offset + 4, true) * 0x1_0000_0000 + view.getUint32(offset, true)
+
 /** Linear address of the next instruction: CS.base + RIP. */
 export const linearRip = (cpu: Processor): number =>
-  getU64(cpu.view, VMSA.cs + SEGMENT.base) + getU64(cpu.view, VMSA.rip)
+  addressIn(cpu.view, VMSA.cs + SEGMENT.base) + addressIn(cpu.view, VMSA.rip)

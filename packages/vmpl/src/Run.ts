@@ -1,15 +1,14 @@
 import { ACCESS } from "@vmpl-lab/rmp"
 import { EXIT, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { PRIMITIVE } from "@vmpl-lab/sim"
-import { execute, STEP } from "./Execute.ts"
+import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
 import { translate } from "./GuestAccess.ts"
-import { translateFailure } from "./NestedAccess.ts"
 import { GuestException, OP, type Operation } from "./Operation.ts"
-import { walked } from "./PageWalk.ts"
 import { linearRip, type Processor } from "./Processor.ts"
-import { reflectsVc } from "./SevMsr.ts"
+import { reflectsVc, reflectVc } from "./Reflect.ts"
+import { STEP } from "./Step.ts"
 
 /** The core is still in guest mode, but its clock has passed the horizon: let others catch up, then call again. */
 export const STILL_IN_GUEST = -1000
@@ -87,11 +86,19 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
     case STEP.NPF:
       return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
     case STEP.VC_NOT_VALIDATED:
+      setCr2(cpu)
       return deliverVc(cpu, execution, operation, EXIT.PAGE_NOT_VALIDATED)
+    case STEP.VC_NPF:
+      setCr2(cpu)
+      return deliverVc(cpu, execution, operation, EXIT.NPF)
     case STEP.VC_NAE:
       return deliverVc(cpu, execution, operation, naeCode(operation))
     case STEP.PF:
-      execution.pending = execution.raise(new GuestException("#PF", walked.errorCode))
+      setCr2(cpu)
+      execution.pending = execution.raise(new GuestException("#PF", cpu.pageFaultCode))
+      return 0
+    case STEP.UD:
+      execution.pending = execution.raise(new GuestException("#UD"))
       return 0
     default:
       execution.pending = execution.raise(new GuestException("#GP"))
@@ -99,16 +106,21 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
   }
 }
 
-/** SVM exit code of what was intercepted: CPUID always is; of accesses only those that hit a reserved leaf get here. */
-const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.NPF)
+/**
+ * The linear address of a failed access, for its #PF or #VC.
+ * @spec-silent for the #VC of a reserved nested leaf
+ */
+const setCr2 = (cpu: Processor): void => setU64(cpu.view, VMSA.cr2, cpu.faultLinear)
+
+/** SVM exit code of the instruction that was intercepted. */
+const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.SHUTDOWN)
 
 /**
  * #VC: the handler emulates the operation and leaves its outcome in the result; then the operation counts as done.
  * Without a handler, or when the handler itself faults, the vCPU shuts down.
  */
 const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, errorCode: number): number => {
-  if (reflectsVc(cpu)) return reflectVc(cpu, errorCode)
-  if (errorCode === EXIT.PAGE_NOT_VALIDATED) setU64(cpu.view, VMSA.cr2, operation.address)
+  if (reflectsVc(cpu)) return reflectVc(cpu, errorCode, operation)
   if (execution.vcHandler === null || execution.handling) return vmexit(cpu, EXIT.SHUTDOWN)
   cpu.thread.charge(PRIMITIVE.vc_exception)
   execution.pending = null
@@ -118,17 +130,13 @@ const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, e
 }
 
 /**
- * ReflectVC: the host sees VMEXIT_VC and nothing more; what would have been the error code and its information stand in
- * the VMSA, for a higher VMPL to read. The operation is restarted when this VMPL runs again.
- * @spec APM2 15.36.9
+ * An instruction fetch failed: a nested fault restarts it, a #VC may be reflected. Else there is no code to take the
+ * exception: programs take those of their operations only, and this is a triple fault.
  */
-const reflectVc = (cpu: Processor, errorCode: number): number => {
-  const isFault = errorCode === EXIT.NPF || errorCode === EXIT.PAGE_NOT_VALIDATED
-  return vmexit(cpu, EXIT.VC, 0, 0, 0, { code: errorCode, info2: isFault ? cpu.faultGpa : 0 })
+const fetchFault = (cpu: Processor): number => {
+  if (cpu.failure === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
+  if (cpu.failure !== STEP.GP) setCr2(cpu)
+  const isVc = cpu.failure === STEP.VC_NOT_VALIDATED || cpu.failure === STEP.VC_NPF
+  if (!isVc || !reflectsVc(cpu)) return vmexit(cpu, EXIT.SHUTDOWN)
+  return reflectVc(cpu, cpu.failure === STEP.VC_NPF ? EXIT.NPF : EXIT.PAGE_NOT_VALIDATED, null)
 }
-
-/** An instruction fetch failed: a nested fault restarts it; #VC on the handler's own path is a triple fault. */
-const fetchFault = (cpu: Processor): number =>
-  translateFailure() === STEP.NPF
-    ? vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
-    : vmexit(cpu, EXIT.SHUTDOWN)

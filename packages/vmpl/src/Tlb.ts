@@ -1,111 +1,158 @@
-/** What one entry remembers: the frame, its leaf size is not needed any more, and which accesses were found allowed. */
-interface TlbEntry {
+import { ACCESS } from "@vmpl-lab/rmp"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+
+/** One cached translation of a 4 KiB page, with the rights it had when it was made. */
+export interface TlbEntry {
   readonly pfn: number
-  readonly cbit: boolean
-  /** Bit per kind of access, those of CPL 3 from bit 8 on. */
-  allowed: number
+  /** ASID of the key. */
+  readonly key: number
+  /** Bits of MAPPING, from the guest's page tables. */
+  readonly mapping: number
+  /** Verdict of the RMP: bits as `rightOf` gives them. */
+  readonly rights: number
 }
 
-const USER = 8
+/** The kinds of access, with the CPL where it matters, of which an entry keeps the RMP's verdict. */
+export const TLB_RIGHTS: ReadonlyArray<readonly [kind: number, cpl: number]> = [
+  [ACCESS.READ, 0],
+  [ACCESS.WRITE, 0],
+  [ACCESS.FETCH, 0],
+  [ACCESS.FETCH, 3],
+  [ACCESS.SHADOW_STACK, 0]
+]
 
-/** Bit of an access in TlbEntry.allowed. */
-const accessBit = (kind: number, cpl: number): number => 1 << ((kind & 7) + (cpl === 3 ? USER : 0))
+export const rightOf = (kind: number, cpl: number): number => (kind === ACCESS.FETCH && cpl === 3 ? 0x100 : 1 << kind)
 
-const VMPLS = 4
-const CORES_MAX = 0x1_0000
-
-/** Whose entries: one number for ASID, VMPL and physical core. */
-const tagOf = (asid: number, vmpl: number, core: number): number => (asid * VMPLS + vmpl) * CORES_MAX + core
+/** Keys of one context: room for a page number, whether it is a fetch's, and the C-bit. */
+const CONTEXT_KEYS = 2 ** 43
+const CONTEXTS = 1 << 10
+const UPPER_HALF_PAGES = 2 ** 36
 
 /**
- * TLBs of all cores. An entry keeps a translation together with the verdict of the RMP: rights that are taken away later
- * survive in it until a flush, as scenario V4 shows. Tags are ASID, VMPL and core, so no VMPL uses another's entries.
+ * The TLB of one core. An entry belongs to the ASID, the VMPL and the TLB_ID of the VMSA that it was made for. Fetches
+ * and data share the room but no entry, as a fetch is private whatever the C-bit says. Large leaves are cached in pieces
+ * of 4 KiB; page tables are not cached; the oldest entry gives way.
  *
- * One legal behaviour of many: hardware may drop any entry at any time; this one keeps what it has room for and drops
- * the oldest first. Instruction fetches and data share the entries.
+ * That is one legal behaviour of many: hardware may drop any entry at any time, and so may keep fewer than this.
  * @spec APM2 15.36.15
+ * @spec-silent what TLB_ID and PCPU_ID mean to hardware, beyond the flush when PCPU_ID is 0
  */
 export class Tlb {
+  /** This core's number in PCPU_ID, nonzero. */
+  readonly pcpuId: number
   readonly #capacity: number
-  readonly #tables = new Map<number, Map<number, TlbEntry>>()
+  readonly #entries = new Map<number, TlbEntry>()
+  /** ASIDs by context number, contexts by their tag. */
+  readonly #asids: Array<number> = []
+  readonly #contexts = new Map<string, number>()
+  #base = 0
+  #lastTlbId = 0
+  /** ASIDs of INVLPGBs from this core that no TLBSYNC has completed yet. */
+  readonly outstanding = new Set<number>()
 
-  /** @param capacity entries of each ASID, VMPL and core */
-  constructor(capacity: number) {
+  constructor(pcpuId: number, capacity: number) {
+    this.pcpuId = pcpuId
     this.#capacity = capacity
   }
 
-  /** The entry that allows an access, or undefined: then the tables and the RMP are asked. */
-  lookup(
-    asid: number,
-    vmpl: number,
-    core: number,
-    page: number,
-    kind: number,
-    cpl: number,
-    cbit: boolean
-  ): { readonly pfn: number; readonly cbit: boolean } | undefined {
-    const entry = this.#tables.get(tagOf(asid, vmpl, core))?.get(keyOf(page, cbit))
-    return entry !== undefined && (entry.allowed & accessBit(kind, cpl)) !== 0 ? entry : undefined
-  }
-
-  /** Remembers an access that tables and RMP have let pass. `asked` is the C-bit it was made with. */
-  insert(
-    asid: number,
-    vmpl: number,
-    core: number,
-    page: number,
-    kind: number,
-    cpl: number,
-    asked: boolean,
-    found: { readonly pfn: number; readonly cbit: boolean }
-  ): void {
-    const tag = tagOf(asid, vmpl, core)
-    let table = this.#tables.get(tag)
-    if (table === undefined) {
-      table = new Map()
-      this.#tables.set(tag, table)
-    }
-    const key = keyOf(page, asked)
-    const old = table.get(key)
-    if (old !== undefined && old.pfn === found.pfn && old.cbit === found.cbit) {
-      old.allowed |= accessBit(kind, cpl)
-      return
-    }
-    table.delete(key)
-    if (table.size >= this.#capacity) {
-      const [oldest] = table.keys()
-      table.delete(oldest!)
-    }
-    table.set(key, { ...found, allowed: accessBit(kind, cpl) })
-  }
-
-  /** RMPUPDATE or PSMASH by the host: parts that were looked at flush everything on all cores. */
-  flushAll(): void {
-    this.#tables.clear()
-  }
-
-  /** INVLPGB with TLBSYNC, or TLB_CONTROL in a VMCB: all entries of an ASID; of one core where `core` is given. */
-  flushAsid(asid: number, core?: number): void {
-    for (let vmpl = 0; vmpl < VMPLS; vmpl++) {
-      const first = tagOf(asid, vmpl, 0)
-      if (core !== undefined) this.#tables.delete(first + core)
-      else
-        for (const tag of [...this.#tables.keys()])
-          if (tag >= first && tag < first + CORES_MAX) this.#tables.delete(tag)
-    }
-  }
-
-  /** What a PCPU_ID of 0 asks for at VMRUN: the entries of one VMPL on the core. */
-  flushVmpl(asid: number, vmpl: number, core: number): void {
-    this.#tables.delete(tagOf(asid, vmpl, core))
-  }
-
-  /** Entries held, of all tags. */
   get size(): number {
-    let size = 0
-    for (const table of this.#tables.values()) size += table.size
-    return size
+    return this.#entries.size
+  }
+
+  /** A TLB_ID that this core has not given out before: under it there are no entries. */
+  newTlbId(): number {
+    return ++this.#lastTlbId
+  }
+
+  /** Entries made and found from now on belong to this tag. */
+  enter(asid: number, vmpl: number, tlbId: number): void {
+    const tag = `${asid}.${vmpl}.${tlbId}`
+    let context = this.#contexts.get(tag)
+    if (context === undefined) {
+      if (this.#contexts.size === CONTEXTS) this.flush()
+      context = this.#contexts.size
+      this.#contexts.set(tag, context)
+      this.#asids[context] = asid
+    }
+    this.#base = context * CONTEXT_KEYS
+  }
+
+  lookup(address: number, kind: number, cbit: boolean): TlbEntry | undefined {
+    return this.#entries.get(this.#keyOf(address, kind, cbit))
+  }
+
+  fill(address: number, kind: number, cbit: boolean, entry: TlbEntry): void {
+    const key = this.#keyOf(address, kind, cbit)
+    if (!this.#entries.has(key) && this.#entries.size === this.#capacity) {
+      for (const oldest of this.#entries.keys()) {
+        this.#entries.delete(oldest)
+        break
+      }
+    }
+    this.#entries.set(key, entry)
+  }
+
+  /** Drops everything, and forgets all tags: the VMSA in guest mode must `enter` again. */
+  flush(): void {
+    this.#entries.clear()
+    this.#contexts.clear()
+  }
+
+  /** Drops all entries but keeps the tags. */
+  flushEntries(): void {
+    this.#entries.clear()
+  }
+
+  flushAsid(asid: number): void {
+    for (const key of this.#entries.keys())
+      if (this.#asids[Math.floor(key / CONTEXT_KEYS)] === asid) this.#entries.delete(key)
+  }
+
+  /** Drops the entries of the tag that is entered. */
+  flushContext(): void {
+    for (const key of this.#entries.keys())
+      if (key >= this.#base && key < this.#base + CONTEXT_KEYS) this.#entries.delete(key)
+  }
+
+  /** Drops what the tag that is entered has of one page. */
+  flushPage(address: number): void {
+    for (const kind of [ACCESS.READ, ACCESS.FETCH])
+      for (const cbit of [false, true]) this.#entries.delete(this.#keyOf(address, kind, cbit))
+  }
+
+  #keyOf(address: number, kind: number, cbit: boolean): number {
+    const page = Math.floor(address / PAGE_SIZE)
+    const number = page < 0 ? page + UPPER_HALF_PAGES : page
+    return this.#base + number * 4 + (kind === ACCESS.FETCH ? 2 : 0) + (cbit ? 1 : 0)
   }
 }
 
-const keyOf = (page: number, cbit: boolean): number => page * 2 + (cbit ? 1 : 0)
+/** The TLBs of all cores of a machine: where flushes are broadcast. */
+export class TlbSet {
+  readonly cores: Array<Tlb> = []
+  readonly #capacity: number
+
+  /** @param capacity entries of each core, at least 1 */
+  constructor(capacity: number) {
+    if (!Number.isSafeInteger(capacity) || capacity < 1) throw new RangeError(`a TLB of ${capacity} entries`)
+    this.#capacity = capacity
+  }
+
+  /** The TLB of one more core. */
+  attach(): Tlb {
+    const tlb = new Tlb(this.cores.length + 1, this.#capacity)
+    this.cores.push(tlb)
+    return tlb
+  }
+
+  /** Drops all entries of all cores. */
+  flush(): void {
+    for (const tlb of this.cores) tlb.flushEntries()
+  }
+
+  /** TLBSYNC: completes on all cores what `from` has sent with INVLPGB. */
+  synchronize(from: Tlb): void {
+    for (const asid of from.outstanding) for (const tlb of this.cores) tlb.flushAsid(asid)
+    from.outstanding.clear()
+  }
+}

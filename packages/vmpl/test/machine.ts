@@ -16,6 +16,7 @@ import {
   type Hardware,
   HOST_ASID,
   HostMemory,
+  type HostMsrs,
   NestedPageTable,
   type Operation,
   type OperationResult,
@@ -24,6 +25,8 @@ import {
   type Program,
   ProgramMemory,
   runGuest,
+  TlbFlushingRmp,
+  TlbSet,
   type VmrunOutcome,
   vmrun
 } from "../src/index.ts"
@@ -58,24 +61,47 @@ const profile: Profile = {
   sums: []
 }
 
-/** What some machines have beside; the RMP's switches. */
-export type MachineOptions = Pick<Hardware, "tlb" | "hostMsrs"> & { readonly switches?: Partial<Switches> }
-
 export interface VmsaOptions {
   readonly vmpl?: number
   readonly rip?: number
   readonly codeBase?: number
+  readonly cpl?: number
+  /** SEV_FEATURES beside SNPActive. */
+  readonly features?: number
+  readonly virtualTom?: number
+  /** Control registers, where paging is on. EFER gets these bits beside SVME. */
+  readonly cr0?: number
+  readonly cr3?: number
+  readonly cr4?: number
+  readonly efer?: number
+  readonly rflags?: number
+}
+
+export interface MachineOptions {
+  /** Entries of each core's TLB; none without. */
+  readonly tlb?: number
+  /** Frames of memory, 512 without. */
+  readonly pages?: number
+  readonly switches?: Partial<Switches>
+  readonly hostMsrs?: HostMsrs
 }
 
 /** A VMSA as software builds it: what VMRUN asks for, and where to begin. */
-export const vmsaBytes = ({ vmpl = 0, rip = ENTRY, codeBase = GPA.code }: VmsaOptions = {}): Uint8Array => {
+export const vmsaBytes = (options: VmsaOptions = {}): Uint8Array => {
+  const { vmpl = 0, rip = ENTRY, codeBase = GPA.code, cpl = 0, features = 0, virtualTom = 0 } = options
+  const { cr0 = 0, cr3 = 0, cr4 = 0, efer = 0, rflags = 0 } = options
   const bytes = new Uint8Array(PAGE_SIZE)
   const view = new DataView(bytes.buffer)
   setU64(view, VMSA.cs + SEGMENT.base, codeBase)
   setU64(view, VMSA.rip, rip)
-  setU64(view, VMSA.efer, EFER_SVME)
-  setU64(view, VMSA.sev_features, SEV_FEATURES.SNPActive)
+  setU64(view, VMSA.efer, EFER_SVME | efer)
+  setU64(view, VMSA.sev_features, SEV_FEATURES.SNPActive | features)
+  setU64(view, VMSA.virtual_tom, virtualTom)
+  for (const [field, value] of Object.entries({ cr0, cr3, cr4, rflags })) {
+    setU64(view, VMSA[field as "cr0" | "cr3" | "cr4" | "rflags"], value)
+  }
   view.setUint8(VMSA.vmpl, vmpl)
+  view.setUint8(VMSA.cpl, cpl)
   return bytes
 }
 
@@ -85,16 +111,21 @@ export const vmsaBytes = ({ vmpl = 0, rip = ENTRY, codeBase = GPA.code }: VmsaOp
  */
 export class TestMachine {
   readonly rmp: Rmp
-  readonly memory = new PhysicalMemory(512)
+  readonly memory: PhysicalMemory
   readonly host: HostMemory
+  readonly tlbs: TlbSet | null
   readonly programs = new ProgramMemory()
   readonly npt = new NestedPageTable()
-  readonly cpu: Processor
+  readonly hardware: Hardware
+  /** The core, or one of two: `run` and `vmrun` use it. */
+  cpu: Processor
   /** What the guest's programs saw, in order. */
   readonly log: Array<string> = []
 
-  constructor({ switches = {}, ...hardware }: MachineOptions = {}) {
-    this.rmp = new Rmp({ pages: 512, switches })
+  constructor({ tlb, pages = 512, switches = {}, hostMsrs }: MachineOptions = {}) {
+    this.tlbs = tlb === undefined ? null : new TlbSet(tlb)
+    this.rmp = this.tlbs === null ? new Rmp({ pages, switches }) : new TlbFlushingRmp({ pages, switches }, this.tlbs)
+    this.memory = new PhysicalMemory(pages)
     this.host = new HostMemory(this.memory, this.rmp)
     this.memory.setKey(
       ASID,
@@ -115,19 +146,22 @@ export class TestMachine {
     this.host.write64(VMCB_PA + VMCB.nested_ctl, control, 0)
     this.host.write64(VMCB_PA + VMCB.nested_cr3, NCR3, 0)
     this.select(PFN.vmsa)
-    const thread = new Host(1, new CostTable(profile, 1)).spawn("vcpu", 0)
-    this.cpu = new Processor(
-      {
-        memory: this.memory,
-        host: this.host,
-        rmp: this.rmp,
-        programs: this.programs,
-        nestedTables: new Map([[NCR3, this.npt]]),
-        executions: new Map(),
-        ...hardware
-      },
-      thread
-    )
+    this.hardware = {
+      memory: this.memory,
+      host: this.host,
+      rmp: this.rmp,
+      programs: this.programs,
+      nestedTables: new Map([[NCR3, this.npt]]),
+      executions: new Map(),
+      ...(this.tlbs === null ? {} : { tlbs: this.tlbs }),
+      ...(hostMsrs === undefined ? {} : { hostMsrs })
+    }
+    this.cpu = this.newCore()
+  }
+
+  /** One more core, with a thread on it. */
+  newCore(): Processor {
+    return new Processor(this.hardware, new Host(1, new CostTable(profile, 1)).spawn("vcpu", 0))
   }
 
   /** A page of the guest as the launch leaves it: validated, for VMPL0 alone. */
@@ -167,6 +201,11 @@ export class TestMachine {
   run(horizon = Infinity): VmrunOutcome {
     const outcome = this.vmrun()
     return outcome === "entered" ? runGuest(this.cpu, horizon) : outcome
+  }
+
+  /** The guest that VMRUN has entered, up to its exit. */
+  resume(): number {
+    return runGuest(this.cpu, Infinity)
   }
 
   /** A field of the VMCB as the host reads it, as lower and upper half. */

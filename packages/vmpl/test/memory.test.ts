@@ -199,6 +199,26 @@ describe("encrypted memory", () => {
   })
 })
 
+describe("memory of a big machine", () => {
+  const TIB = 2 ** 28
+
+  it("takes room for what is written only, at either end", () => {
+    const before = process.memoryUsage()
+    const memory = new PhysicalMemory(TIB)
+    memory.setKey(1, KEY)
+    for (const pfn of [0, 4095, 4096, TIB - 1]) put(memory, pfn, 1, fill(pfn))
+    const after = process.memoryUsage()
+    expect(after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers).toBeLessThan(16 * 2 ** 20)
+    for (const pfn of [0, 4095, 4096, TIB - 1]) expect(seen(memory, pfn, 1)).toEqual(fill(pfn))
+    expect(seen(memory, 8191, HOST_ASID)).toEqual(ZEROS)
+    const visited: Array<number> = []
+    memory.forEachFrame((pfn) => visited.push(pfn))
+    expect(visited).toEqual([0, 4095, 4096, TIB - 1])
+    memory.dropKey(1)
+    for (const pfn of [0, 4095, 4096, TIB - 1]) expect(seen(memory, pfn, 1)).not.toEqual(fill(pfn))
+  })
+})
+
 describe("the host's view of memory", () => {
   const setUp = () => {
     const memory = newMemory()

@@ -51,6 +51,15 @@ describe("what a VMSA resumes", () => {
     expect(machine.log).toEqual(["begin"])
   })
 
+  it("is a fresh program where software has changed GUEST_NRIP", () => {
+    const machine = new TestMachine()
+    machine.install(chatty(machine, read(UNMAPPED, 1)))
+    expect(machine.run()).toBe(EXIT.NPF)
+    machine.vmsa().setUint32(VMSA.guest_nrip, 0, true)
+    machine.run()
+    expect(machine.log).toEqual(["begin", "begin"])
+  })
+
   it("is kept apart from the program of another VMSA", () => {
     const machine = new TestMachine()
     machine.install(chatty(machine))

@@ -1,0 +1,31 @@
+import { VMSA } from "@vmpl-lab/sev-es"
+import type { Execution } from "./Execution.ts"
+import { OP } from "./Operation.ts"
+import { addressIn, type Processor } from "./Processor.ts"
+
+/**
+ * Whether the VMSA just loaded goes on with what stopped at it. What the CPU left at #VMEXIT tells: in a VMSA that
+ * software built afresh the exit code is 0, of which there is none here, and NRIP is another, unless both are 0.
+ *
+ * After a reflected #VC software may have emulated the operation and moved RIP past it: then the operation is done, and
+ * its outcome is what is in the registers.
+ * @param rip linear
+ */
+export const resumes = (cpu: Processor, execution: Execution, rip: number): boolean => {
+  const { view } = cpu
+  const stopped =
+    view.getUint32(VMSA.guest_exit_code, true) !== 0 && addressIn(view, VMSA.guest_nrip) === execution.nrip
+  if (!stopped) return false
+  if (rip === execution.emulatedRip) takeEmulated(cpu, execution)
+  return rip === execution.rip || rip === execution.emulatedRip
+}
+
+/** CPUID answers in RAX, RBX, RCX and RDX, a load in RAX. */
+const takeEmulated = ({ view }: Processor, execution: Execution): void => {
+  const { pending, result } = execution
+  result.lo = view.getUint32(VMSA.rax, true)
+  result.hi = view.getUint32(pending?.op === OP.CPUID ? VMSA.rbx : VMSA.rax + 4, true)
+  result.ecx = view.getUint32(VMSA.rcx, true)
+  result.edx = view.getUint32(VMSA.rdx, true)
+  execution.pending = null
+}
