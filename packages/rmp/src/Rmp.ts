@@ -7,10 +7,11 @@ import { psmash } from "./Psmash.ts"
 import { pvalidate } from "./Pvalidate.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
 import { rmpadjust } from "./Rmpadjust.ts"
-import { firmwareSet, type RmpEntry, readEntry } from "./RmpEntry.ts"
+import { firmwareSet, type RmpEntry, readEntry, subpageCount } from "./RmpEntry.ts"
 import type { RmpLayout } from "./RmpLayout.ts"
 import { type RmpoptFunction, rmpopt, rmpoptBaseFrame } from "./Rmpopt.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
+import { decodeRawEntry, encodeRawEntry } from "./RmpRaw.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
 import { indexOf, type RmpOptions, RmpTable, restoreEntries, SNAPSHOT, saveEntries } from "./RmpTable.ts"
 import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
@@ -169,6 +170,27 @@ export class Rmp extends AccessCheck {
 
   entry(pfn: number): RmpEntry {
     return readEntry(this.table, pfn)
+  }
+
+  /**
+   * Subpage_Count of a page's region: assigned pages beside the first. 0 for a 2 MiB page, whose inner pages are its own.
+   */
+  subpageCount(pfn: number): number {
+    return subpageCount(this.table, pfn)
+  }
+
+  /** The raw 16 bytes of a page's entry, which lie at `layout.entryAddress`. Subpage_Count only in a region's first. */
+  rawEntry(pfn: number): Uint8Array {
+    const isFirst = pfn % this.table.pagesPer2M === 0
+    return encodeRawEntry(this.entry(pfn), isFirst ? this.subpageCount(pfn) : 0)
+  }
+
+  /**
+   * Raw bytes reach an entry behind the instructions' back: by the AMD-SP, or by an attacker where nothing protects the
+   * RMP. Subpage_Count and Lock follow from the entries and are not taken over.
+   */
+  setRawEntry(pfn: number, bytes: Uint8Array): void {
+    firmwareSet(this.table, pfn, decodeRawEntry(bytes).entry)
   }
 
   stateOf(pfn: number): PageState {

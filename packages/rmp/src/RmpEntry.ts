@@ -12,6 +12,7 @@ import {
   LARGE,
   MASKS,
   type RmpTable,
+  regionOf,
   rowOf,
   VALIDATED,
   VMSA,
@@ -63,6 +64,14 @@ export const readEntry = (table: RmpTable, pfn: number): RmpEntry => {
     inUse: (flags & IN_USE) !== 0,
     perms: [masks & 0xff, (masks >>> 8) & 0xff, (masks >>> 16) & 0xff, masks >>> 24]
   }
+}
+
+/** Assigned pages of a page's region beside the first; those inside a 2 MiB page do not count. */
+export const subpageCount = (table: RmpTable, pfn: number): number => {
+  const index = indexOf(table, pfn)
+  if (index < 0) return 0
+  const head = headRowOf(table, index)
+  return isLarge(table, head) ? 0 : table.assignedIn[regionOf(table, index)]! - (table.words[head]! & ASSIGNED)
 }
 
 /**

@@ -1,17 +1,7 @@
 import type { PageSize } from "./PageSize.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
-import {
-  ASSIGNED,
-  asidOf,
-  gfnOf,
-  IMMUTABLE,
-  indexOf,
-  isLarge,
-  LARGE,
-  type RmpTable,
-  regionOf,
-  rowOf
-} from "./RmpTable.ts"
+import { subpageCount } from "./RmpEntry.ts"
+import { ASSIGNED, asidOf, gfnOf, IMMUTABLE, indexOf, isLarge, LARGE, type RmpTable, rowOf } from "./RmpTable.ts"
 
 /** What RMPREAD shows of an entry: Validated, VMSA and the masks stay hidden from the hypervisor. */
 export interface RmpReadResult {
@@ -40,8 +30,7 @@ export const rmpread = (table: RmpTable, pfn: number, out?: RmpReadResult): numb
   out.immutable = (flags & IMMUTABLE) !== 0
   out.gfn = gfnOf(table, row)
   out.asid = asidOf(table, row)
-  const others = table.assignedIn[regionOf(table, index)]! - (flags & ASSIGNED)
-  const counted = !isLarge(table, row) || table.switches.U18 === "alternative"
-  out.regionStatus = pfn % table.pagesPer2M === 0 && counted && others > 0
+  const others = isLarge(table, row) ? table.switches.U18 === "alternative" : subpageCount(table, pfn) > 0
+  out.regionStatus = pfn % table.pagesPer2M === 0 && others
   return RETURN_CODE.SUCCESS
 }

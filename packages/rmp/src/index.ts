@@ -27,6 +27,7 @@ export {
 } from "./RmpLayout.ts"
 export { RMPOPT_FUNCTION, type RmpoptFunction } from "./Rmpopt.ts"
 export type { RmpQueryResult } from "./Rmpquery.ts"
+export { decodeRawEntry, encodeRawEntry, type RawEntry } from "./RmpRaw.ts"
 export type { RmpReadResult } from "./Rmpread.ts"
 export { type RmpOptions, SNAPSHOT } from "./RmpTable.ts"
 export type { Decision, GuestAccess, Rule, Rules } from "./rules/index.ts"
