@@ -60,8 +60,9 @@ for (const name of readdirSync(`${root}packages`).sort()) {
   })
 }
 
-// The built-in profiles travel with the program that reads them.
-cpSync(`${root}profiles`, `${root}packages/lab/dist/profiles`, { recursive: true })
+// The built-in profiles and the scenarios travel with the program that reads them.
+for (const name of ["profiles", "scenarios"])
+  cpSync(`${root}${name}`, `${root}packages/lab/dist/${name}`, { recursive: true })
 
 execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-b", ...process.argv.slice(2)], {
   cwd: root,

@@ -13,6 +13,7 @@ import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
 import { replay } from "./ReplayCommand.ts"
+import { scenarios } from "./ScenariosCommand.ts"
 import { packageVersion } from "./Version.ts"
 
 /** What the shell gets to see. */
@@ -22,7 +23,7 @@ const COMMANDS = "compare, measure, replay, scenarios, explore or layout"
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
-  Command.withSubcommands([compare, measure, replay, explore, layout])
+  Command.withSubcommands([compare, measure, replay, scenarios, explore, layout])
 )
 
 // Help and version, when asked for, go to standard output; the library would also print help on every mistake.

@@ -38,13 +38,16 @@ export const replay = Command.make(
     ),
     explain: switchFlag("explain").pipe(
       Flag.withDescription("Add to each reply the rule that decided, and where it is written")
+    ),
+    memory: switchFlag("memory").pipe(
+      Flag.withDescription("Take operations on memory contents too, beyond the common format")
     )
   },
-  Effect.fn("replay")(function* ({ file, explain }) {
+  Effect.fn("replay")(function* ({ file, explain, memory }) {
     const { ruleExplainer, TraceReplay } = yield* Effect.promise(() => import("./trace/index.ts"))
     const name = file === "-" ? "standard input" : file
     const bad = (line: string) => new InputInvalid({ line: oneLine(`${name}: ${line}`) })
-    const trace = new TraceReplay(explain ? { explainer: ruleExplainer } : {})
+    const trace = new TraceReplay(explain ? { explainer: ruleExplainer, memory } : { memory })
 
     /** Replies first: those to the lines before a bad one are printed. False: nobody reads them any more. */
     const deliver = Effect.fnUntraced(function* ({ out, error }: ReturnType<typeof trace.feed>) {

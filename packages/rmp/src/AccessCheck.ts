@@ -6,7 +6,9 @@ import {
   ASSIGNED,
   GFN_HIGH_SHIFT,
   GFN_LOW,
+  headRowOf,
   IMMUTABLE,
+  IN_USE,
   indexOf,
   LARGE,
   MASKS,
@@ -50,6 +52,11 @@ export const isHypervisorOwned = (table: RmpTable, pfn: number, size: number): b
     : (table.words[rowOf(table, index)]! & ASSIGNED) === 0
 }
 
+const isFalseFault = (table: RmpTable, pfn: number, size: number): boolean => {
+  const index = indexOf(table, pfn)
+  return size === PAGE_2M && index >= 0 && (table.words[headRowOf(table, index)]! & IN_USE) !== 0
+}
+
 /** Data reads and fetches that are not made with the guest's key are never checked. */
 const isUnchecked = (kind: number): boolean => kind === ACCESS.READ || kind === ACCESS.FETCH
 
@@ -64,9 +71,20 @@ export class AccessCheck {
     this.table = table
   }
 
+  /**
+   * Whether the processor has the erratum: a host store through a 2 MiB mapping faults when a VMCB, VMSA or AVIC backing
+   * page in use lies at the 2 MiB boundary, though the store is allowed. Linux never places those pages there.
+   * @spec Linux snp_safe_alloc_page
+   */
+  setFalseFaults(on: boolean): void {
+    this.table.hasFalseFaults = on
+  }
+
   /** Host access of `size`: FAULT.NONE, or #PF with the RMP bit. */
   checkHost(pfn: number, kind: number, size: number): number {
-    return isUnchecked(kind & ACCESS_KIND_MASK) || isHypervisorOwned(this.table, pfn, size) ? FAULT.NONE : PF_RMP
+    if (isUnchecked(kind & ACCESS_KIND_MASK)) return FAULT.NONE
+    if (this.table.hasFalseFaults && isFalseFault(this.table, pfn, size)) return PF_RMP
+    return isHypervisorOwned(this.table, pfn, size) ? FAULT.NONE : PF_RMP
   }
 
   /** Access by a guest without SNP, mapped with `size`: FAULT.NONE, or NPF with the RMP bit. */

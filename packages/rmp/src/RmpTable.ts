@@ -90,6 +90,8 @@ export class RmpTable {
   readonly optimised: Uint8Array
   /** Masks of a page just assigned: VMPL0 may everything, the others nothing. */
   readonly initialMasks: number
+  /** The processor has the erratum of false faults: see AccessCheck. */
+  hasFalseFaults = false
   /** The VMPL check, precomputed: see vmplVerdicts. */
   readonly verdicts: Int32Array
 

@@ -123,6 +123,21 @@ export class Fields {
     return mask
   }
 
+  /** A text that is not empty. */
+  text(key: string): string {
+    const value = this.#value(key)
+    if (typeof value !== "string" || value === "") throw this.#refuse(key, "a text that is not empty")
+    return value
+  }
+
+  /** Bytes from a text of hexadecimal digits, two for each. */
+  bytes(key: string, max: number): Uint8Array {
+    const value = this.#value(key)
+    if (typeof value !== "string" || !/^([0-9a-fA-F]{2})+$/.test(value) || value.length > max * 2)
+      throw this.#refuse(key, `1 to ${max} bytes as hexadecimal digits such as "00ff"`)
+    return Uint8Array.from(Buffer.from(value, "hex"))
+  }
+
   object(key: string, expected: string): Fields {
     const fields = this.optionalObject(key, expected)
     if (fields === undefined) throw this.#refuse(key, expected)

@@ -25,7 +25,8 @@ const npt = (fields: Fields): NestedMapping | null => {
   return { pfn, size }
 }
 
-const guest = (fields: Fields, vmpls: number): GuestAt => ({
+/** The keys of a guest's page and its nested mapping. */
+export const guestOf = (fields: Fields, vmpls: number): GuestAt => ({
   asid: fields.integer("asid", 1, ASID_MAX),
   vmpl: fields.integer("vmpl", 0, vmpls - 1),
   gfn: fields.frame("gpa"),
@@ -36,7 +37,7 @@ const access = (fields: Fields, vmpls: number): Action => {
   const by = fields.choice("by", ["host", "non-snp", "guest"])
   const op = "access"
   if (by !== "guest") return { op, by, kind: kind(fields), pfn: fields.frame("spa"), size: fields.size("size") }
-  const at = guest(fields, vmpls)
+  const at = guestOf(fields, vmpls)
   return { op, by, kind: kind(fields), ...at, cpl: fields.integer("cpl", 0, 3), cbit: fields.boolean("cbit") }
 }
 
@@ -82,14 +83,14 @@ const BUILD: { readonly [K in Op]: Build } = {
   rmpread: (fields) => ({ op: "rmpread", pfn: fields.frame("spa") }),
   pvalidate: (fields, vmpls) => ({
     op: "pvalidate",
-    ...guest(fields, vmpls),
+    ...guestOf(fields, vmpls),
     size: fields.size("size"),
     validate: fields.boolean("validate")
   }),
   // A target that the machine does not have is a FAIL_INPUT of the instruction: RDX[7:0] can hold any byte.
   rmpadjust: (fields, vmpls) => ({
     op: "rmpadjust",
-    ...guest(fields, vmpls),
+    ...guestOf(fields, vmpls),
     size: fields.size("size"),
     targetVmpl: fields.integer("targetVmpl", 0, 255),
     mask: fields.mask("perms"),
@@ -97,7 +98,7 @@ const BUILD: { readonly [K in Op]: Build } = {
   }),
   rmpquery: (fields, vmpls) => ({
     op: "rmpquery",
-    ...guest(fields, vmpls),
+    ...guestOf(fields, vmpls),
     targetVmpl: fields.integer("targetVmpl", 0, 255)
   }),
   access,

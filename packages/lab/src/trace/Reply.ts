@@ -44,6 +44,7 @@ export interface EntryReply {
 export type Reply =
   | { readonly ok: true }
   | { readonly ok: true; readonly switches: Switches }
+  | { readonly ok: true; readonly data: string }
   | { readonly eax: number }
   | { readonly eax: number; readonly cf: 0 | 1 }
   | { readonly eax: 0; readonly entry: RmpreadEntry }

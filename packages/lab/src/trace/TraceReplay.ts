@@ -2,6 +2,8 @@ import { duplicateKey } from "../JsonText.ts"
 import type { Explainer, Explanation } from "./Explainer.ts"
 import { LineInvalid } from "./Fields.ts"
 import { LINE_LENGTH_MAX, LineSplitter, LineTooLong } from "./LineSplitter.ts"
+import { parseMemoryAction } from "./MemoryAction.ts"
+import { MemoryMachine } from "./MemoryMachine.ts"
 import { parseAction } from "./ParseAction.ts"
 import { isConfig, parseConfig } from "./ParseConfig.ts"
 import type { Reply } from "./Reply.ts"
@@ -11,6 +13,8 @@ import { TraceMachine } from "./TraceMachine.ts"
 export interface ReplayOptions {
   /** Adds to each reply the rule that decided, as the key `explain`. */
   readonly explainer?: Explainer
+  /** Takes the operations on memory contents too, which are no part of the common format. */
+  readonly memory?: boolean
 }
 
 /** What one chunk of a trace gave: the replies as text, one a line, and what ended the replay, if anything did. */
@@ -106,12 +110,18 @@ export class TraceReplay {
   #begin(text: string, value: unknown): void {
     const config = parseConfig(value)
     refuseDuplicateKey(text, value)
-    this.#machine = new TraceMachine(config)
+    this.#machine = this.#options.memory === true ? new MemoryMachine(config) : new TraceMachine(config)
     this.#print({ ok: true, switches: config.switches }, null)
   }
 
   #step(machine: TraceMachine, text: string, value: unknown): void {
     if (isConfig(value)) throw new LineInvalid("config", "given again", "it on the first line only")
+    const touch = machine instanceof MemoryMachine ? parseMemoryAction(value, machine.config.vmpls) : null
+    if (touch !== null) {
+      refuseDuplicateKey(text, value)
+      this.#print((machine as MemoryMachine).touch(touch), null)
+      return
+    }
     const action = parseAction(value, machine.config.vmpls)
     refuseDuplicateKey(text, value)
     // The rule is asked for first: it depends on the machine as the action finds it.

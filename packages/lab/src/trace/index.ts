@@ -2,6 +2,8 @@
 export * from "./Action.ts"
 export type { Explainer, Explanation } from "./Explainer.ts"
 export { LineInvalid } from "./Fields.ts"
+export type { MemoryAccessor, MemoryAction } from "./MemoryAction.ts"
+export { MemoryMachine } from "./MemoryMachine.ts"
 export { parseAction } from "./ParseAction.ts"
 export { parseConfig } from "./ParseConfig.ts"
 export type { EntryReply, FaultReply, Reply, RmpreadEntry } from "./Reply.ts"
