@@ -1,3 +1,4 @@
+// @section 6
 /**
  * The small RMP, every state of it. What must hold holds everywhere, and leaving out any one check of the access table
  * breaks it: no check is decoration.

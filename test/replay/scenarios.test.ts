@@ -1,3 +1,4 @@
+// @section 5
 import { readdirSync, readFileSync } from "node:fs"
 import { playScenario, TraceReplay, type TraceScenario } from "@vmpl-lab/lab"
 import { describe, expect, it } from "vitest"
@@ -78,7 +79,7 @@ describe("vmpl-lab explore", () => {
     const attack = await vmplLab(["explore", "--without", "VMPL"])
     expect([attack.code, attack.err]).toEqual([
       0,
-      "vmpl-lab: without VMPL: not so: VMPL1 reaches only what VMPL0 has granted it; found after 114 states\n"
+      "vmpl-lab: without VMPL: not so: VMPL1 reaches only what VMPL0 has granted it; found after 164 states\n"
     ])
     const { out, error } = new TraceReplay().feed(new TextEncoder().encode(attack.out))
     expect([error, out.trim().split("\n").at(-1)]).toEqual([null, '{"fault":"#NPF","bits":["RMP","VMPL"]}'])

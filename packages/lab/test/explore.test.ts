@@ -1,3 +1,4 @@
+// @section 6
 import { PAGE_2M, PAGE_4K, type Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import { describe, expect, it } from "vitest"
 import { fullCheck, PROPERTIES, type PropertyName, violationOf } from "../src/explore/Properties.ts"

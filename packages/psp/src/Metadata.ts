@@ -1,3 +1,4 @@
+// @section 1.7
 import type { PageSize, RmpEntry } from "@vmpl-lab/rmp"
 
 /** What kind of page an image holds. */

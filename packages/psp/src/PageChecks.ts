@@ -1,3 +1,4 @@
+// @section 1.7
 import { PAGE_2M, PAGE_4K, type PageState, type RmpEntry } from "@vmpl-lab/rmp"
 import { PAGE_TYPE } from "./LaunchDigest.ts"
 import type { MetadataEntry } from "./Metadata.ts"

@@ -1,3 +1,4 @@
+// @section 1.7
 import { PAGE_2M, PAGE_4K, type RmpEntry } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { PAGE_TYPE } from "./LaunchDigest.ts"

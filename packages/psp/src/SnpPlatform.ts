@@ -1,3 +1,4 @@
+// @section 1.3, 1.7
 import { FIRMWARE_TAG, type FrameRange, type Rmp } from "@vmpl-lab/rmp"
 import type { Status } from "./Status.ts"
 

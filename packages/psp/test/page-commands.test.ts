@@ -1,3 +1,4 @@
+// @section 1.6, 1.7
 import { PAGE_2M, PAGE_4K, type PageState, Rmp } from "@vmpl-lab/rmp"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"

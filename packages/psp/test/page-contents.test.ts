@@ -1,3 +1,4 @@
+// @section 1.7
 import { PAGE_4K, Rmp } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"

@@ -1,3 +1,4 @@
+// @section 1.3, 1.7
 import { ACCESS, encodeRstEntry, flatLayout, PAGE_2M, PAGE_4K, Rmp, rmpEndFor, segmentedLayout } from "@vmpl-lab/rmp"
 import { describe, expect, it } from "vitest"
 import { SnpPlatform } from "../src/index.ts"

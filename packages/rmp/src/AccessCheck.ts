@@ -1,3 +1,4 @@
+// @section 3.1, 3.2
 import { FAULT, NPF_RMP, PF_RMP } from "./Fault.ts"
 import { PAGE_2M } from "./PageSize.ts"
 import { ACCESS, ACCESS_KIND_MASK } from "./Permission.ts"

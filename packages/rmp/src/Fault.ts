@@ -1,3 +1,4 @@
+// @section 3.4
 /**
  * Faults as integers from 0x100 on, so that one number is either a return code in EAX (plus CARRY) or a fault. The low
  * group is the kind; RMP, SIZEM, VMPL and SSS are bits 31, 35, 36 and 37 of EXITINFO1 (RMP: bit 31 of a #PF error code).

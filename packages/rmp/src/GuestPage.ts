@@ -1,3 +1,4 @@
+// @section 3.5
 import { FAULT, NPF_RMP, NPF_SIZEM } from "./Fault.ts"
 import { PAGE_2M } from "./PageSize.ts"
 import {

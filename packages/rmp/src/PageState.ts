@@ -1,3 +1,4 @@
+// @section 1.6
 import { ASSIGNED, asidOf, gfnOf, IMMUTABLE, indexOf, type RmpTable, rulingRow, VALIDATED, VMSA } from "./RmpTable.ts"
 
 /** @spec SNP-ABI "Page States"; Firmware-IOMMU is AMD's published firmware only; Invalid is every other combination. */

@@ -1,3 +1,4 @@
+// @section 1.2
 /**
  * Permission mask of one VMPL, one byte of an RMP entry; bits 7:5 are reserved.
  * @spec APM2 15.36.7 table 15-36

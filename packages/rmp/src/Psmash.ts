@@ -1,3 +1,4 @@
+// @section 2.5
 import { RETURN_CODE } from "./ReturnCode.ts"
 import {
   asidOf,

@@ -1,3 +1,4 @@
+// @section 2.2
 import { FAULT } from "./Fault.ts"
 import { findGuestRow, isMisaligned, isSizeMismatch, sizeFault } from "./GuestPage.ts"
 import { CARRY, RETURN_CODE } from "./ReturnCode.ts"

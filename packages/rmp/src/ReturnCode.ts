@@ -1,3 +1,4 @@
+// @section 2.1
 /**
  * What the RMP instructions leave in EAX.
  * @spec APM3 RMPUPDATE, PVALIDATE, RMPADJUST, PSMASH

@@ -1,3 +1,4 @@
+// @section 1.1
 import { PAGE_2M, type PageSize } from "./PageSize.ts"
 import {
   ASSIGNED,

@@ -1,3 +1,4 @@
+// @section 1.2
 /**
  * A bit field of the raw entry: bits `bit` to `bit + bits - 1` of the little-endian unit of `size` bytes that starts at
  * byte `offset` of the entry.

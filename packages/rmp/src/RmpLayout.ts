@@ -1,3 +1,4 @@
+// @section 1.3, 1.4
 /** Frames from `first` on. */
 export interface FrameRange {
   readonly first: number

@@ -1,3 +1,4 @@
+// @section 1.2
 import { PAGE_2M } from "./PageSize.ts"
 import type { RmpEntry } from "./RmpEntry.ts"
 import { RMP_ENTRY, RMP_ENTRY_SIZE } from "./RmpEntryLayout.ts"

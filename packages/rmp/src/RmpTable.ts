@@ -1,3 +1,4 @@
+// @section 1.1, 1.2
 import { NUM_VMPLS, PAGES_PER_2M } from "./PageSize.ts"
 import { PERMISSION } from "./Permission.ts"
 import { contiguousLayout, type RmpLayout } from "./RmpLayout.ts"

@@ -1,3 +1,4 @@
+// @section 2.3
 import { FAULT } from "./Fault.ts"
 import { findGuestRow, isMisaligned, isSizeMismatch, sizeFault } from "./GuestPage.ts"
 import { PERMISSION_RESERVED } from "./Permission.ts"

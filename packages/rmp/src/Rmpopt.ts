@@ -1,3 +1,4 @@
+// @section 2.8
 import { FAULT } from "./Fault.ts"
 import { CARRY, RETURN_CODE } from "./ReturnCode.ts"
 import { type RmpTable, regionOf } from "./RmpTable.ts"

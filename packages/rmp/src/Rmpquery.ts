@@ -1,3 +1,4 @@
+// @section 2.6
 import { FAULT, NPF_RMP } from "./Fault.ts"
 import { findGuestRow } from "./GuestPage.ts"
 import { PAGE_2M, type PageSize } from "./PageSize.ts"

@@ -1,3 +1,4 @@
+// @section 1.5, 2.7
 import type { PageSize } from "./PageSize.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"
 import { subpageCount } from "./RmpEntry.ts"

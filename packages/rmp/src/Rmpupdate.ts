@@ -1,3 +1,4 @@
+// @section 1.7, 2.4
 import { FAULT } from "./Fault.ts"
 import { PAGE_2M } from "./PageSize.ts"
 import { RETURN_CODE } from "./ReturnCode.ts"

@@ -1,3 +1,4 @@
+// @section 7
 export type SwitchChoice = "default" | "alternative"
 
 /**

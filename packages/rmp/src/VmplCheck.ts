@@ -1,3 +1,4 @@
+// @section 3.2
 import { FAULT, NPF_VMPL } from "./Fault.ts"
 import { ACCESS, ACCESS_KIND_MASK, PERMISSION } from "./Permission.ts"
 import type { Switches } from "./Switches.ts"

@@ -1,3 +1,4 @@
+// @section 3.6
 import {
   ASSIGNED,
   IMMUTABLE,

@@ -1,3 +1,4 @@
+// @section 3.1, 3.2
 import { describe, expect, it } from "vitest"
 import { ACCESS, NOT_MAPPED, PAGE_2M, PAGE_4K, type PageSize, PERMISSION, type RmpEntry } from "../src/index.ts"
 import { BASE, GFN, give, newRmp, verdict } from "./support.ts"

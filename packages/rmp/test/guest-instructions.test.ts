@@ -1,3 +1,4 @@
+// @section 2.1, 2.2, 2.3, 2.6, 3.5
 import { describe, expect, it } from "vitest"
 import { NOT_MAPPED, PAGE_2M, PAGE_4K, type PageSize, type Rmp, type RmpEntry, type Switches } from "../src/index.ts"
 import { BASE, GFN, give, newRmp, outcome, SIZES } from "./support.ts"

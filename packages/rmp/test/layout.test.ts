@@ -1,3 +1,4 @@
+// @section 1.3, 1.4
 import { describe, expect, it } from "vitest"
 import {
   decodeRmpCfg,

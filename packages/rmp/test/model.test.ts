@@ -1,3 +1,4 @@
+// @section 2.2, 2.3, 2.4, 2.5, 2.6, 2.7, 3.2, 7
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { ACCESS, PAGE_2M, PAGE_4K, type PageSize, Rmp, SWITCH_IDS, type Switches } from "../src/index.ts"

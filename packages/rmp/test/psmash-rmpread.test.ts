@@ -1,3 +1,4 @@
+// @section 1.5, 2.5, 2.7
 import { describe, expect, it } from "vitest"
 import { PAGE_2M, PAGE_4K, type PageSize, type Rmp } from "../src/index.ts"
 import { BASE, GFN, give, newRmp, outcome } from "./support.ts"

@@ -1,3 +1,4 @@
+// @section 1.2
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { decodeRawEntry, encodeRawEntry, PAGE_2M, PAGE_4K, Rmp } from "../src/index.ts"

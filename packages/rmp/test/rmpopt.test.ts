@@ -1,3 +1,4 @@
+// @section 2.8
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { ACCESS, CARRY, encodeRstEntry, PAGE_2M, PAGE_4K, RMPOPT_FUNCTION, Rmp, segmentedLayout } from "../src/index.ts"

@@ -1,3 +1,4 @@
+// @section 2.4
 import { describe, expect, it } from "vitest"
 import { PAGE_2M, PAGE_4K, type Rmp, type Switches } from "../src/index.ts"
 import { BASE, GFN, give, newRmp, outcome } from "./support.ts"

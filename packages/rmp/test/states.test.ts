@@ -1,3 +1,4 @@
+// @section 1.1, 1.6
 import { createHash } from "node:crypto"
 import { describe, expect, it } from "vitest"
 import { FIRMWARE_TAG, PAGE_2M, PAGE_4K, Rmp, type RmpEntry, SWITCH_IDS } from "../src/index.ts"

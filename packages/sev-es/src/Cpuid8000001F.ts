@@ -1,3 +1,4 @@
+// @section 1.4, 4.4
 /** EAX of CPUID 8000_001F, by bit. @spec APM2 CPUID 8000_001F EAX */
 export const SEV_CAPABILITY_BITS = [
   "SME",

@@ -1,3 +1,4 @@
+// @section 4.1, 4.3
 /** Types of an injected event, bits 10:8 of EVENTINJ. @spec APM2 15.20 */
 export const EVENT_TYPE = { INTR: 0, NMI: 2, EXCEPTION: 3, SOFT_INT: 4 } as const
 

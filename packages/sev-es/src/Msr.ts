@@ -1,3 +1,4 @@
+// @section 4.2
 import { MSR_GHCB } from "./GhcbMsr.ts"
 import type { U64 } from "./U64.ts"
 

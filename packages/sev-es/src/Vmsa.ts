@@ -1,3 +1,4 @@
+// @section 4.2, 4.3
 import { layout, offsetsOf } from "./Layout.ts"
 
 /**

@@ -1,3 +1,4 @@
+// @section 4.3
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import {

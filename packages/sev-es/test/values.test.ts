@@ -1,3 +1,4 @@
+// @section 4.2
 import { describe, expect, it } from "vitest"
 import {
   AP_CREATION,

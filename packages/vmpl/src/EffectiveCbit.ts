@@ -1,3 +1,4 @@
+// @section 3.3
 import { ACCESS } from "@vmpl-lab/rmp"
 import { getU64, VMSA } from "@vmpl-lab/sev-es"
 import type { Processor } from "./Processor.ts"

@@ -1,3 +1,4 @@
+// @section 3.6, 4.1
 import {
   EFER_SVME,
   EXIT,

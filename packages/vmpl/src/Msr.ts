@@ -1,3 +1,4 @@
+// @section 3.3, 4.2
 import { MSR, MSR_GHCB, SEV_FEATURES, sevStatus, VMSA } from "@vmpl-lab/sev-es"
 import type { Operation, OperationResult } from "./Operation.ts"
 import type { Processor } from "./Processor.ts"

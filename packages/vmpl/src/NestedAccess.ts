@@ -1,3 +1,4 @@
+// @section 3.4
 import { ACCESS, FAULT } from "@vmpl-lab/rmp"
 import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { NESTED } from "./NestedPageTable.ts"

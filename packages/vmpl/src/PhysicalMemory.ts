@@ -1,3 +1,4 @@
+// @section 3.3
 import { createCipheriv, createDecipheriv } from "node:crypto"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 

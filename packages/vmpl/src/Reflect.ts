@@ -1,3 +1,4 @@
+// @section 3.4
 import { EXIT, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
 import { leaveGuest, nextRip, setExitFields } from "./Exit.ts"
 import { OP, type Operation } from "./Operation.ts"

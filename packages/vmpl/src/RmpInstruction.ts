@@ -1,3 +1,4 @@
+// @section 2.1
 import {
   ACCESS,
   carryOf,

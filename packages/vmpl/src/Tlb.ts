@@ -1,3 +1,4 @@
+// @section 2.3, 4.3
 import { ACCESS } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 

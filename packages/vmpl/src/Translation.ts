@@ -1,3 +1,4 @@
+// @section 4.3
 import { ACCESS } from "@vmpl-lab/rmp"
 import { getU64, SEV_FEATURES, setU64, TLB_CONTROL, VMSA } from "@vmpl-lab/sev-es"
 import { assert } from "@vmpl-lab/sim"

@@ -1,3 +1,4 @@
+// @section 4.1
 import {
   decodeEventInjection,
   EFER_SVME,

@@ -1,3 +1,4 @@
+// @section 3.3
 import { ACCESS } from "@vmpl-lab/rmp"
 import { SEV_FEATURES } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"

@@ -1,3 +1,4 @@
+// @section 3.5
 import { PAGE_2M, PAGE_4K, type PageSize } from "@vmpl-lab/rmp"
 import { EXIT, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"

@@ -1,3 +1,4 @@
+// @section 3.3
 import { FAULT, PAGE_4K } from "@vmpl-lab/rmp"
 import { EXIT, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"

@@ -1,3 +1,4 @@
+// @section 3.4
 import { PAGE_4K, PERMISSION } from "@vmpl-lab/rmp"
 import { EXIT, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"

@@ -1,3 +1,4 @@
+// @section 3.4
 import { EXIT, NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
 import {

@@ -1,3 +1,4 @@
+// @section 4.3
 import { PAGE_2M, PAGE_4K, PERMISSION } from "@vmpl-lab/rmp"
 import { EXIT, NPF_INFO1_HI, PAGE_SIZE, TLB_CONTROL, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"

@@ -1,3 +1,4 @@
+// @section 3.6, 4.1
 import { PAGE_4K, RETURN_CODE } from "@vmpl-lab/rmp"
 import { EFER_SVME, EXIT, NESTED_CTL, PAGE_SIZE, SEV_FEATURES, TLB_CONTROL, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { COUNTER, PRIMITIVE, Span } from "@vmpl-lab/sim"

@@ -1,3 +1,4 @@
+// @section 4.4
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import {
   type CpuidRegisters,

@@ -1,3 +1,4 @@
+// @section 6
 import { ACCESS, FAULT, type GuestAccess, PAGE_2M, PAGE_4K, PERMISSION, RULES } from "@vmpl-lab/rmp"
 import type { AccessKind, Action, GuestAccessAction, NestedMapping, PlainAccessAction } from "../trace/Action.ts"
 import { pfnOf, type TraceMachine } from "../trace/TraceMachine.ts"

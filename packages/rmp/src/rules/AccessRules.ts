@@ -1,3 +1,4 @@
+// @section 3.1, 3.2
 import { FAULT, NPF_RMP, NPF_VMPL, PF_RMP } from "../Fault.ts"
 import { PAGE_2M, type PageSize } from "../PageSize.ts"
 import { ACCESS, ACCESS_KIND_MASK, PERMISSION } from "../Permission.ts"

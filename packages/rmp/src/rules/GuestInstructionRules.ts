@@ -1,3 +1,4 @@
+// @section 2.2, 2.3, 2.6, 3.5
 import { FAULT, NPF_RMP, NPF_SIZEM } from "../Fault.ts"
 import { PAGE_2M, type PageSize } from "../PageSize.ts"
 import { PERMISSION_RESERVED } from "../Permission.ts"

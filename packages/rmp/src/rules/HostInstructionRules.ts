@@ -1,3 +1,4 @@
+// @section 2.4, 2.5, 2.7
 import { FAULT } from "../Fault.ts"
 import { PAGE_2M, type PageSize } from "../PageSize.ts"
 import { RETURN_CODE } from "../ReturnCode.ts"

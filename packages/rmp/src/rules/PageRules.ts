@@ -1,3 +1,4 @@
+// @section 3.6
 import { FAULT } from "../Fault.ts"
 import type { Rmp } from "../Rmp.ts"
 import type { Rule, Rules } from "./Rule.ts"
