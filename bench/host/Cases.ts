@@ -95,6 +95,16 @@ const pageSetup: Case = {
   ]
 }
 
+const exploration: Case = {
+  name: "explorer of the small RMP",
+  warmUp: "an exploration without one check; all states are timed (quick: without one check)",
+  observe: (quick) => observeCase("Explore.ts", quickly(quick)),
+  figures: [
+    { value: "statesPerSecond", unit: "states/s" },
+    { value: "bytesPerState", unit: "bytes resident per state" }
+  ]
+}
+
 export const KEY_CHANGE = "memory encryption"
 
 const keyChange: Case = {
@@ -115,5 +125,6 @@ export const CASES: ReadonlyArray<Case> = [
   ...accessCheck,
   ...referenceCheck,
   pageSetup,
+  exploration,
   keyChange
 ]

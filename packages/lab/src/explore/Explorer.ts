@@ -3,6 +3,7 @@ import { TraceMachine } from "../trace/TraceMachine.ts"
 import { type CHECKS, fullCheck, type Violation, violationOf, weakenedCheck } from "./Properties.ts"
 import { ACTIONS, SMALL_MACHINE } from "./SmallMachine.ts"
 import { decodeState, encodeState } from "./StateKey.ts"
+import { StateSet } from "./StateSet.ts"
 import { brokenByChange } from "./Transitions.ts"
 
 /** What an exploration found. */
@@ -51,10 +52,7 @@ export class Explorer {
   readonly #before = new Int32Array(this.#machine.rmp.snapshotWords)
   readonly #after = new Int32Array(this.#machine.rmp.snapshotWords)
   readonly #effective = new Set<string>()
-  readonly #seen = new Map<number, number>()
-  readonly #keys: Array<number> = []
-  readonly #from: Array<number> = []
-  readonly #by: Array<number> = []
+  readonly #states = new StateSet()
   readonly #options: ExplorerOptions
 
   constructor(options: ExplorerOptions = {}) {
@@ -77,10 +75,10 @@ export class Explorer {
     const { rmp } = this.#machine
     let transitions = 0
     rmp.saveEntries(this.#before)
-    this.#add(encodeState(this.#before, 0), -1, -1)
-    for (let state = 0; state < this.#keys.length; state++) {
-      if (state % PROGRESS_STATES === 0) yield { visited: state, known: this.#keys.length }
-      const history = decodeState(this.#keys[state]!, this.#before)
+    this.#states.add(encodeState(this.#before, 0), -1, -1)
+    for (let state = 0; state < this.#states.size; state++) {
+      if (state % PROGRESS_STATES === 0) yield { visited: state, known: this.#states.size }
+      const history = decodeState(this.#states.key(state), this.#before)
       rmp.restoreEntries(this.#before)
       const violation = violationOf(this.#machine, history, passes, without !== undefined)
       if (violation !== null) return this.#result(transitions, { violation, path: this.#pathTo(state) })
@@ -97,7 +95,7 @@ export class Explorer {
           const path = [...this.#pathTo(state), action]
           return this.#result(transitions, { violation: { property, witnesses: [] }, path })
         }
-        this.#add(encodeState(this.#after, history | validatedBy(action)), state, number)
+        this.#states.add(encodeState(this.#after, history | validatedBy(action)), state, number)
         rmp.restoreEntries(this.#before)
       }
     }
@@ -109,25 +107,18 @@ export class Explorer {
     return false
   }
 
-  #add(key: number, from: number, by: number): void {
-    if (this.#seen.has(key)) return
-    this.#seen.set(key, this.#keys.length)
-    this.#keys.push(key)
-    this.#from.push(from)
-    this.#by.push(by)
-  }
-
   #pathTo(state: number): ReadonlyArray<Action> {
     const path: Array<Action> = []
-    for (let at = state; this.#from[at]! >= 0; at = this.#from[at]!) path.push(ACTIONS[this.#by[at]!]!)
+    for (let at = state; this.#states.from(at) >= 0; at = this.#states.from(at))
+      path.push(ACTIONS[this.#states.by(at)]!)
     return path.reverse()
   }
 
   #result(transitions: number, attack: Exploration["attack"]): Exploration {
     const depths: Array<number> = []
-    for (let state = 0; state < this.#keys.length; state++)
-      depths.push(state === 0 ? 0 : depths[this.#from[state]!]! + 1)
+    for (let state = 0; state < this.#states.size; state++)
+      depths.push(state === 0 ? 0 : depths[this.#states.from(state)]! + 1)
     const depth = depths.reduce((a, b) => Math.max(a, b), 0)
-    return { states: this.#keys.length, transitions, depth, effective: [...this.#effective].sort(), attack }
+    return { states: this.#states.size, transitions, depth, effective: [...this.#effective].sort(), attack }
   }
 }
