@@ -58,7 +58,7 @@ export const explore = Command.make(
     }
     const lines = [
       `${states} states, ${transitions} transitions, at most ${depth} steps from the first; ${rateText(states, ms)}.`,
-      "In every state:",
+      "The RMP's switches U1 to U18 are at their defaults. In every state:",
       ...Object.values(PROPERTIES).map((property) => `  ${property}`)
     ]
     yield* writeOut(`${lines.join("\n")}\n`)

@@ -15,6 +15,8 @@ export interface MetadataEntry {
   readonly kind: ImageKind
   readonly size: PageSize
   readonly gfn: number
+  /** ASID of the guest, which the AMD-SP would find in the guest's context. */
+  readonly asid: number
   readonly validated: boolean
   readonly perms: RmpEntry["perms"]
   /** The guest's counter at the time, unique for each image of that guest. */

@@ -267,6 +267,15 @@ export const SWAP_IN: ReadonlyArray<PageCheck<TransferCommand>> = [
   },
   aligned(target),
   {
+    name: "destination belongs to the guest whose page it was",
+    refuses: (view, command) => {
+      const entry = swappedEntry(view, command)
+      return entry?.kind === "metadata" || rulingEntry(view.rmp, command.targetPfn).asid === entry?.asid
+        ? null
+        : "INVALID_PAGE_OWNER"
+    }
+  },
+  {
     name: "authentication tag is that of the metadata entry",
     refuses: (view, command) => {
       const entry = swappedEntry(view, command)
@@ -288,8 +297,42 @@ export const firstRefusal = <Command>(
   return { check: "no check refuses", status: "SUCCESS" }
 }
 
+/** Every page that a command names. */
+const namedPages = (command: PageCommand): ReadonlyArray<number> => {
+  switch (command.command) {
+    case "MD_INIT":
+      return [command.contextPfn, command.pfn]
+    case "PAGE_MOVE":
+      return [command.pfn, command.targetPfn]
+    case "SWAP_OUT":
+    case "SWAP_IN":
+      return [command.pfn, command.targetPfn, command.metadataPfn]
+    default:
+      return [command.pfn]
+  }
+}
+
+/** Commands whose own look-up of the page answers otherwise. */
+const RANGE_COMMANDS: ReadonlyArray<string> = ["PAGE_RECLAIM", "PAGE_UNSMASH", "PAGE_SET_STATE"]
+
+/** The AMD-SP is never pointed at the RMP itself, although its pages are Firmware. */
+const rmpItself: PageCheck<PageCommand> = {
+  name: "page is no part of the RMP",
+  refuses: ({ rmp }, command) => {
+    const isOwn = (pfn: number): boolean =>
+      rmp.layout.ownFrames.some(({ first, count }) => pfn >= first && pfn < first + count)
+    if (!namedPages(command).some(isOwn)) return null
+    return RANGE_COMMANDS.includes(command.command) ? "INVALID_ADDRESS" : "INVALID_PARAM"
+  }
+}
+
 /** The checks of a command, in the firmware's order. */
 export const decidePageCommand = (view: PageView, command: PageCommand) => {
+  const own = firstRefusal([rmpItself], view, command)
+  return own.status === "SUCCESS" ? decideByPages(view, command) : own
+}
+
+const decideByPages = (view: PageView, command: PageCommand) => {
   switch (command.command) {
     case "GCTX_CREATE":
       return firstRefusal(GCTX_CREATE, view, command)

@@ -155,6 +155,7 @@ export class PageCommands {
       kind: isMetadata ? "metadata" : from.vmsa ? "vmsa" : "data",
       size: from.size,
       gfn: isMetadata ? 0 : from.gfn,
+      asid: from.asid,
       validated: from.validated,
       perms: isMetadata ? [0, 0, 0, 0] : from.perms,
       iv,

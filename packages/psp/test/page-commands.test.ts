@@ -338,6 +338,17 @@ describe("metadata, moving and swapping", () => {
     expect(rmp.entry(Q)).toMatchObject({ gfn: 0x77, vmsa: true, perms: [0xf, 1, 2, 3], validated: true })
   })
 
+  it("a page comes in for the guest that it belonged to only", () => {
+    const { rmp, psp, transfer } = ready()
+    reach(rmp, psp, P, "Pre-Swap")
+    firmwarePage(rmp, IMAGE)
+    transfer("SWAP_OUT", P, IMAGE)
+    reach(rmp, psp, Q, "Pre-Guest")
+    rmp.firmwareSet(Q, { asid: ASID + 1 })
+    expect(transfer("SWAP_IN", IMAGE, Q)).toBe("INVALID_PAGE_OWNER")
+    expect(transfer("SWAP_IN", IMAGE, P)).toBe("SUCCESS")
+  })
+
   it("F1: an image comes in once, and an old one never", () => {
     const { rmp, psp, transfer } = ready()
     reach(rmp, psp, P, "Pre-Swap")

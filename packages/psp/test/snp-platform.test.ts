@@ -1,7 +1,7 @@
 // @section 1.3, 1.7
 import { ACCESS, encodeRstEntry, flatLayout, PAGE_2M, PAGE_4K, Rmp, rmpEndFor, segmentedLayout } from "@vmpl-lab/rmp"
 import { describe, expect, it } from "vitest"
-import { SnpPlatform } from "../src/index.ts"
+import { type PageCommand, PageCommands, SnpPlatform } from "../src/index.ts"
 
 const GIB = 2 ** 30
 const CORES = [
@@ -50,6 +50,21 @@ describe("SNP_INIT_EX", () => {
     // HV-Fixed passes for the host but is no page that can be given away.
     expect(rmp.checkHost(0xa0, ACCESS.WRITE, PAGE_4K)).toBe(0)
     expect(rmp.rmpupdate(0xa0, true, PAGE_4K, false, 7, 1)).toBe(2)
+  })
+
+  it("the RMP's own pages are Firmware, but no command takes them", () => {
+    const rmp = flat()
+    new SnpPlatform(rmp).snpInit(CORES)
+    const psp = new PageCommands(rmp)
+    const pfn = BASE / 0x1000 + 5
+    const status = (command: string) => psp.execute({ command, pfn } as PageCommand)
+    expect(["GCTX_CREATE", "PAGE_RECLAIM", "PAGE_SET_STATE"].map(status)).toEqual([
+      "INVALID_PARAM",
+      "INVALID_ADDRESS",
+      "INVALID_ADDRESS"
+    ])
+    expect(psp.execute({ command: "MD_INIT", pfn, contextPfn: pfn })).toBe("INVALID_PARAM")
+    expect(rmp.stateOf(pfn)).toBe("Firmware")
   })
 
   it("protects every part of a segmented RMP that lies in covered memory", () => {
