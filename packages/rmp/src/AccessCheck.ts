@@ -81,6 +81,10 @@ export class AccessCheck {
     this.table.hasFalseFaults = on
   }
 
+  get hasFalseFaults(): boolean {
+    return this.table.hasFalseFaults
+  }
+
   /** Host access of `size`: FAULT.NONE, or #PF with the RMP bit. */
   checkHost(pfn: number, kind: number, size: number): number {
     if (isUnchecked(kind & ACCESS_KIND_MASK)) return FAULT.NONE

@@ -152,12 +152,24 @@ const play = (rmp: Rmp, s: Step): void => {
     }
     case "host":
       if (pfn < 0) return
+      rmp.setFalseFaults(bit(s.flags, 6))
       ask("host", RULES.HOST_ACCESS, { rmp, kind, pfn, size }, rmp.checkHost(pfn, kind, size))
       ask("non-SNP", RULES.NON_SNP_ACCESS, { rmp, kind, pfn, size }, rmp.checkNonSnpGuest(pfn, kind, size))
       return
     case "vmrun":
-      ask("VMRUN", RULES.VMRUN_SNP, { rmp, asid, gfn, pfn }, rmp.checkVmrunVmsa(asid, gfn, pfn) ? 0 : 1)
-      ask("VMRUN without SNP", RULES.VMRUN_NON_SNP, { rmp, asid, gfn, pfn }, rmp.checkHypervisorOwned(pfn) ? 0 : 1)
+      ask(
+        "VMRUN",
+        RULES.VMRUN_SNP,
+        { rmp, asid, gfn, pfn },
+        rmp.checkVmrunVmsa(asid, gfn, pfn) ? 0 : RULES.VMSA_REFUSED
+      )
+      ask(
+        "VMRUN without SNP",
+        RULES.VMRUN_NON_SNP,
+        { rmp, asid, gfn, pfn },
+        rmp.checkHypervisorOwned(pfn) ? 0 : RULES.VMSA_REFUSED
+      )
+      ask("VMCB", RULES.VMRUN_VMCB, { rmp, pfn }, rmp.checkHypervisorOwned(pfn) ? FAULT.NONE : FAULT.GP)
       if (one) rmp.markInUse(pfn)
       else rmp.clearInUse(pfn)
       return
@@ -188,7 +200,8 @@ const LISTS = {
   host: RULES.HOST_ACCESS,
   "non-SNP": RULES.NON_SNP_ACCESS,
   VMRUN: RULES.VMRUN_SNP,
-  "VMRUN without SNP": RULES.VMRUN_NON_SNP
+  "VMRUN without SNP": RULES.VMRUN_NON_SNP,
+  VMCB: RULES.VMRUN_VMCB
 }
 
 describe("the rules", () => {
@@ -212,12 +225,16 @@ describe("the rules", () => {
     expect(names.filter((name) => (decided.get(name) ?? 0) < 3)).toEqual([])
   })
 
-  it("name their source, and a switch only where it changes the outcome", () => {
-    for (const { checks } of Object.values(LISTS) as Array<RULES.Rules<never>>)
-      for (const { name, source, switches: ids = [] } of checks) {
-        expect(source, name).toMatch(/^(APM2|APM3) /)
-        for (const id of ids) expect(SWITCH_IDS).toContain(id)
-      }
+  it("name their source", () => {
+    for (const { checks, success } of Object.values(LISTS) as Array<RULES.Rules<never>>)
+      for (const { name, source } of [...checks, success]) expect(source, name).toMatch(/^(APM2|APM3|Linux) /)
+    const translated = { PVALIDATE: "APM3 PVALIDATE", RMPADJUST: "APM3 RMPADJUST", RMPQUERY: "APM2 15.36.7" } as const
+    for (const [list, source] of Object.entries(translated)) {
+      const { checks } = LISTS[list as keyof typeof translated]
+      expect(checks.find(({ name }) => name === "guest translation")?.source).toBe(source)
+      const misaligned = checks.find(({ name }) => name.endsWith("misaligned address"))
+      expect(misaligned?.source ?? source).toBe(source)
+    }
   })
 
   it("a guest that executes RMPUPDATE or PSMASH: U12", () => {

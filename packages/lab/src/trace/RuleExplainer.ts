@@ -1,10 +1,11 @@
-import { RULES } from "@vmpl-lab/rmp"
+import { type Rmp, RULES } from "@vmpl-lab/rmp"
 import type { Action, GuestAt } from "./Action.ts"
 import type { Explainer, Explanation } from "./Explainer.ts"
 import { nptSizeOf, pfnOf, type TraceMachine } from "./TraceMachine.ts"
 
-const explained = <Q>(rules: RULES.Rules<Q>, question: Q): Explanation => {
-  const { rule, source, switches } = RULES.decide(rules, question)
+const explained = <Q extends { readonly rmp: Rmp }>(rules: RULES.Rules<Q>, question: Q): Explanation => {
+  const { rule, source } = RULES.decide(rules, question)
+  const switches = RULES.switchesOf(rules, question)
   return switches.length === 0 ? { rule, source } : { rule, source, switches }
 }
 

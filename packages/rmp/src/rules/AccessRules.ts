@@ -4,7 +4,7 @@ import { PAGE_2M, type PageSize } from "../PageSize.ts"
 import { ACCESS, ACCESS_KIND_MASK, PERMISSION } from "../Permission.ts"
 import type { Rmp } from "../Rmp.ts"
 import type { Rule, Rules } from "./Rule.ts"
-import { headView, regionOf, rulingView, type View } from "./View.ts"
+import { headView, regionOf, regionStart, rulingView, type View } from "./View.ts"
 
 /** An access by the host or a non-SNP guest; `kind` is one of ACCESS, `size` that of the mapping. */
 export interface PlainAccess {
@@ -49,7 +49,15 @@ const pass = (name: string) => ({ name, source: ACCESSES, outcome: () => FAULT.N
 
 /** Host: writes and page-table accesses need a hypervisor-owned page, reads and fetches nothing. */
 export const HOST_ACCESS: Rules<PlainAccess> = {
-  checks: [hypervisorOwned(PF_RMP)],
+  checks: [
+    {
+      name: "erratum: false fault",
+      source: "Linux snp_safe_alloc_page",
+      refuses: ({ rmp, kind, pfn, size }) =>
+        rmp.hasFalseFaults && !isRead(kind) && size === PAGE_2M && rmp.isInUse(regionStart(rmp, pfn)) ? PF_RMP : null
+    },
+    hypervisorOwned(PF_RMP)
+  ],
   success: pass("no check refuses")
 }
 
@@ -120,7 +128,7 @@ export const PRIVATE_ACCESS: Rules<GuestAccess> = {
     {
       name: "Guest-Owned",
       source: CHECKS,
-      refuses: onEntry(({ entry }, { asid }) => entry.asid !== asid, NPF_RMP)
+      refuses: onEntry(({ entry }, { asid }) => !entry.assigned || entry.asid !== asid, NPF_RMP)
     },
     {
       name: "Reverse-Map",

@@ -40,17 +40,18 @@ type Sized = GuestPageQuestion & { readonly size: PageSize }
 const viewOf = ({ rmp, pfn }: GuestPageQuestion): View => rulingView(rmp, pfn)
 const isLarge = (question: GuestPageQuestion): boolean => viewOf(question).entry.size === PAGE_2M
 
-const misaligned: Rule<Sized> = {
+const misaligned = (source: string): Rule<Sized> => ({
   name: "FAIL_INPUT: 2 MiB at a misaligned address",
-  source: "APM3 PVALIDATE",
+  source,
   refuses: ({ rmp, gfn, size }) =>
     size === PAGE_2M && gfn >= 0 && gfn % rmp.pagesPer2M !== 0 ? RETURN_CODE.FAIL_INPUT : null
-}
+})
 
-const translation: ReadonlyArray<Rule<GuestPageQuestion>> = [
+/** `source`: where the instruction that translates its operand is described. */
+const translation = (source: string): ReadonlyArray<Rule<GuestPageQuestion>> => [
   {
     name: "guest translation",
-    source: "APM3 PVALIDATE",
+    source,
     switches: ["U5"],
     refuses: ({ rmp, gfn }) => {
       if (gfn >= 0) return null
@@ -115,7 +116,6 @@ const sizes: ReadonlyArray<Rule<Sized>> = [
 const sizeMismatch: Rule<Sized> = {
   name: "FAIL_SIZEMISMATCH: 2 MiB operand, but not both sizes are",
   source: "APM2 15.36.10 table 15-40",
-  switches: ["U10"],
   refuses: (question) =>
     question.size === PAGE_2M && !(isLarge(question) && question.nptSize === PAGE_2M)
       ? RETURN_CODE.FAIL_SIZEMISMATCH
@@ -140,8 +140,8 @@ export const PVALIDATE: Rules<PvalidateQuestion> = {
         return rmp.switches.U3 === "default" ? FAULT.GP : FAULT.UD
       }
     },
-    misaligned,
-    ...translation,
+    misaligned("APM3 PVALIDATE"),
+    ...translation("APM3 PVALIDATE"),
     ...sizes,
     sizeMismatch,
     {
@@ -174,7 +174,7 @@ const target = (when: "default" | "alternative"): Rule<RmpadjustQuestion> => ({
 /** RMPADJUST. */
 export const RMPADJUST: Rules<RmpadjustQuestion> = {
   checks: [
-    misaligned,
+    misaligned("APM3 RMPADJUST"),
     {
       name: "FAIL_INPUT: no such target VMPL",
       source: "APM3 RMPADJUST",
@@ -186,7 +186,7 @@ export const RMPADJUST: Rules<RmpadjustQuestion> = {
       refuses: ({ mask }) => ((mask & PERMISSION_RESERVED) !== 0 ? RETURN_CODE.FAIL_INPUT : null)
     },
     target("default"),
-    ...translation,
+    ...translation("APM3 RMPADJUST"),
     ...sizes,
     notValidated,
     sizeMismatch,
@@ -229,7 +229,7 @@ export const RMPQUERY: Rules<RmpqueryQuestion> = {
       refuses: ({ rmp, vmpl, targetVmpl }) =>
         targetVmpl < vmpl || (targetVmpl === vmpl && rmp.switches.U6 === "default") ? RETURN_CODE.FAIL_PERMISSION : null
     },
-    ...translation,
+    ...translation("APM2 15.36.7"),
     {
       name: "Page-Size",
       source: "APM2 15.36.10 table 15-39",

@@ -1,6 +1,7 @@
 // @section 2.4, 2.5, 2.7
 import { FAULT } from "../Fault.ts"
 import { PAGE_2M, type PageSize } from "../PageSize.ts"
+import { PERMISSION } from "../Permission.ts"
 import { RETURN_CODE } from "../ReturnCode.ts"
 import type { Rmp } from "../Rmp.ts"
 import type { Rules } from "./Rule.ts"
@@ -30,6 +31,27 @@ const inUseRefuses = (when: "default" | "alternative") => (question: RmpupdateQu
   question.rmp.switches.U8 === when && question.rmp.isCovered(question.pfn) && isTargetInUse(question)
     ? RETURN_CODE.FAIL_INUSE
     : null
+
+/** Whether owner, GPA and size stay: at most Immutable then changes. A page that is no guest's never counts as such. */
+const isUnchanged = ({ rmp, pfn, size, gfn, asid }: RmpupdateQuestion): boolean => {
+  const old = rmp.entry(pfn)
+  return asid !== 0 && old.assigned && old.asid === asid && old.gfn === gfn && old.size === size
+}
+
+/** What the entry will hold in the fields that RMPUPDATE is not given. */
+const writtenNote = (question: RmpupdateQuestion): string => {
+  const { rmp, pfn } = question
+  const kept = rmp.switches.U1 === "default" && isUnchanged(question) ? rmp.entry(pfn) : null
+  const full = PERMISSION.ALL | (rmp.switches.U7 === "default" ? 0 : PERMISSION.SHADOW_STACK)
+  const masks = (kept?.perms ?? [full, 0, 0, 0]).map((mask) => `0x${mask.toString(16)}`).join(" ")
+  return `Validated ${Number(kept?.validated ?? false)}, VMSA ${Number(kept?.vmsa ?? false)}, masks ${masks}`
+}
+
+/** Set on the first page of a region when another is assigned; whether a 2 MiB page's own inner pages count is U18. */
+const hasRegionStatus = ({ rmp, pfn }: PageQuestion): boolean =>
+  pfn % rmp.pagesPer2M === 0 &&
+  (!isInsideLarge(rmp, pfn) || rmp.switches.U18 === "alternative") &&
+  regionOf(rmp, pfn).some((page) => page !== pfn && rmp.entry(page).assigned)
 
 /** RMPUPDATE by the host, in the order of the published pseudocode. */
 export const RMPUPDATE: Rules<RmpupdateQuestion> = {
@@ -83,7 +105,13 @@ export const RMPUPDATE: Rules<RmpupdateQuestion> = {
     },
     { name: "FAIL_INUSE", source: "APM2 15.36.12", switches: ["U8"], refuses: inUseRefuses("default") }
   ],
-  success: { name: "the entry is written", source: "APM3 RMPUPDATE", outcome: () => RETURN_CODE.SUCCESS }
+  success: {
+    name: "the entry is written",
+    source: "APM3 RMPUPDATE",
+    switches: ["U1", "U7"],
+    outcome: () => RETURN_CODE.SUCCESS,
+    note: writtenNote
+  }
 }
 
 /** PSMASH by the host. */
@@ -131,7 +159,13 @@ export const RMPREAD: Rules<PageQuestion> = {
       refuses: ({ rmp, pfn }) => (rmp.isCovered(pfn) ? null : RETURN_CODE.FAIL_INPUT)
     }
   ],
-  success: { name: "the stored entry", source: "APM2 15.36.5", outcome: () => RETURN_CODE.SUCCESS }
+  success: {
+    name: "the stored entry",
+    source: "APM2 15.36.5",
+    switches: ["U18"],
+    outcome: () => RETURN_CODE.SUCCESS,
+    note: (question) => (hasRegionStatus(question) ? "region status set" : "region status not set")
+  }
 }
 
 /** RMPUPDATE or PSMASH executed by a guest. */

@@ -1,6 +1,7 @@
 // @section 3.6
 import { FAULT } from "../Fault.ts"
 import type { Rmp } from "../Rmp.ts"
+import type { PageQuestion } from "./HostInstructionRules.ts"
 import type { Rule, Rules } from "./Rule.ts"
 import { rulingView } from "./View.ts"
 
@@ -14,14 +15,17 @@ export interface VmsaQuestion {
 
 const TABLE = "APM2 15.36.10 table 15-41"
 
-/** Refused: VMRUN exits with VMEXIT_INVALID, which is no fault and no return code. */
-export const VMSA_REFUSED = 1
+/** Refused: VMRUN exits with this exit code, VMEXIT_INVALID, which is no fault and no return code. */
+export const VMSA_REFUSED = -1
 
 const refusal = (name: string, holds: (question: VmsaQuestion) => boolean): Rule<VmsaQuestion> => ({
   name,
   source: TABLE,
   refuses: (question) => (holds(question) ? null : VMSA_REFUSED)
 })
+
+/** The sizes of these pages are treated as 4 KiB. */
+const isHypervisorOwned = ({ rmp, pfn }: PageQuestion): boolean => !rmp.entry(pfn).assigned
 
 const entryOf = ({ rmp, pfn }: VmsaQuestion) => rulingView(rmp, pfn).entry
 
@@ -42,6 +46,18 @@ export const VMRUN_SNP: Rules<VmsaQuestion> = {
 
 /** Page check of VMRUN on the VMSA of an SEV-ES guest without SNP. */
 export const VMRUN_NON_SNP: Rules<VmsaQuestion> = {
-  checks: [refusal("Hypervisor-Owned", ({ rmp, pfn }) => !rmp.entry(pfn).assigned)],
+  checks: [refusal("Hypervisor-Owned", isHypervisorOwned)],
   success: { name: "the page may be run", source: TABLE, outcome: () => FAULT.NONE }
+}
+
+/** Check of the VMCB that VMRUN is given, which fails with #GP(0) in the host. */
+export const VMRUN_VMCB: Rules<PageQuestion> = {
+  checks: [
+    {
+      name: "Hypervisor-Owned",
+      source: TABLE,
+      refuses: (question) => (isHypervisorOwned(question) ? null : FAULT.GP)
+    }
+  ],
+  success: { name: "the VMCB may be used", source: TABLE, outcome: () => FAULT.NONE }
 }

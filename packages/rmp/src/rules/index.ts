@@ -25,5 +25,5 @@ export {
   RMPUPDATE,
   type RmpupdateQuestion
 } from "./HostInstructionRules.ts"
-export { VMRUN_NON_SNP, VMRUN_SNP, VMSA_REFUSED, type VmsaQuestion } from "./PageRules.ts"
-export { type Decision, decide, type Rule, type Rules } from "./Rule.ts"
+export { VMRUN_NON_SNP, VMRUN_SNP, VMRUN_VMCB, VMSA_REFUSED, type VmsaQuestion } from "./PageRules.ts"
+export { type Decision, decide, type Rule, type Rules, type Success, switchesOf } from "./Rule.ts"
