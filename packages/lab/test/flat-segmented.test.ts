@@ -12,8 +12,9 @@ const COVERED_GIB = 66
 const pages = COVERED_GIB * PAGES_PER_GIB
 const boundary = 64 * PAGES_PER_GIB
 
-const flat = flatLayout(0x10_0000, rmpEndFor(0x10_0000, COVERED_GIB * GIB))
-const segmented = segmentedLayout(0x10_0000, 0x2401, [
+// Where no page of the trace lies: the pages of the RMP itself differ between the layouts.
+const flat = flatLayout(0x4000_0000, rmpEndFor(0x4000_0000, COVERED_GIB * GIB))
+const segmented = segmentedLayout(0x3000_0000, 0x2401, [
   encodeRstEntry({ base: 0x2_0000_0000, coveredGib: 64 }),
   encodeRstEntry({ base: 0x1_0000_0000, coveredGib: 2 })
 ])
