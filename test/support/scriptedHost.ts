@@ -4,6 +4,7 @@ import {
   EXIT,
   GHCB_MSR,
   getU64,
+  INTERCEPT,
   NESTED_CTL,
   PAGE_SIZE,
   SEV_FEATURES,
@@ -151,6 +152,7 @@ export class ScriptedHost {
       NESTED_CTL.NP_ENABLE | NESTED_CTL.SEV_ENABLE | NESTED_CTL.SEV_ES_ENABLE,
       0
     )
+    this.#host.write32(vmcb + VMCB.intercept_word3, 1 << (INTERCEPT.HLT & 31))
     this.#host.write64(vmcb + VMCB.nested_cr3, NCR3_PFN * PAGE_SIZE, 0)
     this.#host.write64(vmcb + VMCB.vmsa_pa, this.#frame(SVSM_VMSA) * PAGE_SIZE, 0)
   }

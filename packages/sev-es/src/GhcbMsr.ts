@@ -11,6 +11,8 @@ export const GHCB_MSR = {
   SEV_INFO_REQUEST: 0x002,
   CPUID_REQUEST: 0x004,
   CPUID_RESPONSE: 0x005,
+  AP_RESET_HOLD_REQUEST: 0x006,
+  AP_RESET_HOLD_RESPONSE: 0x007,
   PREFERRED_GPA_REQUEST: 0x010,
   PREFERRED_GPA_RESPONSE: 0x011,
   REGISTER_GPA_REQUEST: 0x012,
@@ -35,7 +37,7 @@ export const msrWithGfnLo = (code: number, gfn: number): number => (((gfn % 0x10
 export const msrWithGfnHi = (gfn: number): number => Math.floor(gfn / 0x10_0000) >>> 0
 
 /** Page state change operations. */
-export const PSC_OP = { PRIVATE: 1, SHARED: 2 } as const
+export const PSC_OP = { PRIVATE: 1, SHARED: 2, PSMASH: 3, UNSMASH: 4 } as const
 
 /** Upper half of a PSC request: operation in [55:52], GFN bits [39:20] below it. */
 export const pscHi = (op: number, gfn: number): number => ((op << 20) | (Math.floor(gfn / 0x10_0000) & 0xf_ffff)) >>> 0
@@ -58,8 +60,13 @@ export const TERMINATE = {
   REGISTER_FAILED: { set: 1, reason: 0 },
   PSC: { set: 1, reason: 1 },
   PVALIDATE: { set: 1, reason: 2 },
+  NOT_VMPL0: { set: 1, reason: 3 },
+  CPUID: { set: 1, reason: 4 },
+  CPUID_HV: { set: 1, reason: 5 },
+  SECRETS_PAGE: { set: 1, reason: 6 },
   NO_SVSM: { set: 1, reason: 7 },
   SVSM_VMPL0: { set: 1, reason: 8 },
   SVSM_CAA: { set: 1, reason: 9 },
+  SECURE_TSC: { set: 1, reason: 10 },
   CA_REMAP: { set: 1, reason: 11 }
 } as const

@@ -4,6 +4,17 @@ import type { U64 } from "./U64.ts"
 
 /** Model-specific registers of SEV. @spec APM2 15.34 to 15.36 */
 export const MSR = {
+  TSC: 0x10,
+  APIC_BASE: 0x1b,
+  MTRRCAP: 0xfe,
+  MISC_ENABLE: 0x1a0,
+  PAT: 0x277,
+  TSC_DEADLINE: 0x6e0,
+  X2APIC_FIRST: 0x800,
+  X2APIC_LAST: 0x8ff,
+  XSS: 0xda0,
+  EFER: 0xc000_0080,
+  TSC_AUX: 0xc000_0103,
   SYSCFG: 0xc001_0010,
   VM_HSAVE_PA: 0xc001_0117,
   VMPAGE_FLUSH: 0xc001_011e,

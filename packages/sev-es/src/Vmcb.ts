@@ -55,8 +55,27 @@ export const VMCB = offsetsOf(VMCB_FIELDS)
 /** nested_ctl (0x90). */
 export const NESTED_CTL = { NP_ENABLE: 1, SEV_ENABLE: 2, SEV_ES_ENABLE: 4, SSS_CHECK_ENABLE: 0x10 } as const
 
-/** int_ctl (0x60). */
-export const INT_CTL = { AVIC_ENABLE: 0x8000_0000 } as const
+/** int_ctl (0x60). @spec APM2 15.21.2 */
+export const INT_CTL = {
+  V_TPR_MASK: 0xff,
+  V_IRQ: 1 << 8,
+  V_GIF: 1 << 9,
+  V_NMI: 1 << 11,
+  V_NMI_MASK: 1 << 12,
+  V_INTR_PRIO_SHIFT: 16,
+  V_IGN_TPR: 1 << 20,
+  V_INTR_MASKING: 1 << 24,
+  V_GIF_ENABLE: 1 << 25,
+  V_NMI_ENABLE: 1 << 26,
+  X2AVIC_ENABLE: 1 << 30,
+  AVIC_ENABLE: 0x8000_0000
+} as const
+
+/** int_state (0x68). For an SEV-ES guest bit 1 shows RFLAGS.IF, which the host cannot read. @spec APM2 15.21.5 */
+export const INT_STATE = { INTERRUPT_SHADOW: 1, GUEST_INTERRUPT_MASK: 2 } as const
+
+/** virt_ext (0xb8). */
+export const VIRT_EXT = { LBR_VIRTUALIZATION: 1, VIRTUAL_VMLOAD_VMSAVE: 2 } as const
 
 /** tlb_ctl (0x5c). */
 export const TLB_CONTROL = { DO_NOTHING: 0, FLUSH_ALL_ASID: 1, FLUSH_ASID: 3, FLUSH_ASID_LOCAL: 7 } as const

@@ -12,6 +12,7 @@ import {
   HV_FEATURE,
   INITIAL_VMSA_GPA,
   INT_CTL,
+  isAutomaticExit,
   MSR_GHCB,
   NAE,
   NESTED_CTL,
@@ -33,21 +34,34 @@ const bit = (number: number): number => 2 ** number
 
 describe("published values", () => {
   it("exit codes", () => {
-    expect(EXIT).toEqual({
-      VC: 0x5d,
-      INTR: 0x60,
-      CPUID: 0x72,
-      HLT: 0x78,
-      SHUTDOWN: 0x7f,
-      NPF: 0x400,
-      VMGEXIT: 0x403,
-      PAGE_NOT_VALIDATED: 0x404,
-      INVALID: -1,
-      BUSY: -2,
-      IDLE_REQUIRED: -3,
-      INVALID_PMC: -4
-    })
-    expect([exitName(0x403), exitName(-2), exitName(0x7b)]).toEqual(["VMGEXIT", "BUSY", "0x7b"])
+    // As OpenVMM and Linux number them.
+    const numbered =
+      `READ_CR0 00 READ_CR3 03 READ_CR4 04 READ_CR8 08 WRITE_CR0 10 WRITE_CR3 13 WRITE_CR4 14 WRITE_CR8 18
+      READ_DR7 27 WRITE_DR7 37 EXCEPTION 40 GP 4d MC 52 VC 5d INTR 60 NMI 61 SMI 62 INIT 63 VINTR 64 CR0_SEL_WRITE 65
+      RDTSC 6e RDPMC 6f CPUID 72 RSM 73 IRET 74 SWINT 75 INVD 76 PAUSE 77 HLT 78 INVLPG 79 INVLPGA 7a IOIO 7b MSR 7c
+      TASK_SWITCH 7d SHUTDOWN 7f VMRUN 80 VMMCALL 81 VMLOAD 82 VMSAVE 83 STGI 84 CLGI 85 SKINIT 86 RDTSCP 87 ICEBP 88
+      WBINVD 89 MONITOR 8a MWAIT 8b MWAIT_COND 8c XSETBV 8d RDPRU 8e EFER_WRITE_TRAP 8f CR0_WRITE_TRAP 90
+      CR4_WRITE_TRAP 94 CR8_WRITE_TRAP 98 INVLPGB a0 INVLPGB_ILLEGAL a1 INVPCID a2 BUSLOCK a5 IDLE_HLT a6 NPF 400
+      AVIC_INCOMPLETE_IPI 401 AVIC_UNACCELERATED_ACCESS 402 VMGEXIT 403 PAGE_NOT_VALIDATED 404 NOT_RESTARTABLE 406
+      INVALID -1 BUSY -2 IDLE_REQUIRED -3 INVALID_PMC -4`.split(/\s+/)
+    expect(Object.entries(EXIT).flatMap(([name, code]) => [name, code.toString(16).padStart(2, "0")])).toEqual(numbered)
+    expect([0x403, -2, 0x7b, 0x41, 0x92, 0x25, 0x33, 0xfff].map(exitName)).toEqual([
+      "VMGEXIT",
+      "BUSY",
+      "IOIO",
+      "EXCEPTION_1",
+      "CR2_WRITE_TRAP",
+      "READ_DR5",
+      "WRITE_DR3",
+      "0xfff"
+    ])
+  })
+
+  it("automatic exits are those of APM2 table 15-35", () => {
+    const codes = [...Array.from({ length: 0xa7 }, (_, i) => i), 0x400, 0x401, 0x402, 0x403, 0x404, -1, -2, -3, -4]
+    const traps = Array.from({ length: 16 }, (_, i) => 0x90 + i)
+    const automatic = [0x52, 0x60, 0x61, 0x62, 0x63, 0x64, 0x77, 0x78, 0x7f, 0x8f, ...traps, 0xa5, 0xa6]
+    expect(codes.filter(isAutomaticExit)).toEqual([...automatic, 0x400, 0x401, 0x402, 0x403, -1, -2, -3, -4])
   })
 
   it("bits of a nested page fault's EXITINFO1", () => {
@@ -89,7 +103,9 @@ describe("published values", () => {
       SEV_ES_ENABLE: bit(2),
       SSS_CHECK_ENABLE: bit(4)
     })
-    expect(INT_CTL).toEqual({ AVIC_ENABLE: bit(31) })
+    const { V_TPR_MASK, V_INTR_PRIO_SHIFT, ...flags } = INT_CTL
+    expect([V_TPR_MASK, V_INTR_PRIO_SHIFT]).toEqual([0xff, 16])
+    expect(Object.values(flags)).toEqual([8, 9, 11, 12, 20, 24, 25, 26, 30, 31].map(bit))
     expect(TLB_CONTROL).toEqual({ DO_NOTHING: 0, FLUSH_ALL_ASID: 1, FLUSH_ASID: 3, FLUSH_ASID_LOCAL: 7 })
     const { INTERCEPTS, PERM_MAP, ASID, INTR, NPT, CR, DR, DT, SEG, CR2, LBR, AVIC, SW } = CLEAN
     const bits = [INTERCEPTS, PERM_MAP, ASID, INTR, NPT, CR, DR, DT, SEG, CR2, LBR, AVIC, SW].map((mask) => mask >>> 0)
@@ -103,12 +119,9 @@ describe("published values", () => {
   })
 
   it("GHCB events, replies, features", () => {
-    expect(NAE).toEqual({
-      SNP_AP_CREATION: 0x8000_0013,
-      SNP_RUN_VMPL: 0x8000_0018,
-      HV_FEATURES: 0x8000_fffd,
-      TERMINATION_REQUEST: 0x8000_fffe
-    })
+    const low = [1, 2, 3, 4, 5, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x1a, 0x1b, 0x1c, 0x1d]
+    expect(Object.values(NAE)).toEqual([...low, 0xfffd, 0xfffe, 0xffff].map((code) => 0x8000_0000 + code))
+    expect([NAE.SNP_AP_CREATION, NAE.SNP_RUN_VMPL, NAE.APIC_ID_LIST]).toEqual([0x8000_0013, 0x8000_0018, 0x8000_0017])
     expect(REPLY).toEqual({ NO_ACTION: 0, INJECT_EXCEPTION: 1, MALFORMED_INPUT: 2 })
     expect(REASON).toEqual({
       GHCB_NOT_REGISTERED: 1,
@@ -118,7 +131,8 @@ describe("published values", () => {
       INVALID_INPUT: 5,
       INVALID_EVENT: 6
     })
-    expect(HV_FEATURE).toEqual({ SNP: bit(0), AP_CREATION: bit(1), MULTI_VMPL: bit(5) })
+    expect(Object.values(HV_FEATURE)).toEqual([0, 1, 2, 3, 4, 5, 6, 9].map(bit))
+    expect(HV_FEATURE.MULTI_VMPL).toBe(bit(5))
     expect(GHCB_VERSION).toEqual({ MIN: 1, MAX: 2 })
   })
 
@@ -132,9 +146,10 @@ describe("published values", () => {
   it("MSR protocol codes, page states and termination reasons", () => {
     expect(MSR_GHCB).toBe(0xc001_0130)
     expect(Object.values(GHCB_MSR)).toEqual([
-      0x001, 0x002, 0x004, 0x005, 0x010, 0x011, 0x012, 0x013, 0x014, 0x015, 0x016, 0x017, 0x080, 0x081, 0x100
+      0x001, 0x002, 0x004, 0x005, 0x006, 0x007, 0x010, 0x011, 0x012, 0x013, 0x014, 0x015, 0x016, 0x017, 0x080, 0x081,
+      0x100
     ])
-    expect(PSC_OP).toEqual({ PRIVATE: 1, SHARED: 2 })
+    expect(PSC_OP).toEqual({ PRIVATE: 1, SHARED: 2, PSMASH: 3, UNSMASH: 4 })
     expect(Object.values(TERMINATE).map(({ set, reason }) => `${set}:${reason}`)).toEqual([
       "0:0",
       "0:1",
@@ -142,9 +157,14 @@ describe("published values", () => {
       "1:0",
       "1:1",
       "1:2",
+      "1:3",
+      "1:4",
+      "1:5",
+      "1:6",
       "1:7",
       "1:8",
       "1:9",
+      "1:10",
       "1:11"
     ])
   })

@@ -13,11 +13,16 @@ import {
   VMSA_STATE_SIZE
 } from "@vmpl-lab/sev-es"
 import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
+import { loadControl } from "./Control.ts"
 import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
+import { isReservedAddress } from "./Instruction.ts"
+import { isSealed } from "./Integrity.ts"
+import { HOST_ASID } from "./PhysicalMemory.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 import { resumes } from "./Resume.ts"
 import { loadTranslation } from "./Translation.ts"
+import { loadEvents } from "./VirtualInterrupt.ts"
 import { type VmrunState, vmrunCause } from "./VmrunChecks.ts"
 
 /** Bit 31 of EVENTINJ, and bit 63 of ALLOWED_SEV_FEATURES in its upper half. */
@@ -39,7 +44,7 @@ export type VmrunOutcome = "entered" | number | typeof VMRUN_GP
 export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   const { rmp, host, memory } = cpu.hardware
   cpu.thread.charge(PRIMITIVE.vmrun_sev_snp)
-  if (vmcb % PAGE_SIZE !== 0 || !rmp.checkHypervisorOwned(vmcb / PAGE_SIZE) || !hasSaveArea(cpu)) return VMRUN_GP
+  if (isReservedAddress(cpu, vmcb) || !rmp.checkHypervisorOwned(vmcb / PAGE_SIZE) || !hasSaveArea(cpu)) return VMRUN_GP
   cpu.vmcb = vmcb
   cpu.asid = host.read32(vmcb + VMCB.asid)
   cpu.ghcbLo = host.read32(vmcb + VMCB.ghcb_gpa)
@@ -58,6 +63,7 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   if (isSnp ? (features & SEV_FEATURES.SNPActive) === 0 : !isHostPage(cpu, vmsaPfn, features))
     return refuse(cpu, EXIT.INVALID)
   if (rmp.isInUse(vmsaPfn)) return refuse(cpu, EXIT.BUSY)
+  if (!isSnp && !isSealed(cpu.hardware, vmsaPfn, cpu.asid)) return refuse(cpu, EXIT.SHUTDOWN)
   if (!isOrdinary(cpu, view, nestedCtl, features) && vmrunCause(stateOf(cpu, view, nestedCtl, features)) !== null)
     return refuse(cpu, EXIT.INVALID)
   if (isSnp && view.getUint8(VMSA.vmpl) >= rmp.vmpls)
@@ -81,6 +87,10 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
     cpu.thread.count(COUNTER.TLB_FLUSHES)
   }
   loadTranslation(cpu, tlbControl)
+  const control = memory.read(vmcb / PAGE_SIZE, HOST_ASID)
+  loadControl(cpu, control)
+  loadEvents(cpu, control)
+  cpu.halted = false
   cpu.execution = executionOf(cpu)
   cpu.thread.note("VMRUN", cpu.vmpl)
   return "entered"

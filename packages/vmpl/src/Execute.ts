@@ -1,7 +1,8 @@
 import { ACCESS } from "@vmpl-lab/rmp"
-import { VMSA } from "@vmpl-lab/sev-es"
+import { EXIT, INTERCEPT, intercepts, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { copy, exchange, load, store, zero } from "./DataOperation.ts"
+import { executeInstruction, hostTsc } from "./Instruction.ts"
 import { rdmsr, wrmsr } from "./Msr.ts"
 import { SHADOW_STACK_STORE } from "./NestedAccess.ts"
 import { OP, type Operation, type OperationResult } from "./Operation.ts"
@@ -44,18 +45,20 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       cpu.view.setUint32(operation.address + 4, operation.hi, true)
       return STEP.DONE
     case OP.PAUSE:
-      for (let i = 0; i < operation.size; i++) cpu.thread.charge(PRIMITIVE.guest_pause)
-      return STEP.DONE
+      return pause(cpu, operation.size)
     case OP.LIDT:
-      cpu.execution!.vcHandler = operation.handler
+      cpu.execution!.idt = operation.idt
       return STEP.DONE
     case OP.CPUID:
+      cpu.exitCode = EXIT.CPUID
+      cpu.exitInfoLo = 0
+      cpu.exitInfoHi = 0
+      cpu.exitInfo2 = 0
       return STEP.VC_NAE
     case OP.VMGEXIT:
       return STEP.VMGEXIT
-    case OP.HLT:
-      return STEP.HLT
     default:
+      if (operation.op >= OP.IN) return executeInstruction(cpu, operation, result)
       // What is left is privileged: at CPL 1 to 3 it is #GP(0). @spec-silent for PVALIDATE, RMPADJUST and RMPQUERY
       return cpu.registers[VMSA.cpl] === 0 ? executePrivileged(cpu, operation, result) : STEP.GP
   }
@@ -63,6 +66,8 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
 
 const executePrivileged = (cpu: Processor, operation: Operation, result: OperationResult): Step => {
   switch (operation.op) {
+    case OP.HLT:
+      return halt(cpu)
     case OP.PVALIDATE:
       return pvalidate(cpu, operation, result)
     case OP.RMPADJUST:
@@ -76,4 +81,38 @@ const executePrivileged = (cpu: Processor, operation: Operation, result: Operati
     default:
       return executeTlb(cpu, operation)
   }
+}
+
+/** HLT leaves where it is intercepted, else the core waits. */
+const halt = (cpu: Processor): Step => {
+  if (!intercepts(cpu.intercepts, INTERCEPT.HLT)) return STEP.HALTED
+  return exit(cpu, EXIT.HLT)
+}
+
+const exit = (cpu: Processor, code: number): Step => {
+  cpu.exitCode = code
+  cpu.exitInfoLo = 0
+  cpu.exitInfoHi = 0
+  cpu.exitInfo2 = 0
+  return STEP.EXIT
+}
+
+/**
+ * PAUSE, several in a row. Where it is intercepted, each takes one from the filter's count, which begins anew when the
+ * one before was longer ago than the threshold; below zero the guest leaves.
+ * @spec APM2 15.14.4
+ */
+const pause = (cpu: Processor, times: number): Step => {
+  const intercepted = intercepts(cpu.intercepts, INTERCEPT.PAUSE)
+  for (let i = 0; i < times; i++) {
+    cpu.thread.charge(PRIMITIVE.guest_pause)
+    if (!intercepted) continue
+    const { host } = cpu.hardware
+    const threshold = host.read16(cpu.vmcb + VMCB.pause_filter_thresh)
+    const since = hostTsc(cpu.thread.time) - hostTsc(cpu.pauseAt)
+    cpu.pauseAt = cpu.thread.time
+    if (threshold !== 0 && since > threshold) cpu.pauseCount = host.read16(cpu.vmcb + VMCB.pause_filter_count)
+    if (--cpu.pauseCount < 0) return exit(cpu, EXIT.PAUSE)
+  }
+  return STEP.DONE
 }

@@ -1,4 +1,5 @@
-import { type Operation, OperationResult, type Program, type VcHandler } from "./Operation.ts"
+import { VMSA } from "@vmpl-lab/sev-es"
+import { GuestException, type Idt, type Operation, OperationResult, type Program } from "./Operation.ts"
 
 /** Starts a program: what a fetch at its entry address finds. */
 export type Entry = () => Program
@@ -19,6 +20,32 @@ export class ProgramMemory {
   }
 }
 
+/** RFLAGS.IF. */
+export const RFLAGS_IF = 0x200
+
+/** What a program on the stack is there for. */
+export const FRAME = { PROGRAM: 0, VC: 1, INTERRUPT: 2 } as const
+
+/** An interrupted program, or the one that runs. */
+interface Frame {
+  readonly program: Program
+  readonly kind: (typeof FRAME)[keyof typeof FRAME]
+  /** RFLAGS that an IRET puts back. */
+  readonly rflags: number
+  /** INTERRUPT: what the handler must not disturb, put back by its IRET. */
+  readonly interrupted: Interrupted | null
+}
+
+/** Where a program was when it was interrupted between two operations. */
+interface Interrupted {
+  readonly lo: number
+  readonly hi: number
+  readonly ecx: number
+  readonly edx: number
+  readonly carry: boolean
+  readonly pending: Operation | null
+}
+
 /**
  * The software state behind one VMSA: the interrupted programs, innermost last (a #VC handler lies above the program
  * it serves). It belongs to the RIP it stopped at: a VMSA whose RIP was rewritten does not resume it.
@@ -33,39 +60,83 @@ export class Execution {
   readonly result = new OperationResult()
   /** The operation that has not completed: a fault or a #VC in progress restarts or finishes it. */
   pending: Operation | null = null
-  vcHandler: VcHandler | null = null
-  readonly #stack: Array<Program>
+  idt: Idt | null = null
+  /** #VC handlers on the stack. */
+  vcDepth = 0
+  readonly #stack: Array<Frame>
 
   constructor(program: Program, rip: number) {
-    this.#stack = [program]
+    this.#stack = [{ program, kind: FRAME.PROGRAM, rflags: 0, interrupted: null }]
     this.rip = rip
   }
 
-  /** True when a #VC handler is active. */
-  get handling(): boolean {
-    return this.#stack.length > 1
+  /** Delivers #VC: the handler becomes the running program until it returns, and what it returns is the outcome. */
+  enterVc(program: Program, registers: DataView): void {
+    this.vcDepth++
+    this.#stack.push({ program, kind: FRAME.VC, rflags: maskInterrupts(registers), interrupted: null })
   }
 
-  /** Delivers #VC: the handler becomes the running program until it returns. */
-  interrupt(handler: Program): void {
-    this.#stack.push(handler)
+  /** Delivers an interrupt, an NMI or #HV: the handler runs until it returns, then all is as it was. */
+  enterInterrupt(program: Program, registers: DataView): void {
+    const { lo, hi, ecx, edx, carry } = this.result
+    const interrupted = { lo, hi, ecx, edx, carry, pending: this.pending }
+    this.#stack.push({ program, kind: FRAME.INTERRUPT, rflags: maskInterrupts(registers), interrupted })
+    this.pending = null
   }
 
   /** Advances the innermost program to its next operation; null when the outermost program has returned. */
-  next(): Operation | null {
+  next(registers: DataView): Operation | null {
     for (;;) {
-      const program = this.#stack[this.#stack.length - 1]!
-      const step = program.next(this.result)
+      const frame = this.#stack[this.#stack.length - 1]!
+      let step: IteratorResult<Operation, unknown>
+      try {
+        step = frame.program.next(this.result)
+      } catch (thrown) {
+        // A #VC handler raises an exception in the program that it serves.
+        if (frame.kind !== FRAME.VC || !(thrown instanceof GuestException)) throw thrown
+        this.#pop(registers)
+        return this.raise(thrown, registers)
+      }
       if (!step.done) return step.value
       if (this.#stack.length === 1) return null
-      this.#stack.pop()
-      // The handler has put the emulated instruction's outcome into `result`: the interrupted program goes on with it.
+      this.#pop(registers)
+      if (this.pending !== null) return this.pending
+      // A #VC handler has put the emulated instruction's outcome into `result`: the program goes on with it.
     }
   }
 
   /** Raises an exception in the innermost program. Rethrows what nobody catches. */
-  raise(exception: unknown): Operation | null {
-    const step = this.#stack[this.#stack.length - 1]!.throw(exception)
-    return step.done ? null : step.value
+  raise(exception: GuestException, registers: DataView): Operation | null {
+    const frame = this.#stack[this.#stack.length - 1]!
+    let step: IteratorResult<Operation, unknown>
+    try {
+      step = frame.program.throw(exception)
+    } catch (thrown) {
+      // One that a handler does not catch is a fault of its own; another one is for the program it serves.
+      if (thrown === exception || frame.kind !== FRAME.VC || !(thrown instanceof GuestException)) throw thrown
+      this.#pop(registers)
+      return this.raise(thrown, registers)
+    }
+    if (!step.done) return step.value
+    if (this.#stack.length === 1) return null
+    this.#pop(registers)
+    return this.pending ?? this.next(registers)
   }
+
+  #pop(registers: DataView): void {
+    const { kind, rflags, interrupted } = this.#stack.pop()!
+    registers.setUint32(VMSA.rflags, rflags, true)
+    if (kind === FRAME.VC) this.vcDepth--
+    if (interrupted === null) return
+    const { pending, ...result } = interrupted
+    Object.assign(this.result, result)
+    this.pending = pending
+  }
+}
+
+/** Delivery through an interrupt gate clears RFLAGS.IF. @returns RFLAGS before that */
+const maskInterrupts = (registers: DataView): number => {
+  const rflags = registers.getUint32(VMSA.rflags, true)
+  registers.setUint32(VMSA.rflags, rflags & ~RFLAGS_IF, true)
+  return rflags
 }

@@ -1,6 +1,9 @@
-import { hi32, lo32, PAGE_SIZE, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
-import { assert, COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
+import { EXIT, PAGE_SIZE, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
+import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
+import { sealVmsa } from "./Integrity.ts"
+import { HOST_ASID } from "./PhysicalMemory.ts"
 import { addressIn, linearRip, type Processor } from "./Processor.ts"
+import { saveEvents } from "./VirtualInterrupt.ts"
 
 /**
  * #VMEXIT with the same code and information in VMCB and VMSA.
@@ -32,10 +35,12 @@ export const leaveGuest = (cpu: Processor, code: number, infoLo: number, infoHi:
     execution.nrip = addressIn(cpu.view, VMSA.guest_nrip)
     execution.emulatedRip = Number.NaN
   }
+  saveEvents(cpu, memory.write(cpu.vmcb / PAGE_SIZE, HOST_ASID))
   const view = memory.write(cpu.vmsaPfn, cpu.asid)
   // Only VMRUN writes TLB_ID and PCPU_ID: a 0 that software has put there since is not lost.
   if (cpu.tlb !== null) for (let at = VMSA.tlb_id; at < VMSA.pcpu_id + 8; at++) cpu.registers[at] = view.getUint8(at)
   new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
+  if (!cpu.isSnp) sealVmsa(cpu.hardware, cpu.vmsaPfn, cpu.asid)
   rmp.clearInUse(cpu.vmsaPfn)
   rmp.clearInUse(cpu.vmcb / PAGE_SIZE)
   if (cpu.avicPfn >= 0) rmp.clearInUse(cpu.avicPfn)
@@ -45,6 +50,7 @@ export const leaveGuest = (cpu: Processor, code: number, infoLo: number, infoHi:
   cpu.execution = null
   // An interrupt that was still on its way finds the core in the host: the request behind it is seen there.
   cpu.interruptAt = Infinity
+  cpu.interruptCode = EXIT.INTR
   cpu.interruptSpan = null
   return code
 }
@@ -78,13 +84,14 @@ export const setExitFields = (
   setU64(view, VMSA.guest_nrip, nrip)
 }
 
-/** What the host may see: the control area. The VMCB was hypervisor-owned at VMRUN and in use since, so stores pass. */
+/** What the host may see: the control area. The VMCB was hypervisor-owned at VMRUN and in use since. */
 export const saveControl = (cpu: Processor, code: number, infoLo: number, infoHi: number, info2: number): void => {
-  const { host } = cpu.hardware
-  const stored =
-    host.write64(cpu.vmcb + VMCB.exit_code, code >>> 0, code < 0 ? 0xffff_ffff : 0) |
-    host.write64(cpu.vmcb + VMCB.exit_info_1, infoLo, infoHi) |
-    host.write64(cpu.vmcb + VMCB.exit_info_2, lo32(info2), hi32(info2)) |
-    host.write64(cpu.vmcb + VMCB.ghcb_gpa, cpu.ghcbLo, cpu.ghcbHi)
-  assert(stored === 0, `VMCB at 0x${cpu.vmcb.toString(16)} is hypervisor-owned`)
+  const control = cpu.hardware.memory.write(cpu.vmcb / PAGE_SIZE, HOST_ASID)
+  control.setUint32(VMCB.exit_code, code >>> 0, true)
+  control.setUint32(VMCB.exit_code + 4, code < 0 ? 0xffff_ffff : 0, true)
+  control.setUint32(VMCB.exit_info_1, infoLo, true)
+  control.setUint32(VMCB.exit_info_1 + 4, infoHi, true)
+  setU64(control, VMCB.exit_info_2, info2)
+  control.setUint32(VMCB.ghcb_gpa, cpu.ghcbLo, true)
+  control.setUint32(VMCB.ghcb_gpa + 4, cpu.ghcbHi, true)
 }

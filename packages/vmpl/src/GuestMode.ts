@@ -1,3 +1,4 @@
+import { EXIT } from "@vmpl-lab/sev-es"
 import type { HostThread, Span } from "@vmpl-lab/sim"
 import { type VmrunOutcome, vmrun } from "./Enter.ts"
 import { type Hardware, Processor } from "./Processor.ts"
@@ -41,10 +42,13 @@ export class GuestMode {
 
   /**
    * A physical interrupt for the core arrives at `time` (virtual ns); one that is already on its way arrives no later.
-   * `span` is the path of the operation that sent it, if it is measured.
+   * `span` is the path of the operation that sent it, if it is measured. `code` may make an NMI, SMI or INIT of it.
    */
-  interrupt(time: number, span: Span | null): void {
-    this.#cpu.interruptAt = Math.min(this.#cpu.interruptAt, time)
+  interrupt(time: number, span: Span | null, code: number = EXIT.INTR): void {
+    if (time < this.#cpu.interruptAt) {
+      this.#cpu.interruptAt = time
+      this.#cpu.interruptCode = code
+    }
     if (span !== null) this.#cpu.interruptSpan = span
   }
 }

@@ -23,11 +23,48 @@ export const OP = {
   INVLPGB: 20,
   TLBSYNC: 21,
   INVLPG: 22,
-  WRITE_CR3: 23
+  WRITE_CR3: 23,
+  IN: 24,
+  OUT: 25,
+  INS: 26,
+  OUTS: 27,
+  RDTSC: 28,
+  RDTSCP: 29,
+  RDPMC: 30,
+  INVD: 31,
+  WBINVD: 32,
+  VMMCALL: 33,
+  MONITOR: 34,
+  MWAIT: 35,
+  READ_DR: 36,
+  WRITE_DR: 37,
+  READ_CR: 38,
+  WRITE_CR: 39,
+  XSETBV: 40,
+  STI: 41,
+  CLI: 42,
+  VMRUN: 43,
+  VMLOAD: 44,
+  VMSAVE: 45
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
 export type VcHandler = (errorCode: number, operation: Operation, result: OperationResult) => Program
+
+/** What the interrupt descriptor table of a VMPL leads to. An event without a handler ends in a triple fault. */
+export interface Idt {
+  readonly vc?: VcHandler
+  /** #HV, vector 28. */
+  readonly hv?: () => Program
+  readonly nmi?: () => Program
+  /** External interrupts. The handler begins with RFLAGS.IF clear; its return is an IRET. */
+  readonly interrupt?: (vector: number) => Program
+  /**
+   * Linear address, 8-byte aligned, below which the CPU pushes what it interrupts: a private page. Without one nothing
+   * is pushed.
+   */
+  readonly stack?: number
+}
 
 /** One architectural operation. One class for all, so that the hot loop sees a single shape. */
 export class Operation {
@@ -44,7 +81,7 @@ export class Operation {
   /** The C-bit of the mapping that the program uses: true is private. With paging on the page tables tell. */
   readonly cbit: boolean
   readonly bytes: Uint8Array | null
-  readonly handler: VcHandler | null
+  readonly idt: Idt | null
 
   constructor(
     op: number,
@@ -54,7 +91,7 @@ export class Operation {
     size: number,
     cbit: boolean,
     bytes: Uint8Array | null = null,
-    handler: VcHandler | null = null
+    idt: Idt | null = null
   ) {
     this.op = op
     this.address = address
@@ -63,7 +100,7 @@ export class Operation {
     this.size = size
     this.cbit = cbit
     this.bytes = bytes
-    this.handler = handler
+    this.idt = idt
   }
 }
 
@@ -82,13 +119,15 @@ export class OperationResult {
 /** Guest software: yields operations, receives their outcome. */
 export type Program<R = void> = Generator<Operation, R, OperationResult>
 
+export type ExceptionName = "#GP" | "#UD" | "#PF" | "#DB" | "#DF" | "#MC"
+
 /** An exception other than #VC, raised in the program that caused it. Uncaught, the vCPU shuts down. */
 export class GuestException {
-  readonly vector: "#GP" | "#UD" | "#PF"
+  readonly vector: ExceptionName
   /** Of #PF the bits PF; the address is in CR2. */
   readonly errorCode: number
 
-  constructor(vector: "#GP" | "#UD" | "#PF", errorCode = 0) {
+  constructor(vector: ExceptionName, errorCode = 0) {
     this.vector = vector
     this.errorCode = errorCode
   }
@@ -171,10 +210,10 @@ export const writeCr3 = (address: number): Operation => new Operation(OP.WRITE_C
 /** CPUID: always intercepted for an SNP guest, hence #VC 0x72. EAX in `lo`, EBX in `hi`. */
 export const cpuid = (leaf: number, subleaf = 0): Operation => new Operation(OP.CPUID, leaf, subleaf, 0, 0, true)
 
-/** RDMSR of an MSR that is not intercepted: GHCB, SEV_STATUS, VIRTUAL_TOM. */
+/** RDMSR. What the hypervisor intercepts is #VC 0x7c. */
 export const rdmsr = (msr: number): Operation => new Operation(OP.RDMSR, msr, 0, 0, 8, true)
 
-/** WRMSR of an MSR that is not intercepted: GHCB, VIRTUAL_TOM. */
+/** WRMSR. What the hypervisor intercepts is #VC 0x7c. */
 export const wrmsr = (msr: number, lo: number, hi = 0): Operation =>
   new Operation(OP.WRMSR, msr, lo >>> 0, hi >>> 0, 8, true)
 
@@ -184,8 +223,9 @@ export const vmgexit = (): Operation => VMGEXIT
 export const hlt = (): Operation => HLT
 /** PAUSE in a spin loop, `times` in a row: a loop that backs off looks less often. */
 export const pause = (times = 1): Operation => (times === 1 ? PAUSE : new Operation(OP.PAUSE, 0, 0, 0, times, true))
-/** Sets the #VC handler of this VMPL. */
-export const lidt = (handler: VcHandler): Operation => new Operation(OP.LIDT, 0, 0, 0, 0, true, null, handler)
+/** Loads the interrupt descriptor table of this VMPL; with a handler alone that of #VC. */
+export const lidt = (idt: Idt | VcHandler): Operation =>
+  new Operation(OP.LIDT, 0, 0, 0, 0, true, null, typeof idt === "function" ? { vc: idt } : idt)
 
 const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
 const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)

@@ -1,5 +1,5 @@
 import type { Rmp } from "@vmpl-lab/rmp"
-import { SEGMENT, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
+import { EXIT, INTERCEPT_WORDS, SEGMENT, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
 import type { HostThread, Span } from "@vmpl-lab/sim"
 import type { Execution, ProgramMemory } from "./Execution.ts"
 import type { HostMemory } from "./HostMemory.ts"
@@ -25,6 +25,8 @@ export interface Hardware {
    * left them. With them the RMP must be a TlbFlushingRmp.
    */
   readonly tlbs?: TlbSet
+  /** Integrity values of VMSAs of SEV-ES guests, by frame: what the CPU itself last sealed. */
+  readonly vmsaIntegrity?: Map<number, string>
   /** MSRs of the host, as its cores have them; by default SNP is on and the host save area is in place. */
   readonly hostMsrs?: HostMsrs
 }
@@ -37,6 +39,10 @@ export interface HostMsrs {
   readonly vmHsavePa: number
   /** IBS runs in the host. */
   readonly ibsEnabled: boolean
+  /** CPUID 8000_000A EDX[28], true by default: an intercept of VMRUN, VMLOAD or VMSAVE comes before the address check. */
+  readonly svmeAddrChk?: boolean
+  /** System memory that those instructions may not name. */
+  readonly reserved?: ReadonlyArray<{ readonly base: number; readonly end: number }>
 }
 
 /** What of the machine host software can touch: memory and RMP behind their checks, tables that it owns. */
@@ -57,8 +63,10 @@ export class Processor {
   /** AVIC backing frame in use, -1 without. */
   avicPfn = -1
   execution: Execution | null = null
-  /** A physical interrupt arrives at this virtual time: Infinity when none is on its way. */
+  /** A physical event arrives at this virtual time: Infinity when none is on its way. */
   interruptAt = Infinity
+  /** What it is: INTR, NMI, SMI or INIT of EXIT. */
+  interruptCode: number = EXIT.INTR
   /** Observer: the operation whose critical path the interrupt carries, if any. */
   interruptSpan: Span | null = null
   /** Observer: a #VMEXIT starts this span on the core's thread, unless one is under way. */
@@ -71,6 +79,37 @@ export class Processor {
   /** GHCB MSR: it lives in the VMCB, not in the VMSA. */
   ghcbLo = 0
   ghcbHi = 0
+  /** Intercept words of the VMCB, and system addresses of its permission maps. */
+  readonly intercepts = new Int32Array(INTERCEPT_WORDS)
+  iopm = 0
+  msrpm = 0
+  /** VMCB whose cached groups this core still has: VMRUN reads only what its clean bits do not vouch for. */
+  cachedVmcb = -1
+  /** Why the latest intercepted instruction exits: code, EXITINFO1 and 2. */
+  exitCode = 0
+  exitInfoLo = 0
+  exitInfoHi = 0
+  exitInfo2 = 0
+  /** Task priority, 8 bits: CR8 is its upper half. */
+  vTpr = 0
+  /** int_ctl and vector of the virtual interrupt, and whether the next instruction is in an interrupt shadow. */
+  intCtl = 0
+  intVector = 0
+  shadow = false
+  /** EVENTINJ still to be delivered, and the event in delivery at an exit. */
+  eventLo = 0
+  eventError = 0
+  delivering = 0
+  deliveringError = 0
+  /** Events come from the VMSA. */
+  alternateInjection = false
+  /** Something is to be delivered before the next instruction, or as soon as it is not masked. */
+  attention = false
+  /** HLT that nobody intercepts: the core waits. */
+  halted = false
+  /** PAUSE filter: count left, and when the latest PAUSE was. */
+  pauseCount = 0
+  pauseAt = 0
   readonly tlb: Tlb | null
   /** How the loaded VMSA has addresses translated: bits of TRANSLATION; 0 where they are guest physical ones. */
   translation = 0

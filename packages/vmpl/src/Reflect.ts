@@ -1,5 +1,5 @@
 // @section 3.4
-import { EXIT, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
+import { EXIT, hi32, lo32, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
 import { leaveGuest, nextRip, setExitFields } from "./Exit.ts"
 import { OP, type Operation } from "./Operation.ts"
 import { addressIn, linearRip, type Processor } from "./Processor.ts"
@@ -11,8 +11,7 @@ export const reflectsVc = (cpu: Processor): boolean =>
 /**
  * A #VC as an automatic exit: VMEXIT_VC is all that the host sees. In the VMSA a higher level finds the error code and
  * what a standard exit of that kind tells. RIP stays at the operation, as #VC is a fault; after an intercepted
- * instruction NRIP is that of the next one. The operation's operands go where an instruction has them, into RAX and RCX
- * (CPUID) or RAX (a store).
+ * instruction NRIP is that of the next one. The operation's operands go where an instruction has them.
  * @param operation that raised it; null for a fetch
  * @spec APM2 15.36.9
  * @spec-silent EXITINFO1 and 2 of PAGE_NOT_VALIDATED: those of a nested page fault there. GUEST_EXITINTINFO is 0, as no
@@ -26,7 +25,7 @@ export const reflectVc = (cpu: Processor, errorCode: number, operation: Operatio
   if (operation !== null) putOperands(view, operation)
   const isAccess = errorCode === EXIT.PAGE_NOT_VALIDATED || errorCode === EXIT.NPF
   if (isAccess) setExitFields(cpu, errorCode, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa, rip)
-  else setExitFields(cpu, errorCode, 0, 0, 0, rip + step)
+  else setExitFields(cpu, errorCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2, rip + step)
   view.setUint32(VMSA.guest_exit_int_info, 0, true)
   view.setUint32(VMSA.guest_exit_int_info + 4, 0, true)
   const { execution } = cpu
@@ -35,11 +34,38 @@ export const reflectVc = (cpu: Processor, errorCode: number, operation: Operatio
   return EXIT.VC
 }
 
-const putOperands = (view: DataView, { op, address, lo, hi }: Operation): void => {
-  if (op === OP.CPUID) {
-    setRegister(view, VMSA.rax, address, 0)
-    setRegister(view, VMSA.rcx, lo, 0)
-  } else if (op === OP.WRITE || op === OP.XCHG8) setRegister(view, VMSA.rax, lo, hi)
+const putOperands = (view: DataView, { op, address, lo, hi, size }: Operation): void => {
+  switch (op) {
+    case OP.CPUID:
+      setRegister(view, VMSA.rax, address, 0)
+      setRegister(view, VMSA.rcx, lo, 0)
+      return
+    case OP.RDMSR:
+    case OP.RDPMC:
+      setRegister(view, VMSA.rcx, address, 0)
+      return
+    case OP.WRMSR:
+      setRegister(view, VMSA.rcx, address, 0)
+      setRegister(view, VMSA.rax, lo, 0)
+      setRegister(view, VMSA.rdx, hi, 0)
+      return
+    case OP.INS:
+    case OP.OUTS:
+      setRegister(view, op === OP.INS ? VMSA.rdi : VMSA.rsi, lo32(address), hi32(address))
+      setRegister(view, VMSA.rcx, hi, 0)
+      return
+    case OP.MWAIT:
+      setRegister(view, VMSA.rax, lo, 0)
+      setRegister(view, VMSA.rcx, hi, 0)
+      return
+    case OP.OUT:
+    case OP.WRITE:
+    case OP.XCHG8:
+    case OP.WRITE_DR:
+    case OP.WRITE_CR:
+      setRegister(view, VMSA.rax, lo, size === 8 ? hi : 0)
+      return
+  }
 }
 
 const setRegister = (view: DataView, at: number, lo: number, hi: number): void => {

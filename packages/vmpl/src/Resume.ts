@@ -20,11 +20,15 @@ export const resumes = (cpu: Processor, execution: Execution, rip: number): bool
   return rip === execution.rip || rip === execution.emulatedRip
 }
 
-/** CPUID answers in RAX, RBX, RCX and RDX, a load in RAX. */
+/** Instructions that answer in EDX:EAX; CPUID answers in EBX and ECX too, a load in RAX. */
+const ANSWERS_IN_EDX_EAX: ReadonlySet<number> = new Set([OP.RDMSR, OP.RDTSC, OP.RDTSCP, OP.RDPMC])
+
 const takeEmulated = ({ view }: Processor, execution: Execution): void => {
   const { pending, result } = execution
+  const op = pending?.op ?? -1
+  const second = op === OP.CPUID ? VMSA.rbx : ANSWERS_IN_EDX_EAX.has(op) ? VMSA.rdx : VMSA.rax + 4
   result.lo = view.getUint32(VMSA.rax, true)
-  result.hi = view.getUint32(pending?.op === OP.CPUID ? VMSA.rbx : VMSA.rax + 4, true)
+  result.hi = view.getUint32(second, true)
   result.ecx = view.getUint32(VMSA.rcx, true)
   result.edx = view.getUint32(VMSA.rdx, true)
   execution.pending = null

@@ -1,6 +1,6 @@
 import { ACCESS } from "@vmpl-lab/rmp"
 import { EXIT, setU64, VMSA } from "@vmpl-lab/sev-es"
-import { PRIMITIVE } from "@vmpl-lab/sim"
+import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
@@ -9,6 +9,7 @@ import { GuestException, OP, type Operation } from "./Operation.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 import { reflectsVc, reflectVc } from "./Reflect.ts"
 import { STEP } from "./Step.ts"
+import { takeEvents } from "./VirtualInterrupt.ts"
 
 /** The core is still in guest mode, but its clock has passed the horizon: let others catch up, then call again. */
 export const STILL_IN_GUEST = -1000
@@ -34,6 +35,16 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
     for (;;) {
       if (cpu.thread.time >= cpu.interruptAt) return takeInterrupt(cpu)
       if (cpu.thread.time > horizon) return STILL_IN_GUEST
+      if (cpu.attention) {
+        const code = takeEvents(cpu, execution)
+        if (code !== 0) return code
+      }
+      if (cpu.halted) {
+        // Nothing that is delivered here can become pending while the core waits: only a physical event ends it.
+        cpu.thread.time = Math.min(cpu.interruptAt, horizon + 1)
+        assert(cpu.thread.time !== Infinity, "a core that waits for an event is let run for a time")
+        continue
+      }
       if (cpu.thread.time !== clock) {
         clock = cpu.thread.time
         free = 0
@@ -47,7 +58,7 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
         cpu.arrived()
         cpu.arrived = null
       }
-      const operation = execution.pending ?? execution.next()
+      const operation = execution.pending ?? execution.next(cpu.view)
       // A program that returned has nothing left to do: it halts for good.
       if (operation === null) return vmexit(cpu, EXIT.HLT)
       const code = step(cpu, execution, operation)
@@ -59,18 +70,18 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
   }
 }
 
-/** A physical interrupt: an automatic exit, which carries on the path of the operation that sent it. */
+/** A physical interrupt, NMI, SMI or INIT: an automatic exit, which carries on the path of the operation that sent it. */
 const takeInterrupt = (cpu: Processor): number => {
   if (cpu.interruptSpan !== null) cpu.thread.adopt(cpu.interruptSpan)
-  cpu.interruptAt = Infinity
-  cpu.interruptSpan = null
-  return vmexit(cpu, EXIT.INTR)
+  return vmexit(cpu, cpu.interruptCode)
 }
 
 /** One operation. @returns an exit code, or 0 when the guest goes on */
 const step = (cpu: Processor, execution: Execution, operation: Operation): number => {
   execution.pending = operation
-  switch (execute(cpu, operation, execution.result)) {
+  const outcome = execute(cpu, operation, execution.result)
+  cpu.shadow = operation.op === OP.STI && outcome === STEP.DONE
+  switch (outcome) {
     case STEP.DONE:
       execution.pending = null
       advanceRip(cpu)
@@ -79,10 +90,15 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
       execution.pending = null
       advanceRip(cpu)
       return vmexit(cpu, EXIT.VMGEXIT)
-    case STEP.HLT:
+    case STEP.EXIT:
       execution.pending = null
       advanceRip(cpu)
-      return vmexit(cpu, EXIT.HLT)
+      return vmexit(cpu, cpu.exitCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2)
+    case STEP.HALTED:
+      execution.pending = null
+      advanceRip(cpu)
+      cpu.halted = true
+      return 0
     case STEP.NPF:
       return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
     case STEP.VC_NOT_VALIDATED:
@@ -92,16 +108,16 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
       setCr2(cpu)
       return deliverVc(cpu, execution, operation, EXIT.NPF)
     case STEP.VC_NAE:
-      return deliverVc(cpu, execution, operation, naeCode(operation))
+      return deliverVc(cpu, execution, operation, cpu.exitCode)
     case STEP.PF:
       setCr2(cpu)
-      execution.pending = execution.raise(new GuestException("#PF", cpu.pageFaultCode))
+      execution.pending = execution.raise(new GuestException("#PF", cpu.pageFaultCode), cpu.view)
       return 0
     case STEP.UD:
-      execution.pending = execution.raise(new GuestException("#UD"))
+      execution.pending = execution.raise(new GuestException("#UD"), cpu.view)
       return 0
     default:
-      execution.pending = execution.raise(new GuestException("#GP"))
+      execution.pending = execution.raise(new GuestException("#GP"), cpu.view)
       return 0
   }
 }
@@ -112,19 +128,20 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
  */
 const setCr2 = (cpu: Processor): void => setU64(cpu.view, VMSA.cr2, cpu.faultLinear)
 
-/** SVM exit code of the instruction that was intercepted. */
-const naeCode = (operation: Operation): number => (operation.op === OP.CPUID ? EXIT.CPUID : EXIT.SHUTDOWN)
+/** #VC handlers that can be on the stack at once: what the stack of a guest holds. */
+const VC_DEPTH = 4
 
 /**
  * #VC: the handler emulates the operation and leaves its outcome in the result; then the operation counts as done.
- * Without a handler, or when the handler itself faults, the vCPU shuts down.
+ * A handler may itself take a #VC, on the same stack: without a handler or without room the vCPU shuts down.
  */
 const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, errorCode: number): number => {
   if (reflectsVc(cpu)) return reflectVc(cpu, errorCode, operation)
-  if (execution.vcHandler === null || execution.handling) return vmexit(cpu, EXIT.SHUTDOWN)
+  const handler = execution.idt?.vc
+  if (handler === undefined || execution.vcDepth === VC_DEPTH) return vmexit(cpu, EXIT.SHUTDOWN)
   cpu.thread.charge(PRIMITIVE.vc_exception)
   execution.pending = null
-  execution.interrupt(execution.vcHandler(errorCode, operation, execution.result))
+  execution.enterVc(handler(errorCode, operation, execution.result), cpu.view)
   advanceRip(cpu)
   return 0
 }

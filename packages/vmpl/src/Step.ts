@@ -7,15 +7,18 @@ export const STEP = {
   VC_NOT_VALIDATED: 2,
   /** #GP(0). */
   GP: 3,
-  /** A non-automatic exit: #VC with the exit code of the intercepted instruction. */
+  /** A non-automatic exit: #VC with the exit code of the intercepted instruction, in `cpu.exitCode`. */
   VC_NAE: 4,
   VMGEXIT: 5,
-  HLT: 6,
+  /** An automatic exit with `cpu.exitCode` and its information, after the instruction. */
+  EXIT: 6,
   /** #PF in the guest, with CR2 and an error code. */
   PF: 7,
   UD: 8,
   /** #VC with the exit code NPF: the nested leaf has a reserved bit set, as of a device. */
-  VC_NPF: 9
+  VC_NPF: 9,
+  /** HLT without an intercept: nothing more until an event. */
+  HALTED: 10
 } as const
 
 export type Step = (typeof STEP)[keyof typeof STEP]

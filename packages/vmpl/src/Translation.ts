@@ -18,6 +18,17 @@ export const RFLAGS_AC = 0x4_0000
  * @param tlbControl TLB_CONTROL of the VMCB
  */
 export const loadTranslation = (cpu: Processor, tlbControl: number): void => {
+  readMode(cpu)
+  enterTlb(cpu, tlbControl)
+}
+
+/** After a store into CR0 or CR4: other translations, hence none of the ones in the TLB. */
+export const reloadTranslation = (cpu: Processor): void => {
+  readMode(cpu)
+  cpu.tlb?.flushContext()
+}
+
+const readMode = (cpu: Processor): void => {
   const { view } = cpu
   const features = view.getUint32(VMSA.sev_features, true)
   const paging = (view.getUint32(VMSA.cr0, true) & CR0.PG) !== 0
@@ -31,7 +42,6 @@ export const loadTranslation = (cpu: Processor, tlbControl: number): void => {
     ((features & SEV_FEATURES.vTOM) !== 0 ? TRANSLATION.VTOM : 0) |
     (cpu.tlb !== null ? TRANSLATION.TLB : 0)
   cpu.vmplSss = (features & SEV_FEATURES.VmplSSS) !== 0 ? ACCESS.VMPL_SSS : 0
-  enterTlb(cpu, tlbControl)
 }
 
 /**

@@ -28,7 +28,7 @@ const exitOf = (machine: TestMachine, ...operations: ReadonlyArray<Operation>) =
 }
 
 describe("an exception", () => {
-  const NOT_ITS_MSR = 0xc000_0080
+  const NOT_ITS_MSR = 0xc000_0081
 
   it.each([
     ["RDMSR", rdmsr(NOT_ITS_MSR)],

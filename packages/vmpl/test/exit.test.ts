@@ -79,7 +79,7 @@ describe("#VMEXIT", () => {
     ["the program's return", [], EXIT.HLT],
     ["a nested page fault", [read(UNMAPPED, 4)], EXIT.NPF],
     ["a #VC without a handler", [read(GPA.spare, 4)], EXIT.SHUTDOWN],
-    ["a #GP that nobody catches", [rdmsr(0xc000_0080)], EXIT.SHUTDOWN]
+    ["a #GP that nobody catches", [rdmsr(0xc000_0081)], EXIT.SHUTDOWN]
   ])("after %s puts code and information into VMCB and VMSA", (_, operations, code) => {
     const machine = runTo(...operations)
     expect(machine.vmcb("exit_code")).toEqual([code, 0])

@@ -1,6 +1,7 @@
 import { PAGE_4K, Rmp, type RmpEntry, type Switches } from "@vmpl-lab/rmp"
 import {
   EFER_SVME,
+  INTERCEPT,
   NESTED_CTL,
   PAGE_SIZE,
   SEGMENT,
@@ -84,6 +85,8 @@ export interface MachineOptions {
   readonly pages?: number
   readonly switches?: Partial<Switches>
   readonly hostMsrs?: HostMsrs
+  /** The CPU keeps integrity values of VMSAs. */
+  readonly integrity?: boolean
 }
 
 /** A VMSA as software builds it: what VMRUN asks for, and where to begin. */
@@ -122,7 +125,7 @@ export class TestMachine {
   /** What the guest's programs saw, in order. */
   readonly log: Array<string> = []
 
-  constructor({ tlb, pages = 512, switches = {}, hostMsrs }: MachineOptions = {}) {
+  constructor({ tlb, pages = 512, switches = {}, hostMsrs, integrity = false }: MachineOptions = {}) {
     this.tlbs = tlb === undefined ? null : new TlbSet(tlb)
     this.rmp = this.tlbs === null ? new Rmp({ pages, switches }) : new TlbFlushingRmp({ pages, switches }, this.tlbs)
     this.memory = new PhysicalMemory(pages)
@@ -145,6 +148,7 @@ export class TestMachine {
     const control = NESTED_CTL.NP_ENABLE | NESTED_CTL.SEV_ENABLE | NESTED_CTL.SEV_ES_ENABLE
     this.host.write64(VMCB_PA + VMCB.nested_ctl, control, 0)
     this.host.write64(VMCB_PA + VMCB.nested_cr3, NCR3, 0)
+    this.intercept(INTERCEPT.HLT)
     this.select(PFN.vmsa)
     this.hardware = {
       memory: this.memory,
@@ -154,6 +158,7 @@ export class TestMachine {
       nestedTables: new Map([[NCR3, this.npt]]),
       executions: new Map(),
       ...(this.tlbs === null ? {} : { tlbs: this.tlbs }),
+      ...(integrity ? { vmsaIntegrity: new Map() } : {}),
       ...(hostMsrs === undefined ? {} : { hostMsrs })
     }
     this.cpu = this.newCore()
@@ -187,6 +192,13 @@ export class TestMachine {
   /** Points the VMCB at a VMSA. */
   select(pfn: number): void {
     this.host.write64(VMCB_PA + VMCB.vmsa_pa, pfn * PAGE_SIZE, 0)
+  }
+
+  /** Sets an intercept in the VMCB. */
+  intercept(bit: number, on = true): void {
+    const at = VMCB_PA + 4 * (bit >> 5)
+    const word = this.host.read32(at)
+    this.host.write32(at, (on ? word | (1 << (bit & 31)) : word & ~(1 << (bit & 31))) >>> 0)
   }
 
   install(entry: Entry, gpa = GPA.code + ENTRY): void {

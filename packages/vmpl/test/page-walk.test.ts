@@ -42,7 +42,6 @@ const guest = (machine: PagedMachine, ...operations: ReadonlyArray<Operation>): 
         machine.log.push(vector === "#PF" ? `#PF ${errorCode.toString(16)} ${cr2.toString(16)}` : vector)
       }
     }
-    yield hlt()
   })
   return machine
 }

@@ -32,7 +32,7 @@ const guest = (vmsa: VmsaOptions, ...operations: ReadonlyArray<Operation>): Test
   machine.putVmsa(PFN.vmsa, vmsa)
   machine.rmp.firmwareSet(PFN.code, { perms: [0xf, 0xf, 0xf, 0xf] })
   machine.install(
-    script([...operations, hlt()], ({ lo, hi, ecx, edx }) =>
+    script(operations, ({ lo, hi, ecx, edx }) =>
       machine.log.push([lo, hi, ecx, edx].map((v) => v.toString(16)).join(" "))
     )
   )
