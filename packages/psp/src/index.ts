@@ -1,3 +1,4 @@
+export * from "./AsidTable.ts"
 export * from "./Firmware.ts"
 export * from "./GuestContext.ts"
 export * from "./LaunchDigest.ts"
