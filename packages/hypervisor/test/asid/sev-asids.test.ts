@@ -201,7 +201,7 @@ describe("whatever guests come and go", () => {
         /** ASIDs whose cache lines may be of an earlier guest. */
         const dirty = new Set<number>()
         let wbinvd = false
-        /** Per core and ASID the VMCB whose translations are there. */
+        /** Per core and ASID the vCPU whose translations are there. */
         const tlb = new Map<string, number>()
         const { asids } = make({
           ...(split === undefined ? {} : { ciphertextHidingAsids: split }),
@@ -252,13 +252,15 @@ describe("whatever guests come and go", () => {
             if (--guest.objects === 0) guests.splice(guests.indexOf(guest), 1)
           } else {
             const [vcpu, core] = [pick & 1, (pick >> 1) & 1]
-            const vmcb = guest.id * 2 + vcpu
+            // The next guest of an ASID has its VMCBs in the same pages.
+            const vmcb = guest.asid * 2 + vcpu
+            const owner = guest.id * 2 + vcpu
             const flush = lastVmcb.preSevRun(core, guest.asid, vmcb, guest.lastCores[vcpu]!)
             guest.lastCores[vcpu as 0 | 1] = core
             const key = `${core}:${guest.asid}`
             if (flush === TLB_CONTROL.FLUSH_ASID) tlb.delete(key)
-            expect(tlb.get(key) ?? vmcb).toBe(vmcb)
-            tlb.set(key, vmcb)
+            expect(tlb.get(key) ?? owner).toBe(owner)
+            tlb.set(key, owner)
           }
           for (const { asid, objects } of guests) expect(asids.references(asid)).toBe(objects)
         }
