@@ -1,6 +1,8 @@
+import { PAGE_4K, PAGES_PER_2M, Rmp } from "@vmpl-lab/rmp"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { AsidTable, type Status } from "../src/index.ts"
+import { AsidTable, POLICY, SEV_POLICY, SevFirmware, SnpFirmware, type Status } from "../src/index.ts"
+import { KeyedMemory } from "./support.ts"
 
 const es = (asid: number, isActive = false) => ({ asid, isActive, encryptedState: true })
 const plain = (asid: number, isActive = false) => ({ asid, isActive, encryptedState: false })
@@ -76,6 +78,28 @@ describe("DF_FLUSH", () => {
     expect(() => new AsidTable({ cores: 0 })).toThrow(RangeError)
     expect(() => table.wbinvdDone(64)).toThrow(RangeError)
   })
+})
+
+it("guests of both APIs take their ASIDs from one table", () => {
+  const asids = new AsidTable({ maxAsid: 8, minSevAsid: 5 })
+  const rmp = new Rmp({ pages: PAGES_PER_2M })
+  const memory = new KeyedMemory()
+  const snp = new SnpFirmware(rmp, memory, { seed: 1, asids })
+  const sev = new SevFirmware(memory, { seed: 1, asids, rmp })
+  rmp.rmpupdate(1, true, PAGE_4K, true, 0, 0)
+  snp.gctxCreate(1)
+  snp.launchStart({ gctx: 1, policy: POLICY.SMT | POLICY.RESERVED_MUST_BE_ONE })
+  const { handle } = sev.launchStart({ policy: SEV_POLICY.ES })
+  expect(sev.activate(handle, 1)).toBe("SUCCESS")
+  expect(snp.activate(1, 1)).toBe("ASID_OWNED")
+  expect(snp.activate(1, 2)).toBe("SUCCESS")
+  snp.launchFinish({ gctx: 1 })
+  snp.decommission(1)
+  sev.deactivate(handle)
+  expect(sev.activate(handle, 2)).toBe("DFFLUSH_REQUIRED")
+  sev.wbinvdDone(0)
+  expect(snp.dfFlush()).toBe("SUCCESS")
+  expect(sev.activate(handle, 2)).toBe("SUCCESS")
 })
 
 /** One deed on the table: an ASID or a core. */
