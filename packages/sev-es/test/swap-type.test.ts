@@ -29,17 +29,25 @@ describe("swap types", () => {
     expect(VMSA_FIELDS.map(({ field }) => field).filter(isExtended)).toEqual(named("C").filter(isExtended))
   })
 
-  it("A is what plain SVM swaps as well", () => {
-    for (const name of ["es", "cs", "ss", "ds", "gdtr", "idtr", "cpl", "efer", "cr0", "cr3", "cr4", "dr6", "dr7"])
-      expect(named("A")).toContain(name)
-    for (const name of ["rax", "rsp", "rip", "rflags", "g_pat", "dbgctl"]) expect(named("A")).toContain(name)
+  it("A is what plain SVM swaps as well, with CET's supervisor state, performance counters and LBR", () => {
+    expect(named("A")).toEqual([
+      ...["es", "cs", "ss", "ds", "gdtr", "idtr", "cpl", "efer"],
+      ...[0, 1, 2, 3, 4, 5].flatMap((n) => [`perf_ctl${n}`, `perf_ctr${n}`]),
+      ...["cr4", "cr3", "cr0", "dr7", "dr6", "rflags", "rip"],
+      ...["instr_retired_ctr", "perf_ctr_global_sts", "perf_ctr_global_ctl"],
+      ...["rsp", "s_cet", "ssp", "isst_addr", "rax", "g_pat"],
+      ...["dbgctl", "br_from", "br_to", "last_excp_from", "last_excp_to", "debug_extn_ctl", "spec_ctrl"],
+      ...["lbr_stack_from_to", "lbr_select"]
+    ])
   })
 
   it("what is control and no register is not swapped", () => {
-    for (const name of ["vmpl", "sev_features", "vintr_ctrl", "guest_exit_code", "guest_exit_info_1", "guest_nrip"])
-      expect(named(null)).toContain(name)
-    for (const name of ["virtual_tom", "tlb_id", "pcpu_id", "event_inj", "reg_prot_nonce", "guest_tsc_offset"])
-      expect(named(null)).toContain(name)
+    expect(named(null)).toEqual([
+      ...["vmpl", "guest_tsc_scale", "guest_tsc_offset", "reg_prot_nonce", "secure_avic_control", "checksum_pa"],
+      ...["guest_exit_info_1", "guest_exit_info_2", "guest_exit_int_info", "guest_nrip"],
+      ...["sev_features", "vintr_ctrl", "guest_exit_code", "virtual_tom", "tlb_id", "pcpu_id", "event_inj"],
+      ...["xsave_valid_bitmap", "guest_intercept_words", "guest_msr_intercepts"]
+    ])
   })
 })
 
