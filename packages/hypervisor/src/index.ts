@@ -1,4 +1,7 @@
 export * from "./kvm/ApCreateRequest.ts"
+export * from "./kvm/asid/AsidGenerations.ts"
+export * from "./kvm/asid/LastVmcb.ts"
+export * from "./kvm/asid/SevAsids.ts"
 export * from "./kvm/Errno.ts"
 export * from "./kvm/GuestMemory.ts"
 export * from "./kvm/HostFrames.ts"

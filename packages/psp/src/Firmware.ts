@@ -1,5 +1,6 @@
 import { PAGE_2M, PAGES_PER_2M, type PageSize } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { AsidTable } from "./AsidTable.ts"
 import { type GuestContext, makeGuestContext } from "./GuestContext.ts"
 import { PAGE_TYPE, type VmplPerms } from "./LaunchDigest.ts"
 import { cpuidPageAccepted, secretsPage } from "./LaunchPages.ts"
@@ -23,8 +24,10 @@ export interface SnpFirmwareOptions {
   readonly sockets?: number
   readonly abiMajor?: number
   readonly abiMinor?: number
-  /** Highest ASID of SEV guests. */
-  readonly maxAsid?: number
+  /** Policy bits beyond those of firmware 1.55 that this firmware can promise; see `knownPolicyBits`. */
+  readonly policyFeatures?: bigint
+  /** Shared with `SevFirmware` where both APIs are used. Default: one that nobody has used. */
+  readonly asids?: AsidTable
 }
 
 /** LAUNCH_START. IMI launches are not modelled. */
@@ -60,15 +63,13 @@ export interface LaunchFinish {
 
 const NO_PERMS: VmplPerms = [0, 0, 0]
 const FMS_GENOA = 0xa10f10
-const MAX_ASID = 1006
 const isByte = (value: number): boolean => Number.isInteger(value) && value >= 0 && value <= 0xff
 /**
  * The AMD-SP's commands that create, launch and end an SNP guest. Each command makes its checks in the firmware's
  * order and returns the name of its status; a refused command changes nothing, unless it says so.
  *
- * Limitations: reserved bits of command buffers exist only where a parameter can hold them; ACTIVATE does not look for
- * pages that are already assigned to the ASID (INVALID_CONFIG) nor ask for a DF_FLUSH of a used ASID; the SecureTSC
- * scale of a VMSA is not filled in.
+ * Limitations: reserved bits of command buffers exist only where a parameter can hold them; the SecureTSC scale of a
+ * VMSA is not filled in.
  * @spec SNP-ABI "SNP guest life cycle commands"
  */
 export class SnpFirmware {
@@ -90,7 +91,8 @@ export class SnpFirmware {
       sockets: 1,
       abiMajor: 1,
       abiMinor: 55,
-      maxAsid: MAX_ASID,
+      policyFeatures: 0n,
+      asids: new AsidTable(),
       ...options
     }
   }
@@ -131,13 +133,26 @@ export class SnpFirmware {
     const guest = this.#contextOf(gctx)
     if (typeof guest === "string") return guest
     if (guest.state === "INIT") return "INVALID_GUEST_STATE"
+    // Such a page would be the new guest's before it was launched. ASID 0 is the host's own.
+    if (asid > 0 && this.#rmp.hasPagesOf(asid)) return "INVALID_CONFIG"
     if ((guest.policy & POLICY.SINGLE_SOCKET) !== 0n && this.#options.sockets > 1) return "POLICY_FAILURE"
-    if (!Number.isInteger(asid) || asid < 1 || asid > this.#options.maxAsid) return "INVALID_ASID"
-    for (const other of this.#contexts.values()) if (other.asid === asid) return "ASID_OWNED"
-    if (guest.asid !== 0) return "ACTIVE"
+    const { asids } = this.#options
+    const refusal = asids.refusal({ asid, isActive: guest.asid !== 0, encryptedState: true })
+    if (refusal !== null) return refusal
     guest.asid = asid
+    asids.allocate(asid, guest.state === "RUNNING")
     this.#memory.createKey(asid, guest.memoryKey)
     return "SUCCESS"
+  }
+
+  /** A core has executed WBINVD. */
+  wbinvdDone(core: number): void {
+    this.#options.asids.wbinvdDone(core)
+  }
+
+  /** Makes the ASIDs of guests that are gone usable again. @spec SNP-ABI DF_FLUSH */
+  dfFlush(): Status {
+    return this.#options.asids.dfFlush()
   }
 
   /**
@@ -188,6 +203,8 @@ export class SnpFirmware {
     if (guest !== null) {
       if (guest === undefined) return "INVALID_GUEST"
       if (guest.state === "INIT") return "INVALID_GUEST_STATE"
+      // @spec-silent where among the checks the firmware looks at this bit
+      if (command.command !== "MD_INIT" && (guest.policy & POLICY.PAGE_SWAP_DISABLE) !== 0n) return "POLICY_FAILURE"
       if (command.command !== "MD_INIT" && guest.asid === 0) return "INACTIVE"
       if (!this.#ownsPages(command, guest)) return "INVALID_PAGE_OWNER"
     }
@@ -238,15 +255,22 @@ export class SnpFirmware {
     if (guest.asid === 0) return "INACTIVE"
     if (command.hostData !== undefined) guest.hostData = command.hostData.slice(0, guest.hostData.length)
     guest.vcekDis = command.vcekDis ?? false
+    this.#options.asids.use(guest.asid)
     guest.state = "RUNNING"
     return "SUCCESS"
   }
 
-  /** Ends the guest from any state: its ASID loses the key, its Context page is Firmware again. @spec SNP-ABI DECOMMISSION */
+  /**
+   * Ends the guest from any state: its ASID loses the key and, where the guest could run, needs a DF_FLUSH; its Context
+   * page is Firmware again. @spec SNP-ABI DECOMMISSION
+   */
   decommission(gctx: number): Status {
     const guest = this.#contextOf(gctx)
     if (typeof guest === "string") return guest
-    if (guest.asid !== 0) this.#memory.destroyKey(guest.asid)
+    if (guest.asid !== 0) {
+      this.#memory.destroyKey(guest.asid)
+      this.#options.asids.release(guest.asid)
+    }
     this.#contexts.delete(gctx)
     return this.#pages.execute({ command: "DECOMMISSION", pfn: gctx })
   }

@@ -1,7 +1,7 @@
 import type { Rmp } from "@vmpl-lab/rmp"
 
 /** The RMP as the AMD-SP uses it. Pages are named by system frame number. */
-export type PspRmp = Pick<Rmp, "stateOf" | "entry" | "firmwareSet" | "pagesPer2M" | "layout">
+export type PspRmp = Pick<Rmp, "stateOf" | "entry" | "firmwareSet" | "pagesPer2M" | "layout" | "hasPagesOf">
 
 /** The memory controller as the AMD-SP uses it. Frames are 4 KiB. */
 export interface PspMemory {

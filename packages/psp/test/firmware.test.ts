@@ -1,7 +1,8 @@
-import { PAGE_2M, PAGE_4K, PAGES_PER_2M, Rmp } from "@vmpl-lab/rmp"
+import { PAGE_2M, PAGE_4K, PAGES_PER_2M, type PageSize, Rmp } from "@vmpl-lab/rmp"
 import { PAGE_SIZE, SECRETS } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
 import {
+  AsidTable,
   LaunchDigest,
   type LaunchUpdate,
   PAGE_TYPE,
@@ -56,11 +57,17 @@ const makePlatform = (options: Partial<SnpFirmwareOptions> = {}) => {
   return { rmp, memory, firmware }
 }
 
+/** A guest in LAUNCH without an ASID. */
+const makeStarted = (options: Partial<SnpFirmwareOptions> = {}, policy = POLICY_OK) => {
+  const platform = makePlatform(options)
+  expect(platform.firmware.gctxCreate(GCTX)).toBe("SUCCESS")
+  expect(platform.firmware.launchStart({ gctx: GCTX, policy })).toBe("SUCCESS")
+  return platform
+}
+
 /** A guest in LAUNCH, active, with one 4 KiB and one 2 MiB Pre-Guest page. */
 const makeLaunch = () => {
-  const platform = makePlatform()
-  expect(platform.firmware.gctxCreate(GCTX)).toBe("SUCCESS")
-  expect(platform.firmware.launchStart({ gctx: GCTX, policy: POLICY_OK })).toBe("SUCCESS")
+  const platform = makeStarted()
   expect(platform.firmware.activate(GCTX, ASID)).toBe("SUCCESS")
   platform.rmp.rmpupdate(PAGE, true, PAGE_4K, true, GFN, ASID)
   platform.rmp.rmpupdate(LARGE_PAGE, true, PAGE_2M, true, 0x400, ASID)
@@ -136,6 +143,23 @@ describe("LAUNCH_START", () => {
     ["older major, larger minor", POLICY_OK | 0x00ffn, {}, "SUCCESS"],
     ["debug", POLICY_OK | POLICY.DEBUG, {}, "SUCCESS"],
     ["unknown bit 21", POLICY_OK | (1n << 21n), {}, "POLICY_FAILURE"],
+    [
+      "AES-256-XTS that the platform can do",
+      POLICY_OK | POLICY.MEM_AES_256_XTS,
+      { policyFeatures: POLICY.MEM_AES_256_XTS },
+      "SUCCESS"
+    ],
+    [
+      "AES-256-XTS that it cannot do",
+      POLICY_OK | POLICY.MEM_AES_256_XTS,
+      { policyFeatures: POLICY.RAPL_DIS },
+      "POLICY_FAILURE"
+    ],
+    ["CXL, RAPL off, ciphertext hiding", POLICY_OK | (0b1101n << 21n), { policyFeatures: 0b1111n << 21n }, "SUCCESS"],
+    ["page swap disabled, ABI 1.57", POLICY_OK | POLICY.PAGE_SWAP_DISABLE, { abiMinor: 57 }, "POLICY_FAILURE"],
+    ["page swap disabled, ABI 1.58", POLICY_OK | POLICY.PAGE_SWAP_DISABLE, { abiMinor: 58 }, "SUCCESS"],
+    ["page swap disabled, ABI 2.0", POLICY_OK | POLICY.PAGE_SWAP_DISABLE, { abiMajor: 2, abiMinor: 0 }, "SUCCESS"],
+    ["bit 26, whatever the features", POLICY_OK | (1n << 26n), { abiMinor: 58, policyFeatures: -1n }, "POLICY_FAILURE"],
     ["unknown bit 63", POLICY_OK | (1n << 63n), {}, "POLICY_FAILURE"]
   ])("policy: %s", (_name, policy, options, status) => {
     const { firmware } = makePlatform(options)
@@ -178,10 +202,30 @@ describe("ACTIVATE", () => {
   })
 
   it("refuses a bad ASID, a taken ASID and a second ASID, in this order", () => {
-    const { firmware } = makeLaunch()
+    const { firmware } = makeStarted()
+    firmware.activate(GCTX, ASID)
     for (const asid of [0, -1, 1.5, 1007]) expect(firmware.activate(GCTX, asid)).toBe("INVALID_ASID")
     expect(firmware.activate(GCTX, ASID)).toBe("ASID_OWNED")
     expect(firmware.activate(GCTX, ASID + 1)).toBe("ACTIVE")
+  })
+
+  it.each<readonly [string, number, PageSize, number]>([
+    ["4 KiB", PAGE, PAGE_4K, GFN],
+    ["2 MiB", LARGE_PAGE, PAGE_2M, 0x400]
+  ])("refuses an ASID that has a %s page already, before all other reasons", (_name, pfn, size, gfn) => {
+    const { firmware, rmp } = makeStarted({ sockets: 2 }, POLICY_OK | POLICY.SINGLE_SOCKET)
+    rmp.rmpupdate(pfn, true, size, false, gfn, ASID)
+    expect(firmware.activate(GCTX, ASID)).toBe("INVALID_CONFIG")
+    expect(firmware.activate(GCTX, ASID + 1)).toBe("POLICY_FAILURE")
+    rmp.rmpupdate(pfn, false, size, false, 0, 0)
+    expect(firmware.activate(GCTX, ASID)).toBe("POLICY_FAILURE")
+  })
+
+  it("keeps SNP guests below the first ASID of plain SEV", () => {
+    const { firmware } = makeStarted({ asids: new AsidTable({ maxAsid: 20, minSevAsid: 10 }) })
+    expect(firmware.activate(GCTX, 10)).toBe("INVALID_ASID")
+    expect(firmware.activate(GCTX, 21)).toBe("INVALID_ASID")
+    expect(firmware.activate(GCTX, 9)).toBe("SUCCESS")
   })
 
   it("refuses a single-socket guest on two sockets", () => {
@@ -305,7 +349,7 @@ describe("LAUNCH_UPDATE", () => {
     firmware.launchStart({ gctx: GCTX, policy: POLICY_OK })
     expect(firmware.launchUpdate(command)).toBe("INACTIVE")
     expect(firmware.launchFinish({ gctx: GCTX })).toBe("INACTIVE")
-    firmware.activate(GCTX, ASID)
+    expect(firmware.activate(GCTX, ASID + 1)).toBe("SUCCESS")
     firmware.launchFinish({ gctx: GCTX })
     expect(firmware.launchUpdate(command)).toBe("INVALID_GUEST_STATE")
   })
@@ -321,7 +365,8 @@ describe("LAUNCH_FINISH and DECOMMISSION", () => {
   })
 
   it("destroys the key, frees the ASID and the page; the next guest has other keys", () => {
-    const { firmware, memory, rmp } = makeLaunch()
+    const { firmware, memory, rmp } = makeStarted()
+    firmware.activate(GCTX, ASID)
     const oldKey = memory.keys.get(ASID)
     expect(firmware.decommission(GCTX)).toBe("SUCCESS")
     expect(memory.keys.size).toBe(0)
@@ -331,6 +376,31 @@ describe("LAUNCH_FINISH and DECOMMISSION", () => {
     firmware.launchStart({ gctx: GCTX, policy: POLICY_OK })
     expect(firmware.activate(GCTX, ASID)).toBe("SUCCESS")
     expect(memory.keys.get(ASID)).not.toBe(oldKey)
+  })
+
+  it("leaves the ASID of a guest that ran in need of WBINVD on every core and a DF_FLUSH", () => {
+    const asids = new AsidTable({ cores: 2, coresPerCcx: 1 })
+    const { firmware } = makeStarted({ asids })
+    const next = () => {
+      firmware.gctxCreate(OTHER_GCTX)
+      firmware.launchStart({ gctx: OTHER_GCTX, policy: POLICY_OK })
+      return firmware.activate(OTHER_GCTX, ASID)
+    }
+    firmware.activate(GCTX, ASID)
+    expect(asids.stateOf(ASID)).toBe("allocated")
+    firmware.launchFinish({ gctx: GCTX })
+    expect(asids.stateOf(ASID)).toBe("in use")
+    firmware.decommission(GCTX)
+    expect(asids.stateOf(ASID)).toBe("dirty")
+    expect(next()).toBe("DFFLUSH_REQUIRED")
+    expect(firmware.dfFlush()).toBe("WBINVD_REQUIRED")
+    firmware.wbinvdDone(0)
+    expect(firmware.dfFlush()).toBe("WBINVD_REQUIRED")
+    expect(firmware.activate(OTHER_GCTX, ASID)).toBe("DFFLUSH_REQUIRED")
+    firmware.wbinvdDone(1)
+    expect(firmware.activate(OTHER_GCTX, ASID)).toBe("DFFLUSH_REQUIRED")
+    expect(firmware.dfFlush()).toBe("SUCCESS")
+    expect(firmware.activate(OTHER_GCTX, ASID)).toBe("SUCCESS")
   })
 
   it("derives the same keys from the same seed, and all keys differ", () => {

@@ -36,23 +36,28 @@ const makeMemory = () => {
 
 const secret = Uint8Array.from({ length: PAGE_SIZE }, (_, i) => (i * 31) & 0xff)
 
-/** A launching guest with a Pre-Swap page that holds a secret, and a metadata page. */
-const ready = () => {
+/** A launching guest that gets a Pre-Swap page that holds a secret, and a metadata page. */
+const ready = (policy = POLICY.SMT | POLICY.RESERVED_MUST_BE_ONE) => {
   const rmp = new Rmp({ pages: 512 })
   const { memory, read, write } = makeMemory()
-  const firmware = new SnpFirmware(rmp, memory, { seed: 1 })
+  const firmware = new SnpFirmware(rmp, memory, { seed: 1, abiMinor: 58 })
   for (const pfn of [GCTX, METADATA, IMAGE, IMAGE + 1]) rmp.rmpupdate(pfn, true, PAGE_4K, true, 0, 0)
   firmware.gctxCreate(GCTX)
-  firmware.launchStart({ gctx: GCTX, policy: POLICY.SMT | POLICY.RESERVED_MUST_BE_ONE })
-  const activate = () => expect(firmware.activate(GCTX, ASID)).toBe("SUCCESS")
-  rmp.rmpupdate(P, true, PAGE_4K, false, GFN, ASID)
-  rmp.pvalidate(ASID, 0, GFN, P, PAGE_4K, PAGE_4K, true)
-  rmp.rmpupdate(P, true, PAGE_4K, true, GFN, ASID)
-  write(P, ASID, secret)
+  firmware.launchStart({ gctx: GCTX, policy })
+  const assign = () => {
+    rmp.rmpupdate(P, true, PAGE_4K, false, GFN, ASID)
+    rmp.pvalidate(ASID, 0, GFN, P, PAGE_4K, PAGE_4K, true)
+    rmp.rmpupdate(P, true, PAGE_4K, true, GFN, ASID)
+    write(P, ASID, secret)
+  }
+  const activate = () => {
+    expect(firmware.activate(GCTX, ASID)).toBe("SUCCESS")
+    assign()
+  }
   const move = (command: "PAGE_MOVE" | "SWAP_OUT" | "SWAP_IN", pfn: number, targetPfn: number) =>
     firmware.pageCommand({ command, pfn, targetPfn, metadataPfn: METADATA })
   const initMetadata = () => firmware.pageCommand({ command: "MD_INIT", pfn: METADATA, contextPfn: GCTX })
-  return { rmp, firmware, read, write, activate, move, initMetadata }
+  return { rmp, firmware, read, write, assign, activate, move, initMetadata }
 }
 
 describe("contents of moved and swapped pages", () => {
@@ -99,17 +104,31 @@ describe("contents of moved and swapped pages", () => {
   })
 
   it("the guest must be launched and active, and the pages its own", () => {
+    const inactive = ready()
+    inactive.assign()
+    expect(inactive.initMetadata()).toBe("SUCCESS")
+    expect(inactive.move("SWAP_OUT", P, IMAGE)).toBe("INACTIVE")
     const { rmp, firmware, activate, move, initMetadata } = ready()
-    expect(initMetadata()).toBe("SUCCESS")
-    expect(move("SWAP_OUT", P, IMAGE)).toBe("INACTIVE")
-    expect(move("PAGE_MOVE", P, P)).toBe("INVALID_PAGE_STATE")
     activate()
+    expect(initMetadata()).toBe("SUCCESS")
+    expect(move("PAGE_MOVE", P, P)).toBe("INVALID_PAGE_STATE")
     rmp.rmpupdate(Q, true, PAGE_4K, true, GFN, ASID + 1)
     expect(move("SWAP_OUT", Q, IMAGE)).toBe("INVALID_PAGE_OWNER")
     const off = new SnpFirmware(rmp, makeMemory().memory, { seed: 1, initialised: false })
     expect(off.pageCommand({ command: "PAGE_RECLAIM", pfn: P })).toBe("INVALID_PLATFORM_STATE")
     expect(firmware.pageCommand({ command: "PAGE_RECLAIM", pfn: P })).toBe("SUCCESS")
     expect(rmp.stateOf(P)).toBe("Guest-Valid")
+  })
+
+  it("a guest that forbids swapping keeps its pages where they are", () => {
+    const policy = POLICY.SMT | POLICY.RESERVED_MUST_BE_ONE | POLICY.PAGE_SWAP_DISABLE
+    const { rmp, activate, move, initMetadata } = ready(policy)
+    activate()
+    expect(initMetadata()).toBe("SUCCESS")
+    rmp.rmpupdate(Q, true, PAGE_4K, true, 0, ASID)
+    expect(move("SWAP_OUT", P, IMAGE)).toBe("POLICY_FAILURE")
+    expect(move("PAGE_MOVE", P, Q)).toBe("POLICY_FAILURE")
+    expect(rmp.stateOf(P)).toBe("Pre-Swap")
   })
 
   it("MD_INIT needs a launched guest", () => {

@@ -1,4 +1,5 @@
 import { AccessCheck, isHypervisorOwned } from "./AccessCheck.ts"
+import { hasPagesOf } from "./AsidUse.ts"
 import { digestInto } from "./Digest.ts"
 import { FAULT } from "./Fault.ts"
 import { PAGE_4K, type PageSize } from "./PageSize.ts"
@@ -195,6 +196,11 @@ export class Rmp extends AccessCheck {
 
   stateOf(pfn: number): PageState {
     return stateOf(this.table, pfn)
+  }
+
+  /** Whether any page is assigned to this ASID of a guest. */
+  hasPagesOf(asid: number): boolean {
+    return hasPagesOf(this.table, asid)
   }
 
   firmwareSet(pfn: number, fields: Partial<RmpEntry>): void {

@@ -1,5 +1,6 @@
 import { type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import type { GuestMode, HostHardware } from "@vmpl-lab/vmpl"
+import { LastVmcb } from "./asid/LastVmcb.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import type { HostFrames } from "./HostFrames.ts"
 import { ioctl } from "./Ioctl.ts"
@@ -15,8 +16,7 @@ export class Kvm {
   readonly frames: HostFrames
   readonly meter: Meter
   readonly vms: Array<Vm> = []
-  /** svm_cpu_data.sev_vmcbs: per core, the VMCB that ran last with each ASID. */
-  readonly #lastVmcb: ReadonlyArray<Map<number, number>>
+  readonly lastVmcb: LastVmcb
   readonly #processors: Array<GuestMode | undefined>
 
   /** @param enterCore the guest mode of the core on which a thread runs, as the processor offers it */
@@ -32,7 +32,7 @@ export class Kvm {
     this.#enterCore = enterCore
     this.frames = frames
     this.meter = meter
-    this.#lastVmcb = host.cores.map(() => new Map<number, number>())
+    this.lastVmcb = new LastVmcb(host.cores.length)
     this.#processors = new Array(host.cores.length)
   }
 
@@ -54,13 +54,5 @@ export class Kvm {
     }
     processor.thread = thread
     return processor
-  }
-
-  /** Notes which VMCB runs with an ASID on a core. @returns true when it was another one, or none */
-  vmcbChanged(core: number, asid: number, vmcb: number): boolean {
-    const last = this.#lastVmcb[core]!
-    if (last.get(asid) === vmcb) return false
-    last.set(asid, vmcb)
-    return true
   }
 }

@@ -1,4 +1,4 @@
-import { EXIT, exitName, TLB_CONTROL, VMCB } from "@vmpl-lab/sev-es"
+import { EXIT, exitName, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
 import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { ERRNO, HANDLED } from "./Errno.ts"
@@ -90,16 +90,11 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   }
 }
 
-/**
- * pre_sev_run: the TLB entries of the ASID are flushed when another VMCB of it ran last on this core, or this vCPU ran
- * on another core. With a VMCB per VMPL every switch on one core is such a change.
- */
+/** pre_sev_run: decides what VMRUN flushes. */
 const preSevRun = (vcpu: Vcpu, thread: HostThread): void => {
   const { kvm, asid } = vcpu.vm
-  const changed = kvm.vmcbChanged(thread.core, asid, vcpu.vmcb)
-  const flush = changed || vcpu.lastCore !== thread.core
+  const control = kvm.lastVmcb.preSevRun(thread.core, asid, vcpu.vmcb, vcpu.lastCore)
   vcpu.lastCore = thread.core
-  const control = flush ? TLB_CONTROL.FLUSH_ASID : TLB_CONTROL.DO_NOTHING
   const stored = kvm.hardware.host.write8(vcpu.vmcb + VMCB.tlb_ctl, control)
   assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
 }
