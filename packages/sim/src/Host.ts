@@ -37,6 +37,9 @@ export class Host {
   readonly #queue = new EventQueue()
   /** Threads that are not pinned and found no idle core, first come, first served: an idle core takes the first. */
   readonly #waiting: Array<HostThread> = []
+  /** Timers that were set, by their number; null once cancelled or expired. */
+  readonly #timers: Array<((time: number) => void) | null> = []
+  readonly #freeTimers: Array<number> = []
   /** Events taken from the queue so far. */
   events = 0
   /** Time of the latest event. */
@@ -99,6 +102,41 @@ export class Host {
     else this.#enqueue(target)
   }
 
+  /**
+   * Wakes a sleeping thread from an interrupt at a virtual time: nobody's critical path goes along. One that is not
+   * asleep sees it when it next would sleep.
+   */
+  wakeAt(target: HostThread, time: number): void {
+    if (target.state !== THREAD_STATE.BLOCKED) {
+      target.wakePending = true
+      return
+    }
+    const core = this.cores[this.#place(target)]!
+    target.readyAt = Math.max(target.time, time)
+    if (core.current === null) this.#handOff(target, core, target.core, target.readyAt)
+    else this.#enqueue(target)
+  }
+
+  /** Calls `expired` when virtual time has come to `time`. @returns the timer's number, for `cancelTimer` */
+  setTimer(time: number, expired: (time: number) => void): number {
+    const timer = this.#freeTimers.pop() ?? this.#timers.length
+    this.#timers[timer] = expired
+    this.#queue.push(time, -1 - timer)
+    return timer
+  }
+
+  cancelTimer(timer: number): void {
+    this.#timers[timer] = null
+  }
+
+  #expire(timer: number, time: number): void {
+    const expired = this.#timers[timer]!
+    this.#timers[timer] = null
+    this.#freeTimers.push(timer)
+    this.now = Math.max(this.now, time)
+    expired?.(time)
+  }
+
   /** True when a thread has used up its time slice and another one waits for its core: it must yield RESCHEDULE. */
   sliceIsOver(thread: HostThread): boolean {
     if (thread.time - thread.onCoreSince < this.#timeSliceNs) return false
@@ -119,8 +157,14 @@ export class Host {
   stepMany(maxEvents: number): boolean {
     for (let i = 0; i < maxEvents; i++) {
       if (this.#queue.size === 0) return false
-      const thread = this.threads[this.#queue.pop()]!
+      const time = this.#queue.peekTime()
+      const payload = this.#queue.pop()
       this.events++
+      if (payload < 0) {
+        this.#expire(-1 - payload, time)
+        continue
+      }
+      const thread = this.threads[payload]!
       this.now = Math.max(this.now, thread.time)
       this.#resume(thread)
     }

@@ -1,0 +1,49 @@
+import { DOORBELL, DOORBELL_FLAG, injectException, PAGE_SIZE, VECTOR, VMCB } from "@vmpl-lab/sev-es"
+import type { HostThread } from "@vmpl-lab/sim"
+import { writeVmcb32 } from "./Vm.ts"
+import type { Vcpu } from "./Vcpu.ts"
+
+/**
+ * Restricted injection: what waits goes into the doorbell page, then #HV, the only event that the CPU lets through, and
+ * not before the guest has cleared NoFurtherSignal. An interrupt waits while another vector stands in the page, an NMI
+ * while one does.
+ * @spec GHCB "#HV doorbell page"; order: Linux RFC "KVM Planes + SEV-SNP Support", 2026
+ */
+export const injectThroughDoorbell = (vcpu: Vcpu, thread: HostThread): void => {
+  const { events, lapic, current } = vcpu
+  const { host } = vcpu.vm.kvm.hardware
+  const page = doorbellAddress(vcpu)
+  if (page < 0) return
+  events.interrupt = -1
+  events.nmi = false
+  const vector = host.read8(page + DOORBELL.pending_vector)
+  const flags = host.read8(page + DOORBELL.flags)
+  let now = flags
+  if (events.nmiPending > 0 && (flags & DOORBELL_FLAG.NMI) === 0) {
+    events.nmiPending--
+    now |= DOORBELL_FLAG.NMI
+  }
+  if (lapic !== null && vector === 0 && lapic.highestPending() >= 0) {
+    const taken = lapic.acknowledge()
+    vcpu.vm.kvm.trace?.injVirq(thread, taken, false)
+    if (host.write8(page + DOORBELL.pending_vector, taken) !== 0) current.doorbellGpa = -1
+    now |= DOORBELL_FLAG.NO_FURTHER_SIGNAL
+  }
+  if (now === flags && !vcpu.doorbellToRing) return
+  if ((flags & DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) {
+    // The guest has not looked yet: it will find this too.
+    host.write8(page + DOORBELL.flags, now)
+    return
+  }
+  if (host.write8(page + DOORBELL.flags, now | DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) return
+  vcpu.doorbellToRing = false
+  writeVmcb32(vcpu, VMCB.event_inj, injectException(VECTOR.HV, false))
+  writeVmcb32(vcpu, VMCB.event_inj_err, 0)
+}
+
+/** System address of the doorbell page of the level that runs; -1 without one, or where it is no shared memory. */
+const doorbellAddress = ({ vm, current }: Vcpu): number => {
+  if (current.doorbellGpa < 0) return -1
+  const gfn = current.doorbellGpa / PAGE_SIZE
+  return vm.inMemorySlot(gfn) && vm.isSharedForHost(gfn) ? vm.frameForHost(gfn) * PAGE_SIZE : -1
+}
