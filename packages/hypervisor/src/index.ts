@@ -1,3 +1,4 @@
+export * from "./apic/index.ts"
 export * from "./kvm/ApCreateRequest.ts"
 export * from "./kvm/Errno.ts"
 export * from "./kvm/GuestMemory.ts"
