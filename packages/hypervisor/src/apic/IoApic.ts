@@ -128,8 +128,8 @@ export class IoApic {
   #service(pin: number): number {
     const entry = this.#lo[pin]!
     const levelTriggered = this.#isLevel(pin)
-    if ((entry & REDIRECTION.MASKED) !== 0) return IRQ_LINE.HELD_BACK
-    if (levelTriggered && (entry & REDIRECTION.REMOTE_IRR) !== 0) return IRQ_LINE.HELD_BACK
+    // Only level-triggered entries ever have remote IRR set.
+    if ((entry & (REDIRECTION.MASKED | REDIRECTION.REMOTE_IRR)) !== 0) return IRQ_LINE.HELD_BACK
     const took = this.#deliver({
       destination: this.#hi[pin]! >>> 24,
       logical: (entry & REDIRECTION.LOGICAL) !== 0,

@@ -70,7 +70,7 @@ export class Lapic {
     this.reset()
   }
 
-  /** In x2APIC mode. */
+  /** In x2APIC mode, hence enabled. */
   get x2apic(): boolean {
     return (this.#apicBase & APIC_BASE.EXTD) !== 0
   }
@@ -135,7 +135,7 @@ export class Lapic {
 
   /** RDMSR of 0x800 to 0x8ff. @returns null for #GP */
   readMsr(msr: number): U64 | null {
-    if (!this.enabled || !this.x2apic) return null
+    if (!this.x2apic) return null
     const register = x2apicRegister(msr)
     if (!isReadable(register, true)) return null
     return { lo: this.#readRegister(register), hi: register === APIC_REG.ICR ? this.#get(APIC_REG.ICR2) : 0 }
@@ -143,7 +143,7 @@ export class Lapic {
 
   /** WRMSR of 0x800 to 0x8ff. Reserved bits are checked where KVM checks them. @returns false for #GP */
   writeMsr(msr: number, lo: number, hi: number): boolean {
-    if (!this.enabled || !this.x2apic) return false
+    if (!this.x2apic) return false
     const register = x2apicRegister(msr)
     if (register === APIC_REG.ICR) {
       if ((lo & X2APIC_ICR_RESERVED) !== 0) return false

@@ -133,6 +133,9 @@ describe("the bus", () => {
     expect(heard(all)).toEqual([2])
     expect(map.deliver(message({ destination: 0xff, deliveryMode: DELIVERY_MODE.NMI }))).toBe(2)
     expect(map.deliver(message({ destination: 7 }))).toBe(0)
+    const lowest = message({ shorthand: 2, sender: 2, deliveryMode: DELIVERY_MODE.LOWEST_PRIORITY, vector: 0x50 })
+    expect(map.deliver(lowest)).toBe(1)
+    expect(all[2]!.highestPending()).toBe(0x50)
   })
 
   it("gives a lowest-priority message to one: the lowest priority, then the lowest ID", () => {

@@ -256,6 +256,13 @@ describe("errors", () => {
     expect(bus.raised).toBe(2)
   })
 
+  it("are forgotten by INIT", () => {
+    const { lapic } = enabledLapic()
+    lapic.read(0x10)
+    lapic.reset()
+    expect(esr(lapic)).toBe(0)
+  })
+
   it("of the error interrupt itself end there", () => {
     const { lapic } = enabledLapic()
     lapic.write(APIC_REG.LVTERR, 0x01)

@@ -224,6 +224,15 @@ describe("the TSC-deadline timer", () => {
     expect([bus.alarm, lapic.readTscDeadline(), lapic.read(APIC_REG.TMICT)]).toEqual([null, 0, 0])
   })
 
+  it("is a one-shot timer after INIT", () => {
+    const { lapic, bus } = timer(TSC_DEADLINE)
+    lapic.writeTscDeadline(5_000)
+    lapic.reset()
+    expect(bus.alarm).toBeNull()
+    lapic.write(APIC_REG.TMICT, 100)
+    expect([bus.alarm, lapic.read(APIC_REG.TMCCT)]).toEqual([1_200, 100])
+  })
+
   it("does nothing while hardware has the APIC disabled", () => {
     const { lapic, bus } = timer(TSC_DEADLINE)
     lapic.writeTscDeadline(5_000)
