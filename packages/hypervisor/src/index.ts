@@ -1,3 +1,4 @@
+export * from "./apic/index.ts"
 export * from "./kvm/ApCreateRequest.ts"
 export * from "./kvm/asid/AsidGenerations.ts"
 export * from "./kvm/asid/LastVmcb.ts"

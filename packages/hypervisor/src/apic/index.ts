@@ -1,0 +1,7 @@
+export * from "./ApicBus.ts"
+export * from "./ApicMessage.ts"
+export * from "./IoApic.ts"
+export * from "./Lapic.ts"
+export * from "./LapicRegisters.ts"
+export { APIC_BUS_CYCLE_NS, divideCount, MIN_TIMER_PERIOD_NS } from "./LapicTimer.ts"
+export * from "./Msi.ts"
