@@ -19,6 +19,14 @@ export class HostFrames {
     return this.#next++
   }
 
+  /** The first of several frames in a row. */
+  allocateContiguous(frames: number): number {
+    const first = this.#next
+    assert(first + frames <= this.#limit, `the host's ${this.#limit} frames are all in use`)
+    this.#next += frames
+    return first
+  }
+
   /** A frame that does not start a 2 MiB region: VMCB and VMSA pages avoid those (false RMP #PF while in use). */
   allocateNot2mAligned(): number {
     const passedOver: Array<number> = []

@@ -23,6 +23,12 @@ export const kick = (vcpu: Vcpu, by: HostThread, span: Span | null): void => {
   processor.interrupt(by.time + flight, span)
 }
 
+/** The same from an interrupt that arrives at a virtual time on the core where the vCPU is: no IPI is needed. */
+export const kickFromInterrupt = (vcpu: Vcpu, time: number, code: number): void => {
+  if (vcpu.blocking && vcpu.thread !== null) vcpu.vm.kvm.host.wakeAt(vcpu.thread, time)
+  else if (vcpu.inGuest) vcpu.processor?.interrupt(time, null, code)
+}
+
 /** A signal to the thread inside KVM_RUN: it leaves with EINTR. */
 export const signalVcpu = (vcpu: Vcpu, by: HostThread, span: Span | null): void => {
   vcpu.signalPending = true

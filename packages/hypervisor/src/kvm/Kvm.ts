@@ -1,11 +1,13 @@
-import { type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
+import { IOPM_SIZE, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { assert, type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import type { GuestMode, HostHardware } from "@vmpl-lab/vmpl"
 import { LastVmcb } from "./asid/LastVmcb.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import type { HostFrames } from "./HostFrames.ts"
 import { ioctl } from "./Ioctl.ts"
 import type { Meter } from "./Meter.ts"
-import { Vm } from "./Vm.ts"
+import type { TracePoints } from "./TracePoints.ts"
+import { Vm, type VmConfig } from "./Vm.ts"
 import type { VmplOperations } from "./VmplOperations.ts"
 
 /** The KVM module of the host: VM objects, and what it keeps per core. */
@@ -16,6 +18,12 @@ export class Kvm {
   readonly frames: HostFrames
   readonly meter: Meter
   readonly vms: Array<Vm> = []
+  /** Trace points; null when nobody listens. */
+  trace: TracePoints | null = null
+  /** The thread that is in KVM's code, for kicks that it causes; null in a timer's interrupt. */
+  running: HostThread | null = null
+  /** System address of the I/O permission map, which intercepts every port of every guest. */
+  readonly iopm: number
   readonly lastVmcb: LastVmcb
   readonly #processors: Array<GuestMode | undefined>
 
@@ -32,15 +40,27 @@ export class Kvm {
     this.#enterCore = enterCore
     this.frames = frames
     this.meter = meter
+    this.iopm = this.permissionMap(new Uint8Array(IOPM_SIZE).fill(0xff)) * PAGE_SIZE
     this.lastVmcb = new LastVmcb(host.cores.length)
     this.#processors = new Array(host.cores.length)
   }
 
+  /** A permission map in frames of its own that follow each other. @returns the first */
+  permissionMap(map: Uint8Array): number {
+    const pages = map.length / PAGE_SIZE
+    const first = this.frames.allocateContiguous(pages)
+    for (let i = 0; i < pages; i++) {
+      const stored = this.hardware.host.writePage(first + i, map.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE))
+      assert(stored === 0, "KVM's own pages are hypervisor-owned")
+    }
+    return first
+  }
+
   /** KVM_CREATE_VM. */
-  createVm(thread: HostThread, memory: GuestMemory, operations: VmplOperations): Vm {
+  createVm(thread: HostThread, memory: GuestMemory, operations: VmplOperations, config?: VmConfig): Vm {
     ioctl(thread)
     thread.charge(PRIMITIVE.create_vm)
-    const vm = new Vm(this, memory, operations)
+    const vm = new Vm(this, memory, operations, config)
     this.vms.push(vm)
     return vm
   }

@@ -1,15 +1,20 @@
-import { GHCB_VERSION, sevInfoHi, sevInfoLo } from "@vmpl-lab/sev-es"
+import { GHCB_VERSION, SEV_FEATURES, sevInfoHi, sevInfoLo } from "@vmpl-lab/sev-es"
 import type { HostThread, Span } from "@vmpl-lab/sim"
 import type { GuestMode } from "@vmpl-lab/vmpl"
+import type { Lapic } from "../apic/index.ts"
 import type { ApCreateRequest } from "./ApCreateRequest.ts"
 import { CBIT_POSITION } from "./CpuidTable.ts"
+import { VcpuEvents } from "./VcpuEvents.ts"
 import type { Vm } from "./Vm.ts"
 
 /** kvm_vcpu.arch.mp_state. */
-export const MP_STATE = { RUNNABLE: 0, UNINITIALIZED: 1, HALTED: 3 } as const
+export const MP_STATE = { RUNNABLE: 0, UNINITIALIZED: 1, INIT_RECEIVED: 2, HALTED: 3, AP_RESET_HOLD: 9 } as const
 
 /** vcpu->requests, one bit each. */
-export const REQUEST = { UPDATE_PROTECTED_GUEST_STATE: 1 } as const
+export const REQUEST = { UPDATE_PROTECTED_GUEST_STATE: 1, EVENT: 2 } as const
+
+/** By which form of the protocol a vCPU holds until a SIPI. */
+export const AP_RESET_HOLD = { NONE: 0, NAE_EVENT: 1, MSR_PROTO: 2 } as const
 
 /** kvm_run.exit_reason: why KVM_RUN came back to user space. */
 export const EXIT_REASON = {
@@ -18,6 +23,9 @@ export const EXIT_REASON = {
   RUN_VMPL: "run-vmpl",
   AP_CREATE: "ap-create",
   MAP_GPA_RANGE: "KVM_HC_MAP_GPA_RANGE",
+  IO: "KVM_EXIT_IO",
+  MMIO: "KVM_EXIT_MMIO",
+  SYSTEM_EVENT_RESET: "KVM_SYSTEM_EVENT_RESET",
   SYSTEM_EVENT_SEV_TERM: "KVM_SYSTEM_EVENT_SEV_TERM",
   SHUTDOWN: "KVM_EXIT_SHUTDOWN",
   FAIL_ENTRY: "KVM_EXIT_FAIL_ENTRY",
@@ -36,13 +44,24 @@ export interface KvmRun {
   /** MAP_GPA_RANGE and MEMORY_FAULT. */
   gfn: number
   toPrivate: boolean
+  /** MAP_GPA_RANGE: 4 KiB pages from `gfn` on. */
+  pages: number
+  /** IO and MMIO: port or GPA, bytes of one element and their number, and the data, which a read fills. */
+  address: number
+  size: number
+  count: number
+  isWrite: boolean
+  data: Uint8Array
   /** User space's answer: 0, or an errno (negative). KVM turns it into the guest's reply on re-entry. */
   ret: number
   /** What was wrong, for a person. */
   detail: string
 }
 
-/** KVM's work on re-entry after an exit to user space: writes the reply where the guest looks for it. */
+/**
+ * KVM's work on re-entry after an exit to user space: writes the reply where the guest looks for it.
+ * @returns HANDLED: on to the guest, or to user space once more; or an errno
+ */
 export type CompleteUserspaceIo = (vcpu: Vcpu, ret: number) => number
 
 /**
@@ -61,14 +80,25 @@ export class VmplSlot {
   registeredGhcbGfn = -1
   /** GHCB MSR of this VMPL while another one is in the VMCB. */
   ghcbLo = sevInfoLo(CBIT_POSITION)
-  ghcbHi = sevInfoHi(GHCB_VERSION.MAX, GHCB_VERSION.MIN)
+  ghcbHi: number
   /** VMCB fields that KVM itself must carry over: the switch save area. */
   intState = 0
   exitIntInfo = 0
   exitIntInfoErr = 0
+  /** SEV_FEATURES of the VMSA, as launch or AP creation told them. */
+  sevFeatures: number = SEV_FEATURES.SNPActive
+  /** #HV doorbell page and Secure AVIC backing page, GPAs, or -1. */
+  doorbellGpa = -1
+  secureAvicGpa = -1
+  /** What the write traps have told of CR0, CR4, CR8 and EFER: all that KVM knows of them. */
+  cr0 = 0x10
+  cr4 = 0
+  cr8 = 0
+  efer = 0
 
-  constructor(vmpl: number) {
+  constructor(vmpl: number, ghcbVersionMax: number = GHCB_VERSION.MAX) {
     this.vmpl = vmpl
+    this.ghcbHi = sevInfoHi(ghcbVersionMax, GHCB_VERSION.MIN)
   }
 }
 
@@ -101,12 +131,34 @@ export class Vcpu {
   thread: HostThread | null = null
   processor: GuestMode | null = null
   complete: CompleteUserspaceIo | null = null
+  /** The in-kernel local APIC; null where the VM has no in-kernel irqchip. */
+  lapic: Lapic | null = null
+  readonly events = new VcpuEvents()
+  /** An interrupt window was asked of the hardware. */
+  windowOpen = false
+  /** The doorbell page holds something that no #HV has told of. */
+  doorbellToRing = false
+  /** How it waits for a SIPI, and whether the first one has come: that one starts the launched VMSA. */
+  apResetHold: number = AP_RESET_HOLD.NONE
+  receivedFirstSipi = false
+  /** GHCB of the VMGEXIT that waits for a SIPI, system address. */
+  heldGhcb = -1
+  /** What goes into a scratch area just before the next VMRUN. */
+  scratchToSync: { readonly gpa: number; readonly bytes: Uint8Array } | null = null
+  /** #VMEXITs by exit code. */
+  readonly exits = new Map<number, number>()
   readonly run: KvmRun = {
     exitReason: EXIT_REASON.NONE,
     vmpl: 0,
     apCreate: null,
     gfn: 0,
     toPrivate: false,
+    pages: 0,
+    address: 0,
+    size: 0,
+    count: 0,
+    isWrite: false,
+    data: new Uint8Array(0),
     ret: 0,
     detail: ""
   }
@@ -116,7 +168,7 @@ export class Vcpu {
     this.id = id
     this.apicId = apicId
     this.vmcb = vmcb
-    this.slots = vmpls.map((vmpl) => new VmplSlot(vmpl))
+    this.slots = vmpls.map((vmpl) => new VmplSlot(vmpl, vm.config.ghcbVersionMax))
     this.current = this.slots[0]!
     this.target = this.current
     this.mpState = apicId === 0 && this.current.vmpl === 0 ? MP_STATE.RUNNABLE : MP_STATE.UNINITIALIZED

@@ -1,15 +1,50 @@
 import { RETURN_CODE } from "@vmpl-lab/rmp"
-import { CLEAN, NESTED_CTL, PAGE_SIZE, VMCB } from "@vmpl-lab/sev-es"
+import { CLEAN, GHCB_VERSION, INT_CTL, NESTED_CTL, PAGE_SIZE, VIRT_EXT, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { NestedPageTable } from "@vmpl-lab/vmpl"
+import { HV_FEATURES } from "./CpuidTable.ts"
 import { ERRNO } from "./Errno.ts"
 import type { GuestMemory, MemorySlot } from "./GuestMemory.ts"
+import {
+  type Capabilities,
+  DEFAULT_CAPABILITIES,
+  interceptWords,
+  msrPermissionMap,
+  PAUSE_FILTER
+} from "./InterceptSetup.ts"
 import { ioctl } from "./Ioctl.ts"
+import { Irqchip } from "./Irqchip.ts"
 import type { Kvm } from "./Kvm.ts"
 import { Vcpu } from "./Vcpu.ts"
 import type { VmplOperations } from "./VmplOperations.ts"
 
 const PAGE_4K = 0
+
+/** Which protection a guest has. */
+export type GuestKind = "sev-es" | "snp"
+
+/** What user space chooses of a VM object when it creates it. */
+export interface VmConfig {
+  readonly kind: GuestKind
+  readonly capabilities: Capabilities
+  /** KVM_CREATE_IRQCHIP: local APICs and an I/O APIC in the kernel. */
+  readonly irqchip: boolean
+  /** Highest GHCB version offered. */
+  readonly ghcbVersionMax: number
+  /** GHCB hypervisor features offered. */
+  readonly hvFeatures: number
+}
+
+export const DEFAULT_VM_CONFIG: VmConfig = {
+  kind: "snp",
+  capabilities: DEFAULT_CAPABILITIES,
+  irqchip: false,
+  ghcbVersionMax: GHCB_VERSION.MAX,
+  hvFeatures: HV_FEATURES
+}
+
+/** SNP_GUEST_REQUEST of the AMD-SP: request and response by system frame. @returns the firmware's status, a number */
+export type GuestRequestPort = (requestPfn: number, responsePfn: number) => number
 
 /** A struct kvm: one VM object of the guest, with its own nested page table, memory slots and attributes. */
 export class Vm {
@@ -27,9 +62,22 @@ export class Vm {
   readonly #shared = new Set<number>()
   /** SEV_FEATURES that KVM expects of a VMSA at each VMPL; -1 before the first one. */
   readonly vmsaFeatures: [number, number, number, number] = [-1, -1, -1, -1]
+  readonly config: VmConfig
+  /** GPA that the guest has set as its AP jump table. */
+  apJumpTable = 0
+  /** In-kernel irqchip: local APICs of the vCPUs, I/O APIC, routes. */
+  readonly irqchip: Irqchip | null
+  guestRequest: GuestRequestPort | null = null
+  readonly #intercepts: Int32Array
+  /** First frame of the MSR permission map. */
+  readonly #msrpm: number
 
-  constructor(kvm: Kvm, memory: GuestMemory, operations: VmplOperations) {
+  constructor(kvm: Kvm, memory: GuestMemory, operations: VmplOperations, config: VmConfig = DEFAULT_VM_CONFIG) {
     this.kvm = kvm
+    this.config = config
+    this.irqchip = config.irqchip ? new Irqchip(this) : null
+    this.#intercepts = interceptWords(config.capabilities)
+    this.#msrpm = kvm.permissionMap(msrPermissionMap())
     this.memory = memory
     this.operations = operations
     this.nestedCr3 = kvm.frames.allocate() * PAGE_SIZE
@@ -60,14 +108,15 @@ export class Vm {
     const vmcb = this.kvm.frames.allocateNot2mAligned() * PAGE_SIZE
     const vcpu = new Vcpu(this, id, apicId, vmcb, vmpls)
     this.vcpus.set(id, vcpu)
+    this.irqchip?.addVcpu(vcpu)
     this.initVmcb(vcpu)
     return vcpu
   }
 
   /**
-   * What an SNP guest's vCPU needs in its VMCB: ASID, nested paging, and in the GHCB MSR of every VMPL the versions that
-   * this KVM speaks. Intercepts and write traps are not modelled.
-   * @spec APM2 appendix B
+   * What an encrypted guest's vCPU needs in its VMCB: ASID, nested paging, LBR virtualization, intercepts and permission
+   * maps, and in the GHCB MSR of every VMPL the versions that this KVM speaks.
+   * @spec APM2 appendix B; Linux init_vmcb, sev_es_init_vmcb
    */
   initVmcb(vcpu: Vcpu): void {
     const { host } = this.kvm.hardware
@@ -77,8 +126,14 @@ export class Vm {
       host.write64(vcpu.vmcb + VMCB.nested_ctl, control, 0) |
       this.writeAddress(vcpu.vmcb + VMCB.nested_cr3, this.nestedCr3) |
       host.write64(vcpu.vmcb + VMCB.ghcb_gpa, vcpu.current.ghcbLo, vcpu.current.ghcbHi) |
+      this.writeAddress(vcpu.vmcb + VMCB.iopm_base_pa, this.kvm.iopm) |
+      this.writeAddress(vcpu.vmcb + VMCB.msrpm_base_pa, this.#msrpm * PAGE_SIZE) |
+      host.write64(vcpu.vmcb + VMCB.virt_ext, VIRT_EXT.LBR_VIRTUALIZATION, 0) |
+      host.write32(vcpu.vmcb + VMCB.int_ctl, INT_CTL.V_INTR_MASKING) |
+      host.write32(vcpu.vmcb + VMCB.pause_filter_thresh, (PAUSE_FILTER.COUNT << 16) | PAUSE_FILTER.THRESHOLD) |
       host.write32(vcpu.vmcb + VMCB.clean, 0)
     assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
+    for (const [word, bits] of this.#intercepts.entries()) writeVmcb32(vcpu, 4 * word, bits >>> 0)
   }
 
   /** Stores an address below 2^53. */
@@ -92,6 +147,14 @@ export class Vm {
 
   isShared(gfn: number): boolean {
     return this.#shared.has(gfn)
+  }
+
+  /**
+   * Whether the host reads a frame as the guest's shared memory. Without SNP there is one backing: the C-bit of each
+   * access tells.
+   */
+  isSharedForHost(gfn: number): boolean {
+    return this.config.kind === "sev-es" || this.isShared(gfn)
   }
 
   /** KVM_SET_MEMORY_ATTRIBUTES of one page: zaps the leaf, so that the next access faults in the other backing. */
@@ -120,8 +183,21 @@ export class Vm {
   /** The system frame that a GFN maps to in the backing its attribute says, for KVM's own use; -1 when there is none. */
   frameForHost(gfn: number): number {
     if (!this.inMemorySlot(gfn)) return -1
+    if (this.config.kind === "sev-es") return this.memory.sharedFrame(gfn)
     return this.isShared(gfn) ? this.memory.sharedFrame(gfn) : this.memory.privateFrameIfPresent(gfn)
   }
+}
+
+/** Stores into a VMCB, which is KVM's own page. */
+export const writeVmcb32 = (vcpu: Vcpu, offset: number, value: number): void => {
+  const stored = vcpu.vm.kvm.hardware.host.write32(vcpu.vmcb + offset, value)
+  assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
+}
+
+/** Intercepts have changed: the CPU must read them again. */
+export const markDirty = (vcpu: Vcpu): void => {
+  const { host } = vcpu.vm.kvm.hardware
+  writeVmcb32(vcpu, VMCB.clean, (host.read32(vcpu.vmcb + VMCB.clean) & ~CLEAN.INTERCEPTS) >>> 0)
 }
 
 /** All VMCB groups dirty: the CPU may use nothing it cached of this VMCB. */

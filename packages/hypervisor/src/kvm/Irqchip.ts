@@ -1,0 +1,94 @@
+import { EXIT } from "@vmpl-lab/sev-es"
+import { type ApicMessage, ApicMap, encodeIcr, IoApic, Lapic } from "../apic/index.ts"
+import { kick, kickFromInterrupt } from "./Kick.ts"
+import { REQUEST, type Vcpu } from "./Vcpu.ts"
+import type { Vm } from "./Vm.ts"
+
+/** Where an interrupt of the VM goes: to the local APICs of one VMPL. */
+export interface IrqRoute {
+  readonly message: ApicMessage
+  readonly vmpl: number
+}
+
+/**
+ * The interrupt controllers of one VM object: a local APIC for each vCPU object, whichever VMPLs that holds, and an I/O
+ * APIC. Interrupts from outside carry the level that they are for; IPIs stay at the sender's.
+ */
+export class Irqchip {
+  readonly #vm: Vm
+  readonly #vcpuOf = new Map<Lapic, Vcpu>()
+  readonly ioapic: IoApic
+  /** Level that interrupts of the I/O APIC go to. */
+  ioapicVmpl = 0
+  readonly #map = new ApicMap()
+
+  constructor(vm: Vm) {
+    this.#vm = vm
+    this.ioapic = new IoApic((message) => this.deliver({ message, vmpl: this.ioapicVmpl }))
+  }
+
+  /** KVM_CREATE_VCPU with an irqchip in the kernel. */
+  addVcpu(vcpu: Vcpu): void {
+    const { host } = this.#vm.kvm
+    let timer = -1
+    const lapic: Lapic = new Lapic(
+      vcpu.apicId,
+      {
+        now: () => this.#vm.kvm.running?.time ?? host.now,
+        armTimer: (at) => {
+          if (timer >= 0) host.cancelTimer(timer)
+          timer = at === null ? -1 : host.setTimer(Math.ceil(at), () => {
+            timer = -1
+            this.#fromInterrupt(() => lapic.timerExpired())
+          })
+        },
+        send: (message) => this.#send(vcpu, message),
+        endOfInterrupt: (vector) => this.ioapic.endOfInterrupt(vector),
+        raise: () => this.#raise(vcpu)
+      },
+      vcpu.apicId === 0
+    )
+    vcpu.lapic = lapic
+    this.#vcpuOf.set(lapic, vcpu)
+  }
+
+  /** Interrupts from outside of the guest: MSIs, routes. @returns how many APICs took it */
+  deliver({ message, vmpl }: IrqRoute): number {
+    return this.#deliver(message, (vcpu) => vcpu.slot(vmpl) !== undefined)
+  }
+
+  #send(from: Vcpu, message: ApicMessage): void {
+    const { kvm } = this.#vm
+    if (kvm.trace !== null && kvm.running !== null) {
+      kvm.trace.apicIpi(kvm.running, encodeIcr(message).lo, message.destination)
+    }
+    this.#deliver(message, (vcpu) => vcpu.current.vmpl === from.current.vmpl || vcpu.slots.length > 1)
+  }
+
+  #deliver(message: ApicMessage, isMeant: (vcpu: Vcpu) => boolean): number {
+    const { kvm } = this.#vm
+    const lapics = [...this.#vcpuOf].filter(([, vcpu]) => isMeant(vcpu)).map(([lapic]) => lapic)
+    const taken = this.#map.deliver(message, lapics)
+    if (taken > 0 && kvm.trace !== null && kvm.running !== null) {
+      kvm.trace.apicAcceptIrq(kvm.running, message.destination, message.deliveryMode, message.levelTriggered, message.vector)
+    }
+    return taken
+  }
+
+  /** Runs something in the context of a timer's interrupt: no thread is behind it. */
+  #fromInterrupt(expired: () => void): void {
+    const { kvm } = this.#vm
+    const { running } = kvm
+    kvm.running = null
+    expired()
+    kvm.running = running
+  }
+
+  /** kvm_make_request(KVM_REQ_EVENT) and kick: the vCPU looks at its local APIC before it goes on. */
+  #raise(vcpu: Vcpu): void {
+    const { running, host } = this.#vm.kvm
+    vcpu.requests |= REQUEST.EVENT
+    if (running === null) kickFromInterrupt(vcpu, host.now, EXIT.INTR)
+    else if (running !== vcpu.thread) kick(vcpu, running, null)
+  }
+}
