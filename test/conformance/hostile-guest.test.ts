@@ -1,6 +1,5 @@
 import { BLOCK, CALLING_AREA, msrCall, SvsmCaller } from "@vmpl-lab/guest"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { GUEST_ASID } from "@vmpl-lab/hypervisor"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { GHCB_MSR, hi32, lo32, MSR_GHCB, NAE, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { IMAGE } from "@vmpl-lab/svsm"
@@ -27,6 +26,9 @@ import {
   setUpAp,
   startAp
 } from "../support/guestRun.ts"
+
+/** The first guest of a host gets the first ASID. */
+const GUEST_ASID = 1
 
 const VCPUS = 3
 

@@ -1,6 +1,5 @@
 import { AP_TRAMPOLINE_GPA, apVmsa, BLOCK, CORE_CALL, GUEST_VMPL, PROTOCOL } from "@vmpl-lab/guest"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { GUEST_ASID } from "@vmpl-lab/hypervisor"
 import type { Machine } from "@vmpl-lab/lab"
 import { ACCESS, PAGE_4K, PERMISSION } from "@vmpl-lab/rmp"
 import { AP_CREATION, GHCB, PAGE_SIZE, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
@@ -23,6 +22,9 @@ import {
 } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 import { type Guest, runGuestProgram, setUp, setUpAp, startAp } from "../support/guestRun.ts"
+
+/** The first guest of a host gets the first ASID. */
+const GUEST_ASID = 1
 
 /** Pages of the SVSM that hold something once the guest runs. The guest's VMSA is one of them. */
 const PAGES = [IMAGE.CODE, IMAGE.PARAMETERS, IMAGE.ONLINE, IMAGE.GUEST_VMSA] as const

@@ -1,11 +1,13 @@
 import { BLOCK, blockOf } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { GUEST_ASID } from "@vmpl-lab/hypervisor"
 import { builtInFirmware, DEFAULT_SCENARIO, Machine, Scenario, svsmLaunch } from "@vmpl-lab/lab"
 import { EXIT, PAGE_SIZE, VMCB } from "@vmpl-lab/sev-es"
 import type { Profile, TraceKind } from "@vmpl-lab/sim"
 import { IMAGE } from "@vmpl-lab/svsm"
 import { HOST_ASID } from "@vmpl-lab/vmpl"
+
+/** The first guest of a host gets the first ASID. */
+const GUEST_ASID = 1
 
 /** One moment on the way: what happened, on which thread, when, and what memory looked like. */
 export interface Hop {

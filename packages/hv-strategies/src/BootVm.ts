@@ -1,10 +1,11 @@
-import { GUEST_ASID, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
+import type { Vmm, VmmVcpu } from "@vmpl-lab/hypervisor"
 import { assert, type HostThread } from "@vmpl-lab/sim"
 
 /** The VM object that launches the guest, with one vCPU per APIC ID that holds the given VMPLs. */
 export const createBootVm = (vmm: Vmm, thread: HostThread, vcpus: number, vmpls: ReadonlyArray<number>): void => {
   const vm = vmm.createVm(thread)
-  vm.asid = GUEST_ASID
+  const initialised = vm.sevInit(thread)
+  assert(initialised === 0, `KVM_SEV_INIT2 answers ${initialised}`)
   vmm.vms[0] = vm
   for (const group of vmm.groups.slice(0, vcpus)) {
     const vcpu = vm.createVcpu(thread, group.apicId, group.apicId, vmpls)

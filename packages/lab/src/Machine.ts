@@ -1,33 +1,16 @@
 import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { HostFrames, Kvm, launch, Meter, Vmm } from "@vmpl-lab/hypervisor"
-import { type PspMemory, SnpFirmware } from "@vmpl-lab/psp"
-import { Rmp } from "@vmpl-lab/rmp"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import {
-  CostTable,
-  Host,
-  type HostProgram,
-  type HostThread,
-  type Profile,
-  TIME_SLICE_NS,
-  type TraceSink,
-  WAIT
-} from "@vmpl-lab/sim"
+import { type Kvm, launch, type Meter, type Vmm } from "@vmpl-lab/hypervisor"
+import type { SnpFirmware } from "@vmpl-lab/psp"
+import { type Host, type HostProgram, type HostThread, type Profile, type TraceSink, WAIT } from "@vmpl-lab/sim"
 import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
-import { GuestMode, type Hardware, HOST_ASID, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
+import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
+import { Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
-
-/** System memory of the host: 256 MiB, all covered by the RMP, and more for many vCPUs. */
-const FRAMES = 0x1_0000
-/** Frames that the host keeps for itself at the bottom of memory. */
-const FIRST_FREE_FRAME = 0x100
-/** Frames per guest vCPU beyond the image: guest and SVSM pages, VMCBs, tables. */
-const FRAMES_PER_VCPU = 32
 
 /** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
 const NO_PROGRESS_NS = 10_000_000_000
@@ -70,30 +53,27 @@ export class Machine {
     const { vcpus, host } = scenario
     this.#options = options
     this.log = new GuestLog(vcpus)
-    this.host = new Host(
-      host.cores,
-      new CostTable(profile, seed, options.boot ?? 0),
-      options.trace ?? null,
-      host.timeSliceNs ?? TIME_SLICE_NS
-    )
-    const pages = FRAMES + vcpus * FRAMES_PER_VCPU
-    const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512, switches: scenario.rmpSwitches ?? {} })
-    const memory = new PhysicalMemory(rmp.coveredPages)
-    const programs = new ProgramMemory()
-    this.hardware = {
-      memory,
-      rmp,
-      host: new HostMemory(memory, rmp),
-      programs,
-      nestedTables: new Map(),
-      executions: new Map()
-    }
-    this.meter = new Meter((apicId) => this.log.isReady(apicId))
-    const frames = new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages)
-    this.kvm = new Kvm(this.host, this.hardware, (thread) => new GuestMode(this.hardware, thread), frames, this.meter)
-    this.vmm = new Vmm(this.kvm, strategy.operations, svsm.memorySlots, vcpus, host.placement)
-    this.#firmware = new SnpFirmware(rmp, pspMemory(memory), { seed: 1 })
-    this.#installPrograms(programs)
+    const platform = new Platform({
+      operations: strategy.operations,
+      cores: host.cores,
+      placement: host.placement,
+      timeSliceNs: host.timeSliceNs,
+      vcpus,
+      memorySlots: svsm.memorySlots,
+      profile,
+      seed,
+      boot: options.boot,
+      rmpSwitches: scenario.rmpSwitches,
+      counting: (apicId) => this.log.isReady(apicId),
+      trace: options.trace
+    })
+    this.host = platform.host
+    this.hardware = platform.hardware
+    this.kvm = platform.kvm
+    this.vmm = platform.vmm
+    this.meter = platform.meter
+    this.#firmware = platform.snp
+    this.#installPrograms(this.hardware.programs)
     const main = this.host.spawn("vmm-main", -1)
     main.program = this.#main(main)
     this.host.start(main, 0)
@@ -154,7 +134,7 @@ export class Machine {
     strategy.operations.createGuest(this.vmm, thread, scenario.vcpus)
     const boot = this.vmm.groups[0]!.active!.vcpu
     const begin = thread.time
-    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, boot)
+    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot])
     this.launchNs = thread.time - begin
     if (!outcome.ok) {
       this.vmm.fail(outcome.detail)
@@ -167,15 +147,3 @@ export class Machine {
     }
   }
 }
-
-const pageBytes = (view: DataView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
-
-/** The memory controller as the AMD-SP drives it. */
-const pspMemory = (memory: PhysicalMemory): PspMemory => ({
-  readPlain: (pfn) => pageBytes(memory.read(pfn, HOST_ASID)),
-  writePlain: (pfn, contents) => memory.replace(pfn, HOST_ASID, contents),
-  readEncrypted: (pfn, asid) => pageBytes(memory.read(pfn, asid)),
-  writeEncrypted: (pfn, asid, contents) => memory.replace(pfn, asid, contents),
-  createKey: (asid, key) => memory.setKey(asid, key),
-  destroyKey: (asid) => memory.dropKey(asid)
-})

@@ -216,7 +216,7 @@ const SVM: { readonly [op: number]: readonly [intercept: number, exit: number] }
  * VMRUN, VMLOAD and VMSAVE of a guest. RAX is compared with the machine's reserved addresses, although it is a guest's:
  * without CPUID 8000_000A EDX[28] (SvmeAddrChk) that #GP comes before the intercept, with it after. Where nothing
  * intercepts them they are #UD: there is no nested virtualization here.
- * @spec APM2 15.5.1; CPUID 8000_000A EDX[28]
+ * @spec APM2 15.5.1
  */
 const executeSvm = (cpu: Processor, { op, address }: Operation): Step => {
   const [intercept, exit] = SVM[op]!

@@ -1,7 +1,7 @@
 import { DOORBELL, DOORBELL_FLAG, injectException, PAGE_SIZE, VECTOR, VMCB } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
-import { writeVmcb32 } from "./Vm.ts"
 import type { Vcpu } from "./Vcpu.ts"
+import { writeVmcb32 } from "./Vm.ts"
 
 /**
  * Restricted injection: what waits goes into the doorbell page, then #HV, the only event that the CPU lets through, and

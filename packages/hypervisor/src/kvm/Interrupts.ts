@@ -13,14 +13,8 @@ import {
 } from "@vmpl-lab/sev-es"
 import { assert, type HostThread } from "@vmpl-lab/sim"
 import { injectThroughDoorbell } from "./Doorbell.ts"
-import { markDirty, writeVmcb32 } from "./Vm.ts"
 import type { Vcpu } from "./Vcpu.ts"
-
-/** kvm_inject_nmi. */
-export const queueNmi = (vcpu: Vcpu): void => {
-  const { events } = vcpu
-  events.nmiPending = Math.min(events.nmiPending + 1, events.nmiMasked ? 1 : 2)
-}
+import { markDirty, writeVmcb32 } from "./Vm.ts"
 
 /** kvm_queue_exception. */
 export const queueException = (vcpu: Vcpu, vector: number, error: number | null): void => {

@@ -1,5 +1,5 @@
 import { EXIT } from "@vmpl-lab/sev-es"
-import { type ApicMessage, ApicMap, encodeIcr, IoApic, Lapic } from "../apic/index.ts"
+import { ApicMap, type ApicMessage, encodeIcr, IoApic, Lapic } from "../apic/index.ts"
 import { kick, kickFromInterrupt } from "./Kick.ts"
 import { REQUEST, type Vcpu } from "./Vcpu.ts"
 import type { Vm } from "./Vm.ts"
@@ -37,12 +37,15 @@ export class Irqchip {
         now: () => this.#vm.kvm.running?.time ?? host.now,
         armTimer: (at) => {
           if (timer >= 0) host.cancelTimer(timer)
-          timer = at === null ? -1 : host.setTimer(Math.ceil(at), () => {
-            timer = -1
-            this.#fromInterrupt(() => lapic.timerExpired())
-          })
+          timer =
+            at === null
+              ? -1
+              : host.setTimer(Math.ceil(at), () => {
+                  timer = -1
+                  this.#fromInterrupt(() => lapic.timerExpired())
+                })
         },
-        send: (message) => this.#send(vcpu, message),
+        send: (message) => this.send(vcpu, message),
         endOfInterrupt: (vector) => this.ioapic.endOfInterrupt(vector),
         raise: () => this.#raise(vcpu)
       },
@@ -57,7 +60,8 @@ export class Irqchip {
     return this.#deliver(message, (vcpu) => vcpu.slot(vmpl) !== undefined)
   }
 
-  #send(from: Vcpu, message: ApicMessage): void {
+  /** An IPI of a vCPU: it stays at the sender's level. */
+  send(from: Vcpu, message: ApicMessage): void {
     const { kvm } = this.#vm
     if (kvm.trace !== null && kvm.running !== null) {
       kvm.trace.apicIpi(kvm.running, encodeIcr(message).lo, message.destination)
@@ -70,7 +74,13 @@ export class Irqchip {
     const lapics = [...this.#vcpuOf].filter(([, vcpu]) => isMeant(vcpu)).map(([lapic]) => lapic)
     const taken = this.#map.deliver(message, lapics)
     if (taken > 0 && kvm.trace !== null && kvm.running !== null) {
-      kvm.trace.apicAcceptIrq(kvm.running, message.destination, message.deliveryMode, message.levelTriggered, message.vector)
+      kvm.trace.apicAcceptIrq(
+        kvm.running,
+        message.destination,
+        message.deliveryMode,
+        message.levelTriggered,
+        message.vector
+      )
     }
     return taken
   }

@@ -2,6 +2,8 @@ import { IOPM_SIZE, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { assert, type Host, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import type { GuestMode, HostHardware } from "@vmpl-lab/vmpl"
 import { LastVmcb } from "./asid/LastVmcb.ts"
+import { type AsidFlush, SevAsids } from "./asid/SevAsids.ts"
+import { HOST_SEV } from "./CpuidTable.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import type { HostFrames } from "./HostFrames.ts"
 import { ioctl } from "./Ioctl.ts"
@@ -25,6 +27,10 @@ export class Kvm {
   /** System address of the I/O permission map, which intercepts every port of every guest. */
   readonly iopm: number
   readonly lastVmcb: LastVmcb
+  /** ASIDs of encrypted guests. A freed one is used again after WBINVD everywhere and the firmware's DF_FLUSH. */
+  readonly sevAsids: SevAsids
+  /** The firmware's part of that; without firmware there is nothing that a DF_FLUSH could fail at. */
+  asidFlush: AsidFlush = { wbinvdOnAllCpus: () => {}, dfFlush: () => "SUCCESS" }
   readonly #processors: Array<GuestMode | undefined>
 
   /** @param enterCore the guest mode of the core on which a thread runs, as the processor offers it */
@@ -42,6 +48,14 @@ export class Kvm {
     this.meter = meter
     this.iopm = this.permissionMap(new Uint8Array(IOPM_SIZE).fill(0xff)) * PAGE_SIZE
     this.lastVmcb = new LastVmcb(host.cores.length)
+    this.sevAsids = new SevAsids({
+      capabilities: HOST_SEV,
+      flush: {
+        wbinvdOnAllCpus: () => this.asidFlush.wbinvdOnAllCpus(),
+        dfFlush: () => this.asidFlush.dfFlush()
+      },
+      freed: (asid) => this.lastVmcb.forget(asid)
+    })
     this.#processors = new Array(host.cores.length)
   }
 

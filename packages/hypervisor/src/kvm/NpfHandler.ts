@@ -7,7 +7,8 @@ import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
 /**
  * Nested page fault: maps the frame that backs the GFN. A private page is given to the guest by RMPUPDATE first, as
  * Guest-Invalid: the guest must PVALIDATE it. A fault that mapping cannot cure (VMPL rights, a C-bit that disagrees
- * with the page's attribute, no memory slot) goes to user space.
+ * with the page's attribute, no memory slot for a private page) goes to user space. Without SNP there is one backing,
+ * and no RMP entry.
  */
 export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
   const { vm } = vcpu
@@ -18,9 +19,21 @@ export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
   const gfn = Math.floor(gpa / PAGE_SIZE)
   const isPrivate = (infoHi & NPF_INFO1_HI.ENC) !== 0
 
+  vm.kvm.trace?.pageFault(thread, vcpu.id, gpa, infoLo, infoHi)
+  const isEncrypted = vm.config.kind === "snp" && isPrivate
+  if (!vm.inMemorySlot(gfn) && !isEncrypted) {
+    // No memory there, hence a device: from now on an access is #VC, and the guest asks for it.
+    vm.npt.mapReserved(gfn)
+    return HANDLED.RESUME_GUEST
+  }
   if (!vm.inMemorySlot(gfn)) return memoryFault(vcpu, gfn, isPrivate, `GPA 0x${gpa.toString(16)} is in no memory slot`)
   if ((infoHi & NPF_INFO1_HI.VMPL) !== 0) {
     return memoryFault(vcpu, gfn, isPrivate, `VMPL${vcpu.current.vmpl} may not access GPA 0x${gpa.toString(16)}`)
+  }
+  if (vm.config.kind === "sev-es") {
+    thread.charge(PRIMITIVE.npf_map_4k)
+    vm.npt.map(gfn, vm.memory.sharedFrame(gfn))
+    return HANDLED.RESUME_GUEST
   }
   if (isPrivate === vm.isShared(gfn)) {
     const wants = isPrivate ? "private" : "shared"

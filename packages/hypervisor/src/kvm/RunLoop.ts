@@ -1,12 +1,16 @@
 import { EXIT, exitName, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
 import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
+import { acceptApicEvents } from "./ApReset.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
+import { syncScratch } from "./ghcb/ScratchArea.ts"
+import { completeEvents, hasEvents, injectEvents, windowOpened } from "./Interrupts.ts"
 import { handleNpf } from "./NpfHandler.ts"
 import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
 import { CLEAN_AFTER_VMRUN } from "./Vm.ts"
 import { handleVmgexit } from "./Vmgexit.ts"
 import { updateProtectedGuestState } from "./VmsaUpdate.ts"
+import { handleHalt, handleWriteTrap } from "./WriteTrap.ts"
 
 /**
  * KVM_RUN: enters the guest again and again until something needs user space. In the order of vcpu_enter_guest:
@@ -21,8 +25,10 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   if (vcpu.complete !== null) {
     const complete = vcpu.complete
     vcpu.complete = null
+    kvm.running = thread
     const completed = complete(vcpu, vcpu.run.ret)
-    if (completed < 0) return completed
+    kvm.running = null
+    if (completed !== HANDLED.RESUME_GUEST) return completed
   }
   for (;;) {
     if (host.ahead(thread)) yield WAIT.SYNC
@@ -43,6 +49,9 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       vcpu.run.exitReason = EXIT_REASON.INTR
       return ERRNO.EINTR
     }
+    acceptApicEvents(vcpu, thread)
+    if (vcpu.mpState === MP_STATE.HALTED && hasEvents(vcpu)) vcpu.mpState = MP_STATE.RUNNABLE
+    vcpu.requests &= ~REQUEST.EVENT
     if (vcpu.mpState !== MP_STATE.RUNNABLE) {
       thread.span = null
       vcpu.blocking = true
@@ -51,10 +60,15 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       thread.charge(PRIMITIVE.vcpu_load_put)
       continue
     }
+    injectEvents(vcpu, thread)
+    syncScratch(vcpu)
     const code = yield* enterGuest(vcpu, thread)
     thread.charge(PRIMITIVE.kvm_dispatch)
     if (host.ahead(thread)) yield WAIT.SYNC
+    countExit(vcpu, thread, code)
+    kvm.running = thread
     const handled = handleExit(vcpu, thread, code)
+    kvm.running = null
     if (handled !== HANDLED.RESUME_GUEST) return handled
   }
 }
@@ -70,6 +84,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   cpu.exitSpan = meter.exitSpan(vcpu.apicId)
   cpu.arrived = awaited ? () => meter.arrived(vcpu.apicId, vmpl, thread) : null
   preSevRun(vcpu, thread)
+  kvm.trace?.entry(thread, vcpu.id)
   const outcome = cpu.vmrun(vcpu.vmcb)
   assert(outcome !== VMRUN_GP, "KVM's own VMCB page is hypervisor-owned")
   if (outcome !== "entered") return outcome
@@ -82,6 +97,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     if (code !== STILL_IN_GUEST) {
       vcpu.inGuest = false
       vcpu.processor = null
+      completeEvents(vcpu)
       return code
     }
     yield WAIT.SYNC
@@ -99,6 +115,17 @@ const preSevRun = (vcpu: Vcpu, thread: HostThread): void => {
   assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
 }
 
+/** Exit accounting, and the trace point. */
+const countExit = (vcpu: Vcpu, thread: HostThread, code: number): void => {
+  vcpu.exits.set(code, (vcpu.exits.get(code) ?? 0) + 1)
+  const { trace, hardware } = vcpu.vm.kvm
+  if (trace === null) return
+  const word = (offset: number): number => hardware.host.read32(vcpu.vmcb + offset)
+  const { exit_info_1: info1, exit_info_2: info2, exit_int_info, exit_int_info_err } = VMCB
+  const info = [word(info1), word(info1 + 4), word(info2), word(info2 + 4)] as const
+  trace.exit(thread, vcpu.id, code, info, word(exit_int_info), word(exit_int_info_err))
+}
+
 /** svm_handle_exit: the one switch from exit code to handler. */
 const handleExit = (vcpu: Vcpu, thread: HostThread, code: number): number => {
   switch (code) {
@@ -107,10 +134,22 @@ const handleExit = (vcpu: Vcpu, thread: HostThread, code: number): number => {
     case EXIT.NPF:
       return handleNpf(vcpu, thread)
     case EXIT.HLT:
-      vcpu.mpState = MP_STATE.HALTED
-      return HANDLED.RESUME_GUEST
+      return handleHalt(vcpu)
     case EXIT.INTR:
+    case EXIT.NMI:
+    case EXIT.SMI:
+    case EXIT.INIT:
+    // kvm_vcpu_on_spin would yield to another vCPU that was preempted: the scheduler's slices do that here.
+    case EXIT.PAUSE:
       return HANDLED.RESUME_GUEST
+    case EXIT.VINTR:
+      windowOpened(vcpu)
+      return HANDLED.RESUME_GUEST
+    case EXIT.EFER_WRITE_TRAP:
+    case EXIT.CR0_WRITE_TRAP:
+    case EXIT.CR4_WRITE_TRAP:
+    case EXIT.CR8_WRITE_TRAP:
+      return handleWriteTrap(vcpu, thread, code)
     case EXIT.SHUTDOWN:
       vcpu.run.exitReason = EXIT_REASON.SHUTDOWN
       vcpu.run.detail = `VMPL${vcpu.current.vmpl} of APIC ID ${vcpu.apicId} shut down`

@@ -80,7 +80,14 @@ const ENCRYPTED_RIP = "0xfff0"
 
 const DELIVERY_MODES = ["Fixed", "LowPrio", "SMI", "Res3", "NMI", "INIT", "SIPI", "ExtINT"]
 const SHORTHANDS = ["dst", "self", "all", "all-but-self"]
-const EXCEPTIONS: { readonly [vector: number]: string } = { 1: "#DB", 6: "#UD", 8: "#DF", 13: "#GP", 14: "#PF", 18: "#MC" }
+const EXCEPTIONS: { readonly [vector: number]: string } = {
+  1: "#DB",
+  6: "#UD",
+  8: "#DF",
+  13: "#GP",
+  14: "#PF",
+  18: "#MC"
+}
 
 /**
  * The kernel's trace points with the kernel's formats (arch/x86/kvm/trace.h). KVM holds null in place of one when
@@ -163,16 +170,30 @@ export class TracePoints {
   pio(thread: HostThread, write: boolean, port: number, size: number, count: number, value: number): void {
     const direction = write ? "write" : "read"
     const more = count > 1 ? "(...)" : ""
-    this.#sink(thread, "kvm_pio", `pio_${direction} at 0x${hex(port)} size ${size} count ${count} val 0x${hex(value)} ${more}`)
+    this.#sink(
+      thread,
+      "kvm_pio",
+      `pio_${direction} at 0x${hex(port)} size ${size} count ${count} val 0x${hex(value)} ${more}`
+    )
   }
 
-  mmio(thread: HostThread, type: "read" | "write" | "unsatisfied-read", length: number, gpa: number, value: bigint): void {
+  mmio(
+    thread: HostThread,
+    type: "read" | "write" | "unsatisfied-read",
+    length: number,
+    gpa: number,
+    value: bigint
+  ): void {
     this.#sink(thread, "kvm_mmio", `mmio ${type} len ${length} gpa 0x${hex(gpa)} val 0x${value.toString(16)}`)
   }
 
   pageFault(thread: HostThread, vcpu: number, gpa: number, errorLo: number, errorHi: number): void {
     const address = hex(gpa).padStart(16, "0")
-    this.#sink(thread, "kvm_page_fault", `vcpu ${vcpu} rip ${ENCRYPTED_RIP} address 0x${address} error_code 0x${short64(errorLo, errorHi)}`)
+    this.#sink(
+      thread,
+      "kvm_page_fault",
+      `vcpu ${vcpu} rip ${ENCRYPTED_RIP} address 0x${address} error_code 0x${short64(errorLo, errorHi)}`
+    )
   }
 
   injVirq(thread: HostThread, vector: number, reinjected: boolean): void {

@@ -4,6 +4,7 @@ import type { GuestMode } from "@vmpl-lab/vmpl"
 import type { Lapic } from "../apic/index.ts"
 import type { ApCreateRequest } from "./ApCreateRequest.ts"
 import { CBIT_POSITION } from "./CpuidTable.ts"
+import { kick } from "./Kick.ts"
 import { VcpuEvents } from "./VcpuEvents.ts"
 import type { Vm } from "./Vm.ts"
 
@@ -145,6 +146,8 @@ export class Vcpu {
   heldGhcb = -1
   /** What goes into a scratch area just before the next VMRUN. */
   scratchToSync: { readonly gpa: number; readonly bytes: Uint8Array } | null = null
+  /** DR7 as the guest told it last. */
+  dr7 = 0x400
   /** #VMEXITs by exit code. */
   readonly exits = new Map<number, number>()
   readonly run: KvmRun = {
@@ -177,6 +180,13 @@ export class Vcpu {
   /** The slot of a VMPL, or undefined when this vCPU object does not hold that level. */
   slot(vmpl: number): VmplSlot | undefined {
     return this.slots.find((slot) => slot.vmpl === vmpl)
+  }
+
+  /** kvm_inject_nmi, from a thread of user space: the vCPU takes it as soon as none is in progress. */
+  injectNmi(by: HostThread): void {
+    this.events.nmiPending = Math.min(this.events.nmiPending + 1, this.events.nmiMasked ? 1 : 2)
+    this.requests |= REQUEST.EVENT
+    if (by !== this.thread) kick(this, by, null)
   }
 
   /** KVM_SET_MP_STATE(RUNNABLE). */

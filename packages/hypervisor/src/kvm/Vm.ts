@@ -68,6 +68,8 @@ export class Vm {
   /** In-kernel irqchip: local APICs of the vCPUs, I/O APIC, routes. */
   readonly irqchip: Irqchip | null
   guestRequest: GuestRequestPort | null = null
+  /** guest_state_protected: a VMSA was encrypted, and with it all registers. */
+  isStateProtected = false
   readonly #intercepts: Int32Array
   /** First frame of the MSR permission map. */
   readonly #msrpm: number
@@ -91,10 +93,30 @@ export class Vm {
     this.slots.push(slot)
   }
 
+  /**
+   * KVM_SEV_INIT2: gives the VM an ASID of its kind.
+   * @returns 0; EINVAL for SEV-ES without local APICs in the kernel, as SIPI and NMI need them; EBUSY without a free ASID
+   */
+  sevInit(thread: HostThread): number {
+    ioctl(thread)
+    if (this.config.kind === "sev-es" && this.irqchip === null) return ERRNO.EINVAL
+    const asid = this.kvm.sevAsids.allocate(this.config.kind)
+    if (asid < 0) return asid
+    this.asid = asid
+    return 0
+  }
+
+  /** sev_vm_destroy: the guest's last VM object gives its ASID back. */
+  sevDestroy(): void {
+    this.kvm.sevAsids.free(this.asid)
+    this.asid = 0
+  }
+
   /** KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: joins the encryption context, hence the ASID, of the VM that launched. */
   copyEncContextFrom(thread: HostThread, owner: Vm): void {
     ioctl(thread)
     this.asid = owner.asid
+    this.kvm.sevAsids.share(this.asid)
   }
 
   /**
@@ -134,6 +156,11 @@ export class Vm {
       host.write32(vcpu.vmcb + VMCB.clean, 0)
     assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
     for (const [word, bits] of this.#intercepts.entries()) writeVmcb32(vcpu, 4 * word, bits >>> 0)
+  }
+
+  /** LAUNCH_UPDATE of a VMSA. */
+  protect(): void {
+    this.isStateProtected = true
   }
 
   /** Stores an address below 2^53. */

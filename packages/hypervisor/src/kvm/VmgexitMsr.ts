@@ -1,3 +1,4 @@
+// @ghcb msr 0x002, msr 0x004, msr 0x006, msr 0x010, msr 0x012, msr 0x014, msr 0x016, msr 0x080, msr 0x100
 import {
   GHCB_MSR,
   GHCB_VERSION,
@@ -13,9 +14,10 @@ import {
   VMCB
 } from "@vmpl-lab/sev-es"
 import { assert, type HostThread } from "@vmpl-lab/sim"
-import { CBIT_POSITION, cpuidRegister, HV_FEATURES } from "./CpuidTable.ts"
+import { holdUntilSipi } from "./ApReset.ts"
+import { CBIT_POSITION, cpuidRegister } from "./CpuidTable.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
-import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
+import { AP_RESET_HOLD, EXIT_REASON, type Vcpu } from "./Vcpu.ts"
 
 /**
  * The GHCB MSR protocol: request and response are both in the MSR, which lives in the VMCB.
@@ -23,15 +25,41 @@ import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
  * @spec GHCB "MSR protocol"
  */
 export const handleVmgexitMsr = (vcpu: Vcpu, thread: HostThread, lo: number, hi: number): number => {
+  const { trace, hardware } = vcpu.vm.kvm
+  trace?.msrProtocolEnter(thread, vcpu.id, lo, hi)
+  const handled = serve(vcpu, thread, lo, hi)
+  if (trace !== null) {
+    const msr = vcpu.vmcb + VMCB.ghcb_gpa
+    trace.msrProtocolExit(thread, vcpu.id, hardware.host.read32(msr), hardware.host.read32(msr + 4), handled)
+  }
+  return handled
+}
+
+/** Requests that only an SNP guest can make: another one that does is ended. */
+const OF_SNP: ReadonlySet<number> = new Set([
+  GHCB_MSR.PREFERRED_GPA_REQUEST,
+  GHCB_MSR.REGISTER_GPA_REQUEST,
+  GHCB_MSR.PSC_REQUEST
+])
+
+const serve = (vcpu: Vcpu, thread: HostThread, lo: number, hi: number): number => {
+  const { config } = vcpu.vm
+  if (config.kind !== "snp" && OF_SNP.has(msrInfo(lo)))
+    return terminate(vcpu, `makes SNP request 0x${msrInfo(lo).toString(16)}`)
   switch (msrInfo(lo)) {
     case GHCB_MSR.SEV_INFO_REQUEST:
-      respond(vcpu, sevInfoLo(CBIT_POSITION), sevInfoHi(GHCB_VERSION.MAX, GHCB_VERSION.MIN))
+      respond(vcpu, sevInfoLo(CBIT_POSITION), sevInfoHi(config.ghcbVersionMax, GHCB_VERSION.MIN))
       return HANDLED.RESUME_GUEST
     case GHCB_MSR.CPUID_REQUEST: {
       const register = lo >>> 30
       respond(vcpu, ((register << 30) | GHCB_MSR.CPUID_RESPONSE) >>> 0, cpuidRegister(hi, register))
       return HANDLED.RESUME_GUEST
     }
+    case GHCB_MSR.AP_RESET_HOLD_REQUEST:
+      // 0 in [63:12] until a SIPI comes.
+      respond(vcpu, GHCB_MSR.AP_RESET_HOLD_RESPONSE, 0)
+      holdUntilSipi(vcpu, AP_RESET_HOLD.MSR_PROTO, -1)
+      return HANDLED.RESUME_GUEST
     case GHCB_MSR.PREFERRED_GPA_REQUEST:
       // All ones: no preference.
       respond(vcpu, (0xffff_f000 | GHCB_MSR.PREFERRED_GPA_RESPONSE) >>> 0, 0xffff_ffff)
@@ -43,20 +71,25 @@ export const handleVmgexitMsr = (vcpu: Vcpu, thread: HostThread, lo: number, hi:
       return HANDLED.RESUME_GUEST
     }
     case GHCB_MSR.HV_FEATURES_REQUEST:
-      respond(vcpu, ((HV_FEATURES << 12) | GHCB_MSR.HV_FEATURES_RESPONSE) >>> 0, HV_FEATURES >>> 20)
+      respond(vcpu, ((config.hvFeatures << 12) | GHCB_MSR.HV_FEATURES_RESPONSE) >>> 0, config.hvFeatures >>> 20)
       return HANDLED.RESUME_GUEST
     case GHCB_MSR.PSC_REQUEST:
       return pageStateChange(vcpu, lo, hi)
     case GHCB_MSR.RUN_VMPL_REQUEST:
       return runVmplMsr(vcpu, thread, hi)
     case GHCB_MSR.TERMINATION:
-      vcpu.run.exitReason = EXIT_REASON.SYSTEM_EVENT_SEV_TERM
-      vcpu.run.detail = `guest at VMPL${vcpu.current.vmpl} terminates: reason set ${(lo >>> 12) & 0xf}, reason ${(lo >>> 16) & 0xff}`
-      return HANDLED.EXIT_TO_USER
+      return terminate(vcpu, `terminates: reason set ${(lo >>> 12) & 0xf}, reason ${(lo >>> 16) & 0xff}`)
     default:
       vcpu.run.detail = `unknown GHCB MSR request 0x${msrInfo(lo).toString(16)}`
       return ERRNO.EINVAL
   }
+}
+
+/** KVM_SYSTEM_EVENT_SEV_TERM. */
+const terminate = (vcpu: Vcpu, what: string): number => {
+  vcpu.run.exitReason = EXIT_REASON.SYSTEM_EVENT_SEV_TERM
+  vcpu.run.detail = `guest at VMPL${vcpu.current.vmpl} ${what}`
+  return HANDLED.EXIT_TO_USER
 }
 
 /** Stores the response. The VMCB is KVM's own page, so the store cannot fault. */
@@ -74,10 +107,11 @@ const pageStateChange = (vcpu: Vcpu, lo: number, hi: number): number => {
   }
   vcpu.run.exitReason = EXIT_REASON.MAP_GPA_RANGE
   vcpu.run.gfn = pscGfn(lo, hi)
+  vcpu.run.pages = 1
   vcpu.run.toPrivate = operation === PSC_OP.PRIVATE
   vcpu.complete = (self, ret) => {
     respond(self, GHCB_MSR.PSC_RESPONSE, ret === 0 ? 0 : PSC_ERROR)
-    return 0
+    return HANDLED.RESUME_GUEST
   }
   return HANDLED.EXIT_TO_USER
 }
@@ -103,7 +137,7 @@ const runVmplMsr = (vcpu: Vcpu, thread: HostThread, hi: number): number => {
         meter.switchRefused(self.apicId, thread)
         respond(self, GHCB_MSR.RUN_VMPL_RESPONSE, RUN_VMPL_ERROR)
       }
-      return 0
+      return HANDLED.RESUME_GUEST
     }
   }
   return handled

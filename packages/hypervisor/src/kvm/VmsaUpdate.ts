@@ -36,6 +36,7 @@ export const noteVmsa = (target: Vcpu, slot: VmplSlot, request: ApCreateRequest)
   if (known < 0) vm.vmsaFeatures[request.vmpl] = (request.sevFeatures | SEV_FEATURES.SNPActive) >>> 0
   else if (((known ^ request.sevFeatures) & INJECTION_MODE) !== 0) return ERRNO.EINVAL
   slot.vmsaGpa = request.vmsaGpa
+  slot.sevFeatures = request.sevFeatures
   return 0
 }
 

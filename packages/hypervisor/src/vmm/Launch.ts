@@ -1,17 +1,15 @@
 import { PAGE_TYPE, type SnpFirmware, type Status } from "@vmpl-lab/psp"
 import { PAGE_4K, RETURN_CODE } from "@vmpl-lab/rmp"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import type { Vcpu } from "../kvm/Vcpu.ts"
+import type { GuestRequestPort } from "../kvm/Vm.ts"
 import { loadSlot } from "../kvm/VmsaUpdate.ts"
 import type { LaunchPage } from "./LaunchPlan.ts"
 import type { Vmm } from "./Vmm.ts"
 
 /** Guest policy: ABI 0.0, SMT allowed, bit 17 as it must be. */
 export const LAUNCH_POLICY = 0x3_0000n
-
-/** ASID of the one guest that a comparison runs. */
-export const GUEST_ASID = 1
 
 /** The launch digest in hex, or what the launch commands answered when one refused. */
 export type LaunchOutcome =
@@ -20,7 +18,8 @@ export type LaunchOutcome =
 
 /**
  * Launches the guest: context and keys, then each page of the plan from hypervisor-owned to Pre-Guest by RMPUPDATE and
- * from there to Guest-Valid by the firmware, then LAUNCH_FINISH. The VMSA page becomes the boot vCPU's.
+ * from there to Guest-Valid by the firmware, then LAUNCH_FINISH. VMSA pages become the vCPUs' in turn.
+ * @param guestRequests how the firmware takes guest messages of the guest with a context; none, and they are refused
  * @spec SNP-ABI launch flow
  */
 export const launch = (
@@ -28,42 +27,53 @@ export const launch = (
   thread: HostThread,
   firmware: SnpFirmware,
   plan: ReadonlyArray<LaunchPage>,
-  boot: Vcpu
+  vcpus: ReadonlyArray<Vcpu>,
+  guestRequests?: (gctx: number) => GuestRequestPort
 ): LaunchOutcome => {
   const { kvm, memory } = vmm
+  const { asid } = vmm.owner
   const { rmp, host } = kvm.hardware
-  const rmpupdate = (pfn: number, immutable: boolean, gfn: number, asid: number): number => {
+  const rmpupdate = (pfn: number, immutable: boolean, gfn: number, owner: number): number => {
     thread.charge(PRIMITIVE.rmpupdate_4k)
-    return rmp.rmpupdate(pfn, true, PAGE_4K, immutable, gfn, asid)
+    return rmp.rmpupdate(pfn, true, PAGE_4K, immutable, gfn, owner)
   }
   const gctx = kvm.frames.allocate()
   if (rmpupdate(gctx, true, 0, 0) !== RETURN_CODE.SUCCESS) return refused("RMPUPDATE", "context page", "not taken")
   const commands: ReadonlyArray<readonly [string, () => Status]> = [
     ["GCTX_CREATE", () => firmware.gctxCreate(gctx)],
     ["LAUNCH_START", () => firmware.launchStart({ gctx, policy: LAUNCH_POLICY })],
-    ["ACTIVATE", () => firmware.activate(gctx, GUEST_ASID)]
+    ["ACTIVATE", () => firmware.activate(gctx, asid)]
   ]
   for (const [name, command] of commands) {
     const status = command()
     if (status !== "SUCCESS") return refused(name, "", status)
   }
   thread.charge(PRIMITIVE.launch_update_fixed)
+  let launched = 0
   for (const page of plan) {
     const gfn = page.gpa / PAGE_SIZE
     const where = `GPA 0x${page.gpa.toString(16)}`
-    const pfn = memory.privateFrame(gfn)
+    // Every VMSA is launched at the same GPA, which is in no memory slot: its page is KVM's, not the guest memory's.
+    const isVmsa = page.type === PAGE_TYPE.VMSA
+    const pfn = isVmsa ? kvm.frames.allocateNot2mAligned() : memory.privateFrame(gfn)
     if (host.writePage(pfn, page.contents) !== 0) return refused("copy", where, "#PF")
-    const code = rmpupdate(pfn, true, gfn, GUEST_ASID)
+    const code = rmpupdate(pfn, true, gfn, asid)
     if (code !== RETURN_CODE.SUCCESS) return refused("RMPUPDATE", where, `EAX ${code}`)
     thread.charge(PRIMITIVE.launch_update_4k)
     const status = firmware.launchUpdate({ gctx, pfn, pageSize: PAGE_4K, pageType: page.type })
     if (status !== "SUCCESS") return refused("LAUNCH_UPDATE", where, status)
-    if (page.type === PAGE_TYPE.VMSA) {
+    if (isVmsa) {
+      const boot = vcpus[launched++]
+      if (boot === undefined) return refused("LAUNCH_UPDATE", where, "more VMSAs than vCPUs")
       boot.current.vmsaGpa = page.gpa
       boot.current.vmsaPfn = pfn
+      const { buffer, byteOffset } = page.contents!
+      boot.current.sevFeatures = new DataView(buffer, byteOffset).getUint32(VMSA.sev_features, true)
       loadSlot(boot, boot.current, thread)
+      boot.vm.protect()
     }
   }
+  vmm.owner.guestRequest = guestRequests?.(gctx) ?? null
   const finished = firmware.launchFinish({ gctx })
   if (finished !== "SUCCESS") return refused("LAUNCH_FINISH", "", finished)
   return { ok: true, digest: Buffer.from(firmware.guest(gctx)!.digest.value).toString("hex") }

@@ -53,8 +53,18 @@ const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
     case EXIT_REASON.AP_CREATE:
       run.ret = vmm.operations.apCreate(vmm, self, run.apCreate!)
       return true
+    case EXIT_REASON.IO:
+      vmm.kvm.running = thread
+      vmm.devices.port(run.address, run.size, run.isWrite, run.data)
+      vmm.kvm.running = null
+      return true
+    case EXIT_REASON.MMIO:
+      vmm.kvm.running = thread
+      vmm.devices.mmio(run.address, run.isWrite, run.data)
+      vmm.kvm.running = null
+      return true
     case EXIT_REASON.MAP_GPA_RANGE:
-      run.ret = changePageState(vmm, thread, run.gfn, run.toPrivate)
+      run.ret = changePageState(vmm, thread, run.gfn, run.pages, run.toPrivate)
       return true
     default:
       vmm.fail(`${ret < 0 ? `KVM_RUN fails with errno ${-ret}` : run.exitReason}: ${run.detail}`)

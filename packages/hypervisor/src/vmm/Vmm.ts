@@ -2,7 +2,8 @@ import { type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { GuestMemory, type MemorySlot } from "../kvm/GuestMemory.ts"
 import type { Kvm } from "../kvm/Kvm.ts"
 import type { Vcpu } from "../kvm/Vcpu.ts"
-import type { Vm } from "../kvm/Vm.ts"
+import { DEFAULT_VM_CONFIG, type Vm, type VmConfig } from "../kvm/Vm.ts"
+import { DeviceBus } from "./devices/DeviceBus.ts"
 import { VcpuGroup, type VmmVcpu } from "./VcpuGroup.ts"
 import { vcpuThread } from "./VcpuThread.ts"
 import type { VmmOperations } from "./VmmOperations.ts"
@@ -24,6 +25,9 @@ export class Vmm {
   /** The first thing that went wrong; the guest has stopped. */
   failure: string | null = null
   vcpuThreads = 0
+  /** What answers at ports and in MMIO. */
+  readonly devices = new DeviceBus()
+  readonly #config: VmConfig
   readonly #placement: Placement
 
   constructor(
@@ -31,8 +35,10 @@ export class Vmm {
     operations: VmmOperations,
     memorySlots: ReadonlyArray<MemorySlot>,
     vcpus: number,
-    placement: Placement
+    placement: Placement,
+    config: VmConfig = DEFAULT_VM_CONFIG
   ) {
+    this.#config = config
     this.kvm = kvm
     this.operations = operations
     this.memory = new GuestMemory(kvm.frames)
@@ -48,7 +54,7 @@ export class Vmm {
 
   /** Creates a VM object with the guest's memory slots. */
   createVm(thread: HostThread): Vm {
-    const vm = this.kvm.createVm(thread, this.memory, this.operations.kernel)
+    const vm = this.kvm.createVm(thread, this.memory, this.operations.kernel, this.#config)
     for (const slot of this.memorySlots) vm.setMemoryRegion(thread, slot)
     return vm
   }

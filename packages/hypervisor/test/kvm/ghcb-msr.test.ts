@@ -16,6 +16,7 @@ const request = (it: Bench, lo: number, hi = 0): { handled: number; lo: number; 
 }
 
 const KNOWN: ReadonlyArray<number> = [
+  GHCB_MSR.AP_RESET_HOLD_REQUEST,
   GHCB_MSR.SEV_INFO_REQUEST,
   GHCB_MSR.CPUID_REQUEST,
   GHCB_MSR.PREFERRED_GPA_REQUEST,
@@ -84,7 +85,7 @@ describe("the GHCB MSR", () => {
       const asked = request(it, ((gfn % 2 ** 20) * 4096 + 0x014) >>> 0, pscHi(op, gfn))
       expect(asked.handled).toBe(EXIT_TO_USER)
       expect(it.vcpu.run).toMatchObject({ exitReason: EXIT_REASON.MAP_GPA_RANGE, gfn, toPrivate })
-      expect(it.vcpu.complete!(it.vcpu, ret)).toBe(0)
+      expect(it.vcpu.complete!(it.vcpu, ret)).toBe(HANDLED.RESUME_GUEST)
       expect(ghcbMsr(it)).toEqual([0x015, response])
     }
   })
@@ -111,7 +112,7 @@ describe("the GHCB MSR", () => {
     const inVmm = bench()
     inVmm.asked.answer = EXIT_TO_USER
     expect(request(inVmm, 0x016, 3)).toEqual({ handled: EXIT_TO_USER, lo: 0x017, hi: 0 })
-    expect(inVmm.vcpu.complete!(inVmm.vcpu, ERRNO.EINVAL)).toBe(0)
+    expect(inVmm.vcpu.complete!(inVmm.vcpu, ERRNO.EINVAL)).toBe(HANDLED.RESUME_GUEST)
     expect(ghcbMsr(inVmm)).toEqual([0x017, 1])
   })
 

@@ -208,7 +208,7 @@ describe("an event", () => {
     accepted.asked.answer = EXIT_TO_USER
     fill(accepted, fields)
     exit(accepted)
-    expect(accepted.vcpu.complete!(accepted.vcpu, 0)).toBe(0)
+    expect(accepted.vcpu.complete!(accepted.vcpu, 0)).toBe(RESUME_GUEST)
     expect(reply(accepted)).toEqual([REPLY.NO_ACTION, 0])
   })
 })

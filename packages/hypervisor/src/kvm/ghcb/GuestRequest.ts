@@ -1,0 +1,59 @@
+// @ghcb 0x80000011, 0x80000012
+import { PAGE_4K, RETURN_CODE } from "@vmpl-lab/rmp"
+import { GUEST_REQUEST_ERROR, PAGE_SIZE, REASON } from "@vmpl-lab/sev-es"
+import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
+import type { Vcpu } from "../Vcpu.ts"
+import type { GhcbExit } from "./GhcbExit.ts"
+import { done, refuse } from "./Reply.ts"
+import { readGuest, writeGuest } from "./ScratchArea.ts"
+
+/** Both pages aligned, and two pages. */
+export const acceptsGuestRequest = ({ info1, info2 }: GhcbExit): boolean =>
+  info1 % PAGE_SIZE === 0 && info2 % PAGE_SIZE === 0 && info1 !== info2
+
+/**
+ * A guest message goes to the AMD-SP and comes back, through pages of KVM's own: the guest's could change meanwhile. The
+ * response page belongs to the firmware until it has answered.
+ * @spec Linux snp_handle_guest_req
+ */
+export const guestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
+  const { vm } = vcpu
+  const request = readGuest(vm, exit.info1, PAGE_SIZE)
+  if (request === null || vm.guestRequest === null || !vm.isSharedForHost(exit.info2 / PAGE_SIZE)) {
+    return refuse(vcpu, exit, REASON.INVALID_INPUT)
+  }
+  const { frames, hardware } = vm.kvm
+  const requestPfn = frames.allocate()
+  const responsePfn = frames.allocate()
+  const state = (assigned: boolean): void => {
+    thread.charge(PRIMITIVE.rmpupdate_4k)
+    const code = hardware.rmp.rmpupdate(responsePfn, assigned, PAGE_4K, assigned, 0, 0)
+    assert(code === RETURN_CODE.SUCCESS, `RMPUPDATE of KVM's own page answers ${code}`)
+  }
+  const stored = hardware.host.writePage(requestPfn, request)
+  assert(stored === 0, "KVM's own pages are hypervisor-owned")
+  state(true)
+  const status = vm.guestRequest(requestPfn, responsePfn)
+  const response = hardware.host.readPage(responsePfn)
+  frames.free(requestPfn)
+  frames.free(responsePfn)
+  if (!writeGuest(vm, exit.info2, response)) return refuse(vcpu, exit, REASON.INVALID_INPUT)
+  return done(vcpu, exit, status, 0)
+}
+
+/** Bytes of an empty certificate table: one entry of zeros. */
+const EMPTY_TABLE = new Uint8Array(24)
+
+/** The same with room for certificates, of which this host has none: it gives an empty table. */
+export const extendedGuestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
+  const data = exit.value("rax")
+  const [pages] = exit.register("rbx")
+  if (data % PAGE_SIZE !== 0) return refuse(vcpu, exit, REASON.INVALID_INPUT)
+  if (pages === 0) {
+    exit.put("rbx", 1)
+    return done(vcpu, exit, 0, GUEST_REQUEST_ERROR.INVALID_LEN)
+  }
+  const isShared = vcpu.vm.isSharedForHost(data / PAGE_SIZE)
+  if (!isShared || !writeGuest(vcpu.vm, data, EMPTY_TABLE)) return refuse(vcpu, exit, REASON.INVALID_INPUT)
+  return guestRequest(vcpu, thread, exit)
+}

@@ -1,0 +1,96 @@
+import { HostFrames, Kvm, type MemorySlot, Meter, type VmConfig, Vmm, type VmmOperations } from "@vmpl-lab/hypervisor"
+import { AsidTable, type PspMemory, SevFirmware, SnpFirmware } from "@vmpl-lab/psp"
+import { Rmp, type Switches } from "@vmpl-lab/rmp"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { CostTable, Host, type Profile, TIME_SLICE_NS, type TraceSink } from "@vmpl-lab/sim"
+import {
+  GuestMode,
+  type Hardware,
+  HOST_ASID,
+  HostMemory,
+  PhysicalMemory,
+  ProgramMemory,
+  sealVmsa
+} from "@vmpl-lab/vmpl"
+
+/** System memory of the host: 256 MiB, all covered by the RMP, and more for many vCPUs. */
+const FRAMES = 0x1_0000
+/** Frames that the host keeps for itself at the bottom of memory. */
+const FIRST_FREE_FRAME = 0x100
+/** Frames per guest vCPU beyond the image: guest and SVSM pages, VMCBs, tables. */
+const FRAMES_PER_VCPU = 32
+
+/** What one host with one guest is made of, whatever runs in the guest. */
+export interface PlatformOptions {
+  readonly operations: VmmOperations
+  readonly cores: number
+  readonly placement: "spread" | "same-core"
+  readonly timeSliceNs?: number | undefined
+  readonly vcpus: number
+  readonly memorySlots: ReadonlyArray<MemorySlot>
+  readonly profile: Profile
+  readonly seed: number
+  /** Which boot of the seed this is: its costs vary in their own way. */
+  readonly boot?: number | undefined
+  readonly rmpSwitches?: Partial<Switches> | undefined
+  readonly vmConfig?: VmConfig | undefined
+  /** Whether a vCPU's switches count. */
+  readonly counting: (apicId: number) => boolean
+  /** Sees what happens on the host's threads. */
+  readonly trace?: TraceSink | undefined
+}
+
+/** The hardware, KVM, the VMM and the AMD-SP's firmware, before anything is launched. */
+export class Platform {
+  readonly host: Host
+  readonly hardware: Hardware
+  readonly kvm: Kvm
+  readonly vmm: Vmm
+  readonly meter: Meter
+  readonly snp: SnpFirmware
+  readonly sev: SevFirmware
+
+  constructor(options: PlatformOptions) {
+    const { operations, cores, placement, vcpus, memorySlots, profile, seed } = options
+    const costs = new CostTable(profile, seed, options.boot ?? 0)
+    this.host = new Host(cores, costs, options.trace ?? null, options.timeSliceNs ?? TIME_SLICE_NS)
+    const pages = FRAMES + vcpus * FRAMES_PER_VCPU
+    const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512, switches: options.rmpSwitches ?? {} })
+    const memory = new PhysicalMemory(rmp.coveredPages)
+    this.hardware = {
+      memory,
+      rmp,
+      host: new HostMemory(memory, rmp),
+      programs: new ProgramMemory(),
+      nestedTables: new Map(),
+      executions: new Map(),
+      vmsaIntegrity: new Map()
+    }
+    this.meter = new Meter(options.counting)
+    const frames = new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages)
+    this.kvm = new Kvm(this.host, this.hardware, (thread) => new GuestMode(this.hardware, thread), frames, this.meter)
+    this.vmm = new Vmm(this.kvm, operations, memorySlots, vcpus, placement, options.vmConfig)
+    const asids = new AsidTable({ cores })
+    this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids })
+    const vmsaSealed = (pfn: number, asid: number): void => sealVmsa(this.hardware, pfn, asid)
+    this.sev = new SevFirmware(pspMemory(memory), { seed: 1, asids, es: true, vmsaSealed })
+    this.kvm.asidFlush = {
+      wbinvdOnAllCpus: () => {
+        for (let core = 0; core < cores; core++) this.snp.wbinvdDone(core)
+      },
+      dfFlush: () => this.snp.dfFlush()
+    }
+  }
+}
+
+const pageBytes = (view: DataView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
+
+/** The memory controller as the AMD-SP drives it. */
+const pspMemory = (memory: PhysicalMemory): PspMemory => ({
+  readPlain: (pfn) => pageBytes(memory.read(pfn, HOST_ASID)),
+  writePlain: (pfn, contents) => memory.replace(pfn, HOST_ASID, contents),
+  readEncrypted: (pfn, asid) => pageBytes(memory.read(pfn, asid)),
+  writeEncrypted: (pfn, asid, contents) => memory.replace(pfn, asid, contents),
+  createKey: (asid, key) => memory.setKey(asid, key),
+  destroyKey: (asid) => memory.dropKey(asid)
+})
