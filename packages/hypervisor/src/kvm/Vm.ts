@@ -43,8 +43,13 @@ export const DEFAULT_VM_CONFIG: VmConfig = {
   hvFeatures: HV_FEATURES
 }
 
-/** SNP_GUEST_REQUEST of the AMD-SP: request and response by system frame. @returns the firmware's status, a number */
-export type GuestRequestPort = (requestPfn: number, responsePfn: number) => number
+/** The AMD-SP as KVM needs it for guest messages; both give the firmware's status, a number. */
+export interface GuestRequestPort {
+  /** SNP_GUEST_REQUEST: request and response by system frame. */
+  readonly guestRequest: (requestPfn: number, responsePfn: number) => number
+  /** PAGE_RECLAIM of a Firmware page. */
+  readonly reclaim: (pfn: number) => number
+}
 
 /** A struct kvm: one VM object of the guest, with its own nested page table, memory slots and attributes. */
 export class Vm {

@@ -1,9 +1,10 @@
 import { Rmp } from "@vmpl-lab/rmp"
-import { GHCB, PAGE_SIZE, VMCB, validByte, validMask } from "@vmpl-lab/sev-es"
+import { GHCB, HV_FEATURE, PAGE_SIZE, VMCB, validByte, validMask } from "@vmpl-lab/sev-es"
 import { CostTable, Host, type HostThread, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { GuestMode, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/vmpl"
 import {
   type ApCreateRequest,
+  DEFAULT_VM_CONFIG,
   GuestMemory,
   HANDLED,
   HostFrames,
@@ -11,6 +12,7 @@ import {
   Meter,
   type Vcpu,
   type Vm,
+  type VmConfig,
   type VmplOperations
 } from "../../src/index.ts"
 
@@ -44,8 +46,15 @@ export interface Bench {
   readonly asked: Asked
 }
 
+/** Everything that this KVM can offer a guest. */
+export const FULL_CONFIG: VmConfig = {
+  ...DEFAULT_VM_CONFIG,
+  irqchip: true,
+  hvFeatures: Object.values(HV_FEATURE).reduce((all, bit) => all | bit, 0)
+}
+
 /** A KVM with one VM object and one vCPU that holds all levels, at VMPL2; the strategy answers as it is told. */
-export const bench = (): Bench => {
+export const bench = (config: VmConfig = DEFAULT_VM_CONFIG): Bench => {
   const rmp = new Rmp({ pages: 4096 })
   const memory = new PhysicalMemory(4096)
   const nestedTables = new Map()
@@ -71,7 +80,7 @@ export const bench = (): Bench => {
     }
   }
   const thread = machine.spawn("test", -1)
-  const vm = kvm.createVm(thread, new GuestMemory(kvm.frames), operations)
+  const vm = kvm.createVm(thread, new GuestMemory(kvm.frames), operations, config)
   vm.asid = ASID
   vm.setMemoryRegion(thread, SLOT)
   const vcpu = vm.createVcpu(thread, 0, 0, [0, 1, 2, 3])
@@ -98,8 +107,8 @@ export const GHCB_GPA = GHCB_GFN * PAGE_SIZE
 export const ghcbAddress = ({ vm }: Bench): number => vm.memory.sharedFrame(GHCB_GFN) * PAGE_SIZE
 
 /** A guest that has made its GHCB page shared, has registered it, and points its GHCB MSR at it. */
-export const benchWithGhcb = (): Bench => {
-  const it = bench()
+export const benchWithGhcb = (config: VmConfig = DEFAULT_VM_CONFIG): Bench => {
+  const it = bench(config)
   it.vm.setMemoryAttributes(it.thread, GHCB_GFN, false)
   it.vcpu.current.registeredGhcbGfn = GHCB_GFN
   setGhcbMsr(it, GHCB_GPA)

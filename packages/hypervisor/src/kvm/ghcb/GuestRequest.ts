@@ -19,7 +19,8 @@ export const acceptsGuestRequest = ({ info1, info2 }: GhcbExit): boolean =>
 export const guestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   const { vm } = vcpu
   const request = readGuest(vm, exit.info1, PAGE_SIZE)
-  if (request === null || vm.guestRequest === null || !vm.isSharedForHost(exit.info2 / PAGE_SIZE)) {
+  const { guestRequest: port } = vm
+  if (request === null || port === null || !vm.isSharedForHost(exit.info2 / PAGE_SIZE)) {
     return refuse(vcpu, exit, REASON.INVALID_INPUT)
   }
   const { frames, hardware } = vm.kvm
@@ -33,8 +34,11 @@ export const guestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): nu
   const stored = hardware.host.writePage(requestPfn, request)
   assert(stored === 0, "KVM's own pages are hypervisor-owned")
   state(true)
-  const status = vm.guestRequest(requestPfn, responsePfn)
+  const status = port.guestRequest(requestPfn, responsePfn)
   const response = hardware.host.readPage(responsePfn)
+  const reclaimed = port.reclaim(responsePfn)
+  assert(reclaimed === 0, `PAGE_RECLAIM of a Firmware page answers ${reclaimed}`)
+  state(false)
   frames.free(requestPfn)
   frames.free(responsePfn)
   if (!writeGuest(vm, exit.info2, response)) return refuse(vcpu, exit, REASON.INVALID_INPUT)
