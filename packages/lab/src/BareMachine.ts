@@ -3,6 +3,7 @@ import {
   type FirmwareImage,
   type GuestKind,
   type KvmTraceSink,
+  type LaunchOutcome,
   launch,
   launchPlan,
   launchSevEs,
@@ -38,6 +39,8 @@ export interface BareGuest {
   readonly boot: (machine: BareMachine) => Program
   /** Program of the other processors, from the firmware's SEV-ES reset block on. */
   readonly ap: (machine: BareMachine) => Program
+  /** vCPUs that it is made for, where that is not any number. */
+  readonly vcpus?: number
   /** More code in guest memory, devices, routes. */
   readonly prepare?: (machine: BareMachine) => void
 }
@@ -61,6 +64,8 @@ export class BareMachine {
   launchDigest = ""
   /** vCPUs whose program has come to its end. */
   readonly finished: Array<number> = []
+  /** What a guest that tries events has found, in its order. */
+  readonly checks: Array<{ readonly event: string; readonly ok: boolean }> = []
   readonly #guest: BareGuest
 
   constructor({ guest, operations, vcpus, profile, seed, cores = 96, kvmTrace }: BareMachineOptions) {
@@ -135,7 +140,7 @@ export class BareMachine {
     for (const { active } of vmm.groups) host.wake(active!.thread, thread, null)
   }
 
-  #launch(thread: HostThread, vcpus: ReadonlyArray<Vcpu>): ReturnType<typeof launch> {
+  #launch(thread: HostThread, vcpus: ReadonlyArray<Vcpu>): LaunchOutcome {
     const { vmm, snp, sev } = this.platform
     const { image } = this
     const signature = VCPU_SIGNATURE["EPYC-v4"] ?? 0

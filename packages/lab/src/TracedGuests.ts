@@ -46,8 +46,9 @@ const withSvsm = ({ strategy, vcpus = SVSM_CALLS_VCPUS, calls, profile, seed, si
   return { cores, stepMany: (events) => machine.stepMany(events), failure: () => machine.failure() }
 }
 
-const bare = ({ guest: name, strategy, vcpus = USUAL_VCPUS, profile, seed, sink }: TraceInput): TraceRun => {
+const bare = ({ guest: name, strategy, profile, seed, sink, ...asked }: TraceInput): TraceRun => {
   const guest = BARE_GUESTS[name as BareGuestName]()
+  const vcpus = asked.vcpus ?? guest.vcpus ?? USUAL_VCPUS
   const machine = new BareMachine({ guest, operations: strategy.operations, vcpus, profile, seed, kvmTrace: sink })
   const cores = machine.platform.host.cores.length
   return { cores, stepMany: (events) => machine.stepMany(events), failure: () => machine.failure() }

@@ -1,3 +1,5 @@
+export * from "./BareGuests.ts"
+export * from "./BareMachine.ts"
 export * from "./Breakdown.ts"
 export * from "./Compare.ts"
 export * from "./ComparisonRun.ts"

@@ -1,5 +1,5 @@
 import { ACCESS } from "@vmpl-lab/rmp"
-import { EXIT, INTERCEPT, intercepts, VMCB, VMSA } from "@vmpl-lab/sev-es"
+import { EXIT, INTERCEPT, intercepts, SEGMENT, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { copy, exchange, load, store, zero } from "./DataOperation.ts"
 import { executeInstruction, hostTsc } from "./Instruction.ts"
@@ -57,6 +57,8 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       return STEP.VC_NAE
     case OP.VMGEXIT:
       return STEP.VMGEXIT
+    case OP.JMP_FAR:
+      return jumpFar(cpu, operation)
     default:
       if (operation.op >= OP.IN) return executeInstruction(cpu, operation, result)
       // What is left is privileged: at CPL 1 to 3 it is #GP(0). @spec-silent for PVALIDATE, RMPADJUST and RMPQUERY
@@ -115,4 +117,13 @@ const pause = (cpu: Processor, times: number): Step => {
     if (--cpu.pauseCount < 0) return exit(cpu, EXIT.PAUSE)
   }
   return STEP.DONE
+}
+
+/** Real-mode CS: the selector is the base in paragraphs. What lies at the target is fetched as any other code is. */
+const jumpFar = (cpu: Processor, { address, lo }: Operation): Step => {
+  const { view } = cpu
+  view.setUint16(VMSA.cs + SEGMENT.selector, address >>> 4, true)
+  setU64(view, VMSA.cs + SEGMENT.base, address)
+  setU64(view, VMSA.rip, lo)
+  return STEP.JUMPED
 }

@@ -84,6 +84,13 @@ export class Execution {
     this.pending = null
   }
 
+  /** A far jump: another program runs in place of the innermost one, which never goes on. */
+  jump(program: Program): void {
+    const frame = this.#stack.pop()!
+    this.#stack.push({ ...frame, program })
+    this.pending = null
+  }
+
   /** Advances the innermost program to its next operation; null when the outermost program has returned. */
   next(registers: DataView): Operation | null {
     for (;;) {

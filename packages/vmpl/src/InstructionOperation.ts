@@ -63,3 +63,9 @@ export const cli = (): Operation => new Operation(OP.CLI, 0, 0, 0, 0, true)
 export const guestVmrun = (address: number): Operation => new Operation(OP.VMRUN, address, 0, 0, 0, true)
 export const guestVmload = (address: number): Operation => new Operation(OP.VMLOAD, address, 0, 0, 0, true)
 export const guestVmsave = (address: number): Operation => new Operation(OP.VMSAVE, address, 0, 0, 0, true)
+
+/**
+ * Far jump: CS.base and RIP become these, and what is installed there runs in place of the program. The selector is the
+ * base in paragraphs, as in real mode.
+ */
+export const jmpFar = (codeBase: number, rip: number): Operation => new Operation(OP.JMP_FAR, codeBase, rip, 0, 0, true)

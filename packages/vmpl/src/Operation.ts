@@ -45,7 +45,8 @@ export const OP = {
   CLI: 42,
   VMRUN: 43,
   VMLOAD: 44,
-  VMSAVE: 45
+  VMSAVE: 45,
+  JMP_FAR: 46
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */

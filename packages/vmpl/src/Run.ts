@@ -94,6 +94,13 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
       execution.pending = null
       advanceRip(cpu)
       return vmexit(cpu, cpu.exitCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2)
+    case STEP.JUMPED: {
+      const entry = cpu.hardware.programs.at(linearRip(cpu))
+      // Nothing there: #UD without anybody to take it.
+      if (entry === undefined) return vmexit(cpu, EXIT.SHUTDOWN)
+      execution.jump(entry())
+      return 0
+    }
     case STEP.HALTED:
       execution.pending = null
       advanceRip(cpu)

@@ -12,7 +12,7 @@ export const holdUntilSipi = (vcpu: Vcpu, type: number, ghcb: number): void => {
 }
 
 /**
- * INIT and SIPI that have reached the local APIC (kvm_apic_accept_events). Registers of an encrypted guest cannot be
+ * NMI, INIT and SIPI that have reached the local APIC (kvm_apic_accept_events). Registers of an encrypted guest cannot be
  * reset: INIT makes the vCPU wait, and the first SIPI starts the VMSA that it was launched with, or one that AP creation
  * left for INIT. Each further SIPI ends an AP reset hold.
  * @spec Linux kvm_apic_accept_events, sev_vcpu_deliver_sipi_vector
@@ -20,10 +20,14 @@ export const holdUntilSipi = (vcpu: Vcpu, type: number, ghcb: number): void => {
 export const acceptApicEvents = (vcpu: Vcpu, thread: HostThread): void => {
   const { lapic } = vcpu
   if (lapic === null) return
+  if (lapic.nmiPending) {
+    lapic.nmiPending = false
+    vcpu.queueNmi()
+  }
   if (lapic.initPending) {
     lapic.initPending = false
+    // A SIPI that came after the INIT is for what the INIT has made wait.
     lapic.reset()
-    lapic.sipiVector = -1
     vcpu.events.nmiPending = 0
     if (initProtectedGuestState(vcpu, vcpu.target, thread)) loadSlot(vcpu, vcpu.target, thread)
     vcpu.mpState = vcpu.apicId === 0 ? MP_STATE.RUNNABLE : MP_STATE.INIT_RECEIVED

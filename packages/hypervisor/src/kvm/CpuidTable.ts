@@ -64,5 +64,9 @@ export const cpuidLeaf = (leaf: number, subleaf: number, apicId: number, xcr0: n
   }
 }
 
-/** One register (0 EAX, 1 EBX, 2 ECX, 3 EDX) of a leaf, subleaf 0. */
-export const cpuidRegister = (leaf: number, register: number): number => LEAVES.get(leaf >>> 0)?.[register] ?? 0
+/** One register (0 EAX, 1 EBX, 2 ECX, 3 EDX) of a leaf, subleaf 0, as the MSR protocol asks for it. */
+export const cpuidRegister = (leaf: number, register: number, apicId: number): number =>
+  cpuidLeaf(leaf, 0, apicId, XCR0_RESET)?.[register] ?? 0
+
+/** XCR0 after reset: x87 alone. The MSR protocol has no room to say another. */
+const XCR0_RESET = 1

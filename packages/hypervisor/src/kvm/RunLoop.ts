@@ -9,6 +9,7 @@ import { handleNpf } from "./NpfHandler.ts"
 import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
 import { CLEAN_AFTER_VMRUN } from "./Vm.ts"
 import { handleVmgexit } from "./Vmgexit.ts"
+import { closeGhcb } from "./VmgexitPage.ts"
 import { updateProtectedGuestState } from "./VmsaUpdate.ts"
 import { handleHalt, handleWriteTrap } from "./WriteTrap.ts"
 
@@ -62,6 +63,7 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     }
     injectEvents(vcpu, thread)
     syncScratch(vcpu)
+    closeGhcb(vcpu, thread)
     const code = yield* enterGuest(vcpu, thread)
     thread.charge(PRIMITIVE.kvm_dispatch)
     if (host.ahead(thread)) yield WAIT.SYNC

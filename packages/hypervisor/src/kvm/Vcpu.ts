@@ -4,6 +4,7 @@ import type { GuestMode } from "@vmpl-lab/vmpl"
 import type { Lapic } from "../apic/index.ts"
 import type { ApCreateRequest } from "./ApCreateRequest.ts"
 import { CBIT_POSITION } from "./CpuidTable.ts"
+import type { GhcbExit } from "./ghcb/GhcbExit.ts"
 import { kick } from "./Kick.ts"
 import { VcpuEvents } from "./VcpuEvents.ts"
 import type { Vm } from "./Vm.ts"
@@ -142,6 +143,8 @@ export class Vcpu {
   /** How it waits for a SIPI, and whether the first one has come: that one starts the launched VMSA. */
   apResetHold: number = AP_RESET_HOLD.NONE
   receivedFirstSipi = false
+  /** VMGEXIT by the page that has not been answered by VMRUN yet: for the trace. */
+  openGhcb: GhcbExit | null = null
   /** GHCB of the VMGEXIT that waits for a SIPI, system address. */
   heldGhcb = -1
   /** What goes into a scratch area just before the next VMRUN. */
@@ -184,9 +187,14 @@ export class Vcpu {
 
   /** kvm_inject_nmi, from a thread of user space: the vCPU takes it as soon as none is in progress. */
   injectNmi(by: HostThread): void {
-    this.events.nmiPending = Math.min(this.events.nmiPending + 1, this.events.nmiMasked ? 1 : 2)
+    this.queueNmi()
     this.requests |= REQUEST.EVENT
     if (by !== this.thread) kick(this, by, null)
+  }
+
+  /** At most two NMIs wait, one of them while another is in progress. @spec Linux process_nmi */
+  queueNmi(): void {
+    this.events.nmiPending = Math.min(this.events.nmiPending + 1, this.events.nmiMasked ? 1 : 2)
   }
 
   /** KVM_SET_MP_STATE(RUNNABLE). */

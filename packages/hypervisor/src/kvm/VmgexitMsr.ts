@@ -52,7 +52,7 @@ const serve = (vcpu: Vcpu, thread: HostThread, lo: number, hi: number): number =
       return HANDLED.RESUME_GUEST
     case GHCB_MSR.CPUID_REQUEST: {
       const register = lo >>> 30
-      respond(vcpu, ((register << 30) | GHCB_MSR.CPUID_RESPONSE) >>> 0, cpuidRegister(hi, register))
+      respond(vcpu, ((register << 30) | GHCB_MSR.CPUID_RESPONSE) >>> 0, cpuidRegister(hi, register, vcpu.apicId))
       return HANDLED.RESUME_GUEST
     }
     case GHCB_MSR.AP_RESET_HOLD_REQUEST:

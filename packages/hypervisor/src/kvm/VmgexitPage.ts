@@ -29,9 +29,8 @@ export const handleVmgexitPage = (vcpu: Vcpu, thread: HostThread, gpaLo: number,
   const { code, codeHi, info1Lo, info1Hi, info2Lo, info2Hi } = exit
   kvm.trace?.vmgexit(thread, "kvm_vmgexit_enter", vcpu.id, [code, codeHi], [info1Lo, info1Hi], [info2Lo, info2Hi])
   exit.clearBitmap()
-  const handled = serve(vcpu, thread, exit)
-  if (kvm.trace !== null) traceExit(vcpu, thread, exit)
-  return handled
+  if (kvm.trace !== null) vcpu.openGhcb = exit
+  return serve(vcpu, thread, exit)
 }
 
 const serve = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
@@ -59,7 +58,11 @@ const hasInputs = ({ vm: { config } }: Vcpu, exit: GhcbExit, event: GhcbEvent): 
   return needs.every((name) => exit.isValid(GHCB[name])) && (event.accepts?.(exit) ?? true)
 }
 
-const traceExit = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): void => {
+/** sev_es_unmap_ghcb: the last thing before VMRUN, when user space has answered too. */
+export const closeGhcb = (vcpu: Vcpu, thread: HostThread): void => {
+  const { openGhcb: exit } = vcpu
+  if (exit === null) return
+  vcpu.openGhcb = null
   const { host } = vcpu.vm.kvm.hardware
   const at = (offset: number): readonly [number, number] => [
     host.read32(exit.address + offset),

@@ -58,7 +58,7 @@ describe("the GHCB MSR", () => {
       lo: ((register << 30) | 0x005) >>> 0,
       hi: value
     })
-    expect(cpuidRegister(leaf, register)).toBe(value)
+    expect(cpuidRegister(leaf, register, 0)).toBe(value)
   })
 
   it.each([0, 1, 0x20, 0xf_ffff, 0x10_0000, 0xf_ffff_ffff])(
