@@ -1,3 +1,4 @@
+// @ghcb 0x80000013, 0x80000018, 0x8000fffd, 0x80000003
 import {
   apCreationInfo1Lo,
   GHCB,
@@ -12,10 +13,31 @@ import {
   validMask
 } from "@vmpl-lab/sev-es"
 import { type Program, readShared, vmgexit, writeShared, wrmsr } from "@vmpl-lab/vmpl"
+import {
+  clearBitmap,
+  type EventFields,
+  exchange,
+  fillPage,
+  type Outcome,
+  type Reply,
+  type ReplyName
+} from "./ghcb/Exchange.ts"
+import { restorePage, savePage } from "./ghcb/SharedMemory.ts"
 import { makeShared, registerGhcb, terminate } from "./MsrProtocol.ts"
 
 /** Valid bits of the three exit fields, all in one byte of the bitmap. */
 const EXIT_FIELDS = validMask(GHCB.sw_exit_code) | validMask(GHCB.sw_exit_info_1) | validMask(GHCB.sw_exit_info_2)
+
+export interface GhcbOptions {
+  /** GPA of a private page that keeps the GHCB's contents while an NMI or a second #VC uses it. */
+  readonly backup?: number
+  /** An SNP guest registers its GHCB. */
+  readonly registers?: boolean
+  /** The negotiated protocol version. */
+  readonly version?: number
+  /** An SNP guest has the page made shared; an SEV-ES guest just maps it so. */
+  readonly makeShared?: boolean
+}
 
 /**
  * The GHCB of one VMPL of one vCPU: bytes of a shared page, which the hypervisor may change at any moment. Nothing
@@ -24,19 +46,29 @@ const EXIT_FIELDS = validMask(GHCB.sw_exit_code) | validMask(GHCB.sw_exit_info_1
  */
 export class Ghcb {
   readonly gpa: number
-  /** sw_exit_info_2 of the latest reply, lower half. */
+  readonly version: number
+  /** sw_exit_info_2 of the latest reply to `event`, lower half. */
   info2 = 0
+  readonly #options: GhcbOptions
+  /** Who is in the middle of an event: nobody, one, or one whom another has interrupted. */
+  #uses = 0
+  /** The innermost user reads no reply any more: who interrupts it need not save the page. */
+  #spare = false
 
-  constructor(gpa: number) {
+  constructor(gpa: number, options: GhcbOptions = {}) {
     this.gpa = gpa
+    this.version = options.version ?? GHCB_VERSION.MAX
+    this.#options = options
   }
 
   /** Makes the page shared, registers it, and writes version and usage. Ends the guest when the host refuses. */
   *setUp(): Program {
-    if (!(yield* makeShared(this.gpa))) yield* terminate(TERMINATE.PSC)
-    if (!(yield* registerGhcb(this.gpa))) yield* terminate(TERMINATE.REGISTER_FAILED)
-    yield writeShared(this.gpa + GHCB.protocol_version, 2, GHCB_VERSION.MAX)
-    yield writeShared(this.gpa + GHCB.ghcb_usage, 4, 0)
+    const { gpa } = this
+    if (this.#options.makeShared !== false && !(yield* makeShared(gpa))) yield* terminate(TERMINATE.PSC)
+    if (this.#options.registers !== false && !(yield* registerGhcb(gpa))) yield* terminate(TERMINATE.REGISTER_FAILED)
+    yield* clearBitmap(gpa)
+    yield writeShared(gpa + GHCB.protocol_version, 2, this.version)
+    yield writeShared(gpa + GHCB.ghcb_usage, 4, 0)
     yield* this.use()
   }
 
@@ -45,12 +77,62 @@ export class Ghcb {
     yield wrmsr(MSR_GHCB, lo32(this.gpa), hi32(this.gpa))
   }
 
+  /** One event in full, with what the caller needs of the reply. Raises #GP or #UD where the hypervisor asks for it. */
+  request<K extends ReplyName = never>(
+    code: number,
+    fields: EventFields = {},
+    returns: ReadonlyArray<K> = []
+  ): Program<Outcome<Reply<K>>> {
+    return this.holding(() => this.exchange(code, fields, returns))
+  }
+
+  /** One event by who holds the page. */
+  exchange<K extends ReplyName = never>(
+    code: number,
+    fields: EventFields,
+    returns: ReadonlyArray<K> = []
+  ): Program<Outcome<Reply<K>>> {
+    return exchange(this.gpa, this.version, code, fields, returns)
+  }
+
   /**
-   * One event: fills the fields and their valid bits, exits, checks the reply.
+   * Runs a program that has the page, its shared buffer too, to itself. When it interrupts another user, that one's
+   * bytes go to the backup and come back afterwards; with the backup in use as well there is no way on.
+   * @spec Linux __sev_get_ghcb, __sev_put_ghcb
+   */
+  *holding<R>(body: () => Program<R>): Program<R> {
+    const spare = this.#spare
+    const saves = this.#uses > 0 && !spare
+    if (saves && (this.#uses === 2 || this.#options.backup === undefined)) yield* terminate(TERMINATE.GENERAL)
+    this.#spare = false
+    if (!spare) this.#uses++
+    try {
+      if (saves) yield* savePage(this.gpa, this.#options.backup!)
+      return yield* body()
+    } finally {
+      if (this.#uses === 2) yield* restorePage(this.gpa, this.#options.backup!)
+      if (!spare) this.#uses--
+      this.#spare = spare
+    }
+  }
+
+  /**
+   * The event of the run-VMPL path: fills the fields and their valid bits, exits, checks the reply. The GHCB MSR points
+   * at the page already, and the hypervisor has cleared the bits of the event before.
    * @param rax supplied when the event needs it, else -1
    * @returns true when the hypervisor reports no error
    */
   *event(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): Program<boolean> {
+    if (this.#uses > 0) return yield* this.holding(() => this.#quick(code, info1Lo, info1Hi, info2, rax))
+    this.#uses = 1
+    try {
+      return yield* this.#quick(code, info1Lo, info1Hi, info2, rax)
+    } finally {
+      this.#uses = 0
+    }
+  }
+
+  *#quick(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): Program<boolean> {
     const { gpa } = this
     yield writeShared(gpa + GHCB.sw_exit_code, 8, code)
     yield writeShared(gpa + GHCB.sw_exit_info_1, 8, info1Lo, info1Hi)
@@ -76,8 +158,23 @@ export class Ghcb {
     return this.event(NAE.SNP_AP_CREATION, apCreationInfo1Lo(request, vmpl), apicId, vmsaGpa, sevFeatures)
   }
 
-  /** Hypervisor features, event 0x8000fffd; 0 when the event is refused. */
+  /** Hypervisor features, event 0x8000fffd; 0 when the event is refused, and in version 1, which has none. */
   *hvFeatures(): Program<number> {
+    if (this.version < 2) return 0
     return (yield* this.event(NAE.HV_FEATURES, 0, 0, 0, -1)) ? this.info2 : 0
+  }
+
+  /**
+   * NMI complete, event 0x80000003: the next NMI may come right after the exit, before the page is put back, so that
+   * one finds the page spare. There is nothing in the reply that a guest could act upon.
+   */
+  nmiComplete(): Program {
+    return this.holding(() => this.#completeNmi())
+  }
+
+  *#completeNmi(): Program {
+    yield* fillPage(this.gpa, this.version, NAE.NMI_COMPLETE, {})
+    this.#spare = true
+    yield vmgexit()
   }
 }

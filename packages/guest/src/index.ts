@@ -1,5 +1,28 @@
+export * from "./ApJumpTable.ts"
 export * from "./ApVmsa.ts"
+export * from "./CpuidTable.ts"
 export * from "./Ghcb.ts"
+export * from "./GuestIdt.ts"
+export * from "./ghcb/Control.ts"
+export {
+  type EventFields,
+  type Failure,
+  type Outcome,
+  REFUSED,
+  type RegisterName,
+  type Reply,
+  type ReplyName,
+  VMM_ERROR
+} from "./ghcb/Exchange.ts"
+export * from "./ghcb/GuestRequest.ts"
+export * from "./ghcb/Instructions.ts"
+export * from "./ghcb/Interrupts.ts"
+export * from "./ghcb/Mmio.ts"
+export * from "./ghcb/PageStateChanges.ts"
+export * from "./ghcb/PortIo.ts"
+export * from "./ghcb/Processors.ts"
+export * from "./HvHandler.ts"
+export * from "./InitSipi.ts"
 export * from "./MsrProtocol.ts"
 export * from "./PvalidateList.ts"
 export * from "./programs/GuestBoot.ts"
