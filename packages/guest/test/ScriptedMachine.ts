@@ -10,6 +10,12 @@ export interface Store {
   readonly cbit: boolean
 }
 
+/** A load, as the program made it. */
+export type Load = Omit<Store, "lo" | "hi">
+
+/** Ends all programs of a machine, the interrupted ones too. */
+class Halted {}
+
 /**
  * Executes a guest program against plain memory without any checks. What answers VMGEXIT is the test's: it sees memory,
  * registers and the GHCB MSR and may change them.
@@ -18,10 +24,16 @@ export class ScriptedMachine {
   readonly #bytes = { private: new Map<number, number>(), shared: new Map<number, number>() }
   readonly registers = new Map<number, readonly [lo: number, hi: number]>()
   readonly stores: Array<Store> = []
+  readonly loads: Array<Load> = []
+  /** MSRs other than that of the GHCB: what was written, and what reading gives. */
+  readonly msrWrites: Array<readonly [msr: number, lo: number, hi: number]> = []
+  readonly msrs = new Map<number, readonly [lo: number, hi: number]>()
   msr: readonly [lo: number, hi: number] = [0, 0]
   /** GHCB MSR at each VMGEXIT. */
   readonly exits: Array<readonly [lo: number, hi: number]> = []
   onVmgexit: (machine: ScriptedMachine) => void = () => {}
+  /** What interrupts the program before an operation, if anything; null stands for the end of a program. */
+  interrupts: (next: Operation | null) => Program | undefined = () => undefined
 
   get(gpa: number, size: number, kind: "private" | "shared" = "private"): readonly [lo: number, hi: number] {
     const half = (from: number, bytes: number): number => {
@@ -41,11 +53,29 @@ export class ScriptedMachine {
 
   /** Runs a program to its end. @returns what it returned, or "halted" when it gave up with HLT */
   run<R>(program: Program<R>): R | "halted" {
+    try {
+      return this.#run(program)
+    } catch (thrown) {
+      if (thrown instanceof Halted) return "halted"
+      throw thrown
+    }
+  }
+
+  /** Stops the machine from within `onVmgexit`. */
+  halt(): never {
+    throw new Halted()
+  }
+
+  #run<R>(program: Program<R>): R {
     const result = new OperationResult()
     let step = program.next(result)
     while (step.done !== true) {
-      if (step.value.op === OP.HLT) return "halted"
+      if (step.value.op === OP.HLT) throw new Halted()
+      const interrupt = this.interrupts(step.value)
+      if (interrupt !== undefined) this.#run(interrupt)
       this.#execute(step.value, result)
+      const late = this.interrupts(null)
+      if (late !== undefined) this.#run(late)
       step = program.next(result)
     }
     return step.value
@@ -55,6 +85,7 @@ export class ScriptedMachine {
     const kind = cbit ? "private" : "shared"
     switch (op) {
       case OP.READ:
+        this.loads.push({ address, size, cbit })
         ;[result.lo, result.hi] = this.get(address, size, kind)
         return
       case OP.WRITE:
@@ -70,6 +101,13 @@ export class ScriptedMachine {
           this.set(address + i, 1, byte, 0, kind)
         })
         return
+      case OP.READ_BYTES:
+        bytes!.forEach((_, i) => {
+          bytes![i] = this.get(address + i, 1, kind)[0]
+        })
+        return
+      case OP.PAUSE:
+        return
       case OP.READ_REGISTER:
         ;[result.lo, result.hi] = this.registers.get(address) ?? [0, 0]
         return
@@ -77,12 +115,11 @@ export class ScriptedMachine {
         this.registers.set(address, [lo, hi])
         return
       case OP.RDMSR:
-        if (address !== MSR_GHCB) throw new Error(`RDMSR of 0x${address.toString(16)}`)
-        ;[result.lo, result.hi] = this.msr
+        ;[result.lo, result.hi] = address === MSR_GHCB ? this.msr : (this.msrs.get(address) ?? [0, 0])
         return
       case OP.WRMSR:
-        if (address !== MSR_GHCB) throw new Error(`WRMSR of 0x${address.toString(16)}`)
-        this.msr = [lo, hi]
+        if (address === MSR_GHCB) this.msr = [lo, hi]
+        else this.msrWrites.push([address, lo, hi])
         return
       case OP.VMGEXIT:
         this.exits.push(this.msr)
