@@ -1,7 +1,8 @@
 import { layout, offsetsOf } from "./Layout.ts"
 
 /**
- * VMCB control area. With SEV-ES the save area at 0x400 holds no guest state.
+ * VMCB control area. With SEV-ES the save area at 0x400 holds no guest state. `nested_ctl` and `virt_ext` are called
+ * `misc_ctl` and `misc_ctl2` by later Linux; `update_irr` and `requested_irr` serve Secure AVIC.
  * @spec APM2 appendix B table B-1; Linux `struct vmcb_control_area`
  */
 export const VMCB_FIELDS = layout([
@@ -18,6 +19,7 @@ export const VMCB_FIELDS = layout([
   ["tsc_offset", 0x050, 8],
   ["asid", 0x058, 4],
   ["tlb_ctl", 0x05c, 1],
+  ["erap_ctl", 0x05d, 1],
   ["int_ctl", 0x060, 4],
   ["int_vector", 0x064, 4],
   ["int_state", 0x068, 4],
@@ -44,13 +46,98 @@ export const VMCB_FIELDS = layout([
   ["vmgexit_rax", 0x110, 8],
   ["vmgexit_cpl", 0x118, 1],
   ["bus_lock_counter", 0x120, 2],
+  ["update_irr", 0x134, 4],
   ["allowed_sev_features", 0x138, 8],
   ["guest_sev_features", 0x140, 8],
+  ["requested_irr", 0x150, 32],
   ["reserved_sw", 0x3e0, 32]
 ])
 
 /** Byte offsets of the VMCB control fields by name. */
 export const VMCB = offsetsOf(VMCB_FIELDS)
+
+/** Where the save area begins; tables of the save area count from here, `VMCB_SAVE_FIELDS` from the page's first byte. */
+export const VMCB_SAVE_AREA = 0x400
+
+/**
+ * State-save area of a VMCB: the guest's registers when it has no SEV-ES. Those that VMRUN does not swap, RBX to R15
+ * and the x87, SSE and AVX state, have no place in it.
+ * @spec APM2 appendix B table B-2; Linux `struct vmcb_save_area`
+ */
+export const VMCB_SAVE_FIELDS = layout([
+  ["es", 0x400, 16],
+  ["cs", 0x410, 16],
+  ["ss", 0x420, 16],
+  ["ds", 0x430, 16],
+  ["fs", 0x440, 16],
+  ["gs", 0x450, 16],
+  ["gdtr", 0x460, 16],
+  ["ldtr", 0x470, 16],
+  ["idtr", 0x480, 16],
+  ["tr", 0x490, 16],
+  ["vmpl", 0x4ca, 1],
+  ["cpl", 0x4cb, 1],
+  ["efer", 0x4d0, 8],
+  ["perf_ctl0", 0x4e0, 8],
+  ["perf_ctr0", 0x4e8, 8],
+  ["perf_ctl1", 0x4f0, 8],
+  ["perf_ctr1", 0x4f8, 8],
+  ["perf_ctl2", 0x500, 8],
+  ["perf_ctr2", 0x508, 8],
+  ["perf_ctl3", 0x510, 8],
+  ["perf_ctr3", 0x518, 8],
+  ["perf_ctl4", 0x520, 8],
+  ["perf_ctr4", 0x528, 8],
+  ["perf_ctl5", 0x530, 8],
+  ["perf_ctr5", 0x538, 8],
+  ["cr4", 0x548, 8],
+  ["cr3", 0x550, 8],
+  ["cr0", 0x558, 8],
+  ["dr7", 0x560, 8],
+  ["dr6", 0x568, 8],
+  ["rflags", 0x570, 8],
+  ["rip", 0x578, 8],
+  ["instr_retired_ctr", 0x5c0, 8],
+  ["perf_ctr_global_sts", 0x5c8, 8],
+  ["perf_ctr_global_ctl", 0x5d0, 8],
+  ["rsp", 0x5d8, 8],
+  ["s_cet", 0x5e0, 8],
+  ["ssp", 0x5e8, 8],
+  ["isst_addr", 0x5f0, 8],
+  ["rax", 0x5f8, 8],
+  ["star", 0x600, 8],
+  ["lstar", 0x608, 8],
+  ["cstar", 0x610, 8],
+  ["sfmask", 0x618, 8],
+  ["kernel_gs_base", 0x620, 8],
+  ["sysenter_cs", 0x628, 8],
+  ["sysenter_esp", 0x630, 8],
+  ["sysenter_eip", 0x638, 8],
+  ["cr2", 0x640, 8],
+  ["g_pat", 0x668, 8],
+  ["dbgctl", 0x670, 8],
+  ["br_from", 0x678, 8],
+  ["br_to", 0x680, 8],
+  ["last_excp_from", 0x688, 8],
+  ["last_excp_to", 0x690, 8],
+  ["debug_extn_ctl", 0x698, 8],
+  ["spec_ctrl", 0x6e0, 8],
+  ["lbr_stack_from_to", 0xa70, 256],
+  ["lbr_select", 0xb70, 8],
+  ["ibs_fetch_ctl", 0xb78, 8],
+  ["ibs_fetch_linear_addr", 0xb80, 8],
+  ["ibs_op_ctl", 0xb88, 8],
+  ["ibs_op_rip", 0xb90, 8],
+  ["ibs_op_data", 0xb98, 8],
+  ["ibs_op_data2", 0xba0, 8],
+  ["ibs_op_data3", 0xba8, 8],
+  ["ibs_dc_linear_addr", 0xbb0, 8],
+  ["ibs_br_target", 0xbb8, 8],
+  ["ibs_fetch_extd_ctl", 0xbc0, 8]
+])
+
+/** Offsets in the VMCB page of the save area's fields by name. */
+export const VMCB_SAVE = offsetsOf(VMCB_SAVE_FIELDS)
 
 /** nested_ctl (0x90). */
 export const NESTED_CTL = { NP_ENABLE: 1, SEV_ENABLE: 2, SEV_ES_ENABLE: 4, SSS_CHECK_ENABLE: 0x10 } as const

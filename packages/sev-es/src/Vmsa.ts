@@ -2,8 +2,12 @@
 import { layout, offsetsOf } from "./Layout.ts"
 
 /**
- * VMCB state-save area of an SEV-ES or SEV-SNP guest.
- * @spec APM2 appendix B table B-4; Linux `struct sev_es_save_area`
+ * VMCB state-save area of an SEV-ES or SEV-SNP guest: all that software names, without reserved areas.
+ *
+ * Linux names nothing beyond the YMM image, and none of the performance counters. Counters, LBR stack and IBS stand
+ * where the save area of a VMCB has them, which Linux patches for IBS confirm for this page. `checksum_pa` is the
+ * firmware's: the address of an SEV-ES page's checksum, all ones for SEV-SNP.
+ * @spec APM2 appendix B table B-4; Linux `struct sev_es_save_area`; OpenVMM `SevVmsa`; AMD-SP firmware `sev_es.c`
  */
 export const VMSA_FIELDS = layout([
   ["es", 0x000, 16],
@@ -24,6 +28,18 @@ export const VMSA_FIELDS = layout([
   ["vmpl", 0x0ca, 1],
   ["cpl", 0x0cb, 1],
   ["efer", 0x0d0, 8],
+  ["perf_ctl0", 0x0e0, 8],
+  ["perf_ctr0", 0x0e8, 8],
+  ["perf_ctl1", 0x0f0, 8],
+  ["perf_ctr1", 0x0f8, 8],
+  ["perf_ctl2", 0x100, 8],
+  ["perf_ctr2", 0x108, 8],
+  ["perf_ctl3", 0x110, 8],
+  ["perf_ctr3", 0x118, 8],
+  ["perf_ctl4", 0x120, 8],
+  ["perf_ctr4", 0x128, 8],
+  ["perf_ctl5", 0x130, 8],
+  ["perf_ctr5", 0x138, 8],
   ["xss", 0x140, 8],
   ["cr4", 0x148, 8],
   ["cr3", 0x150, 8],
@@ -40,6 +56,9 @@ export const VMSA_FIELDS = layout([
   ["dr1_addr_mask", 0x1a8, 8],
   ["dr2_addr_mask", 0x1b0, 8],
   ["dr3_addr_mask", 0x1b8, 8],
+  ["instr_retired_ctr", 0x1c0, 8],
+  ["perf_ctr_global_sts", 0x1c8, 8],
+  ["perf_ctr_global_ctl", 0x1d0, 8],
   ["rsp", 0x1d8, 8],
   ["s_cet", 0x1e0, 8],
   ["ssp", 0x1e8, 8],
@@ -56,7 +75,12 @@ export const VMSA_FIELDS = layout([
   ["cr2", 0x240, 8],
   ["g_pat", 0x268, 8],
   ["dbgctl", 0x270, 8],
-  ["spec_ctrl", 0x2e0, 4],
+  ["br_from", 0x278, 8],
+  ["br_to", 0x280, 8],
+  ["last_excp_from", 0x288, 8],
+  ["last_excp_to", 0x290, 8],
+  ["debug_extn_ctl", 0x298, 8],
+  ["spec_ctrl", 0x2e0, 8],
   ["pkru", 0x2e8, 4],
   ["tsc_aux", 0x2ec, 4],
   ["guest_tsc_scale", 0x2f0, 8],
@@ -77,6 +101,7 @@ export const VMSA_FIELDS = layout([
   ["r13", 0x368, 8],
   ["r14", 0x370, 8],
   ["r15", 0x378, 8],
+  ["checksum_pa", 0x388, 8],
   ["guest_exit_info_1", 0x390, 8],
   ["guest_exit_info_2", 0x398, 8],
   ["guest_exit_int_info", 0x3a0, 8],
@@ -89,6 +114,7 @@ export const VMSA_FIELDS = layout([
   ["pcpu_id", 0x3d8, 8],
   ["event_inj", 0x3e0, 8],
   ["xcr0", 0x3e8, 8],
+  ["xsave_valid_bitmap", 0x3f0, 16],
   ["x87_dp", 0x400, 8],
   ["mxcsr", 0x408, 4],
   ["x87_ftw", 0x40c, 2],
@@ -101,6 +127,18 @@ export const VMSA_FIELDS = layout([
   ["fpreg_x87", 0x420, 80],
   ["fpreg_xmm", 0x470, 256],
   ["fpreg_ymm", 0x570, 256],
+  ["lbr_stack_from_to", 0x670, 256],
+  ["lbr_select", 0x770, 8],
+  ["ibs_fetch_ctl", 0x778, 8],
+  ["ibs_fetch_linear_addr", 0x780, 8],
+  ["ibs_op_ctl", 0x788, 8],
+  ["ibs_op_rip", 0x790, 8],
+  ["ibs_op_data", 0x798, 8],
+  ["ibs_op_data2", 0x7a0, 8],
+  ["ibs_op_data3", 0x7a8, 8],
+  ["ibs_dc_linear_addr", 0x7b0, 8],
+  ["ibs_br_target", 0x7b8, 8],
+  ["ibs_fetch_extd_ctl", 0x7c0, 8],
   ["guest_intercept_words", 0x900, 32],
   ["guest_msr_intercepts", 0x920, 32],
   ["fpreg_ki", 0x980, 64],
@@ -110,6 +148,9 @@ export const VMSA_FIELDS = layout([
 
 /** Byte offsets of the VMSA fields by name. */
 export const VMSA = offsetsOf(VMSA_FIELDS)
+
+/** Name of a VMSA field. */
+export type VmsaField = keyof typeof VMSA
 
 /** Offsets inside one 16-byte segment register image. */
 export const SEGMENT = { selector: 0, attributes: 2, limit: 4, base: 8 } as const

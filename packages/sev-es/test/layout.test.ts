@@ -18,6 +18,9 @@ import {
   SECRETS_FIELDS,
   VMCB,
   VMCB_FIELDS,
+  VMCB_SAVE,
+  VMCB_SAVE_AREA,
+  VMCB_SAVE_FIELDS,
   VMSA,
   VMSA_FIELDS,
   VMSA_STATE_SIZE,
@@ -31,6 +34,7 @@ import {
   SECRETS_PUBLISHED,
   VALID_BITS,
   VMCB_PUBLISHED,
+  VMCB_SAVE_PUBLISHED,
   VMSA_PUBLISHED
 } from "./published.ts"
 
@@ -39,6 +43,12 @@ const rowsOf = (fields: ReadonlyArray<Field>) => fields.map(({ field, offset, si
 describe.each([
   ["VMSA", VMSA_FIELDS, VMSA, VMSA_PUBLISHED],
   ["VMCB", VMCB_FIELDS, VMCB, VMCB_PUBLISHED],
+  [
+    "VMCB's save area",
+    VMCB_SAVE_FIELDS,
+    VMCB_SAVE,
+    VMCB_SAVE_PUBLISHED.map(([name, offset, size]) => [name, 0x400 + offset, size] as const)
+  ],
   ["GHCB", GHCB_FIELDS, GHCB, GHCB_PUBLISHED],
   ["secrets page", SECRETS_FIELDS, SECRETS, SECRETS_PUBLISHED],
   ["CPUID page's header", CPUID_PAGE_FIELDS, CPUID_PAGE, CPUID_PAGE_PUBLISHED],
@@ -61,6 +71,32 @@ describe("the CPUID page", () => {
       [CPUID_FUNCTION_FIELDS, CPUID_FUNCTION_SIZE]
     ] as const) {
       expect(fields.at(-1)!.offset + fields.at(-1)!.size).toBe(end)
+    }
+  })
+})
+
+describe("the size of each page", () => {
+  const end = (fields: ReadonlyArray<Field>): number => Math.max(...fields.map(({ offset, size }) => offset + size))
+
+  it.each([
+    ["VMSA", VMSA_FIELDS, 0xfc0],
+    ["VMCB control area", VMCB_FIELDS, 0x400],
+    ["VMCB save area", VMCB_SAVE_FIELDS, 0x400 + 0x7c8],
+    ["GHCB", GHCB_FIELDS, 0x1000],
+    ["secrets page, as far as it is named", SECRETS_FIELDS, 0x164]
+  ] as const)("the %s ends where its last field does", (_, fields, size) => {
+    expect(end(fields)).toBe(size)
+  })
+
+  it("puts the VMCB's save area right behind its control area", () => {
+    expect(VMCB_SAVE_AREA).toBe(end(VMCB_FIELDS))
+    expect(VMCB_SAVE_FIELDS[0]).toEqual({ field: "es", offset: VMCB_SAVE_AREA, size: 16 })
+  })
+
+  it("has the VMSA's registers where the VMCB's save area has them", () => {
+    const vmsa = new Map<string, Field>(VMSA_FIELDS.map((field) => [field.field, field]))
+    for (const { field, offset, size } of VMCB_SAVE_FIELDS) {
+      expect(vmsa.get(field)).toEqual({ field, offset: offset - VMCB_SAVE_AREA, size })
     }
   })
 })
