@@ -18,7 +18,9 @@ export const STEP = {
   /** #VC with the exit code NPF: the nested leaf has a reserved bit set, as of a device. */
   VC_NPF: 9,
   /** HLT without an intercept: nothing more until an event. */
-  HALTED: 10
+  HALTED: 10,
+  /** Done, and no interrupt is taken before the next instruction. */
+  SHADOW: 11
 } as const
 
 export type Step = (typeof STEP)[keyof typeof STEP]
