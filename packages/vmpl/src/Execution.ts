@@ -65,6 +65,8 @@ export class Execution {
   /** The operation that has not completed: a fault or a #VC in progress restarts or finishes it. */
   pending: Operation | null = null
   idt: Idt | null = null
+  /** The outermost program has returned. */
+  ended = false
   /** #VC handlers on the stack. */
   vcDepth = 0
   readonly #stack: Array<Frame>
@@ -86,9 +88,13 @@ export class Execution {
     const interrupted = { lo, hi, ecx, edx, carry, pending: this.pending }
     this.#stack.push({ program, kind: FRAME.INTERRUPT, rflags: maskInterrupts(cpu), interrupted })
     this.pending = null
+    this.ended = false
   }
 
-  /** Advances the innermost program to its next operation; null when the outermost program has returned. */
+  /**
+   * Advances the innermost program to its next operation. Null when the outermost program has returned, and then `ended`
+   * is set, or after an IRET that may have unmasked something: it is looked at before the next instruction.
+   */
   next(cpu: Processor): Operation | null {
     for (;;) {
       const frame = this.#stack[this.#stack.length - 1]!
@@ -99,17 +105,27 @@ export class Execution {
         // A #VC handler raises an exception in the program that it serves.
         if (frame.kind !== FRAME.VC || !(thrown instanceof GuestException)) throw thrown
         this.#pop(cpu)
-        return this.raise(thrown, cpu)
+        const operation = this.raise(thrown, cpu)
+        if (!cpu.attention) return operation
+        this.pending = operation
+        return null
       }
       if (!step.done) return step.value
-      if (this.#stack.length === 1) return null
+      if (this.#stack.length === 1) {
+        this.ended = true
+        return null
+      }
       this.#pop(cpu)
+      if (cpu.attention) return null
       if (this.pending !== null) return this.pending
       // A #VC handler has put the emulated instruction's outcome into `result`: the program goes on with it.
     }
   }
 
-  /** Raises an exception in the innermost program. Rethrows what nobody catches. */
+  /**
+   * Raises an exception in the innermost program. Rethrows what nobody catches.
+   * @returns the operation with which that goes on, null where `next` is to tell
+   */
   raise(exception: GuestException, cpu: Processor): Operation | null {
     const frame = this.#stack[this.#stack.length - 1]!
     let step: IteratorResult<Operation, unknown>
@@ -124,7 +140,7 @@ export class Execution {
     if (!step.done) return step.value
     if (this.#stack.length === 1) return null
     this.#pop(cpu)
-    return this.pending ?? this.next(cpu)
+    return this.pending ?? (cpu.attention ? null : this.next(cpu))
   }
 
   /** A handler's IRET. It ends the masking of virtual NMIs whatever it returns from. @spec APM2 15.21.10 */

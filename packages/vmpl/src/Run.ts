@@ -62,8 +62,11 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
         cpu.arrived = null
       }
       const operation = execution.pending ?? execution.next(cpu)
-      // A program that returned has nothing left to do: it halts for good.
-      if (operation === null) return vmexit(cpu, EXIT.HLT)
+      if (operation === null) {
+        if (!execution.ended) continue
+        // A program that returned has nothing left to do: it halts for good.
+        return vmexit(cpu, EXIT.HLT)
+      }
       const code = step(cpu, execution, operation)
       if (code !== 0) return code
     }
