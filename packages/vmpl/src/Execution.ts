@@ -140,7 +140,7 @@ export class Execution {
     if (!step.done) return step.value
     if (this.#stack.length === 1) return null
     this.#pop(cpu)
-    return this.pending ?? (cpu.attention ? null : this.next(cpu))
+    return this.pending ?? this.next(cpu)
   }
 
   /** A handler's IRET. It ends the masking of virtual NMIs whatever it returns from. @spec APM2 15.21.10 */

@@ -249,6 +249,30 @@ describe("the interrupt shadow", () => {
     expect([stepped.run(), stepped.vmcb("int_state")[0]]).toEqual([EXIT.NPF, 3])
   })
 
+  it("is gone before the first instruction of a handler, and after an exception", () => {
+    const faulting = function* (): Program {
+      yield read(UNMAPPED, 1)
+    }
+    const vc = guest([STI, ["cpuid", cpuid(0)]], { vc: faulting })
+    expect([vc.run(), vc.vmcb("int_state")[0]]).toEqual([EXIT.NPF, 0])
+    const injected = guest([A], { interrupt: faulting })
+    setShadow(injected)
+    inject(injected, injectInterrupt(1))
+    expect([injected.run(), injected.vmcb("int_state")[0]]).toEqual([EXIT.NPF, 0])
+    const machine = new TestMachine()
+    machine.install(function* (): Program {
+      yield vmgexit()
+      yield sti()
+      try {
+        yield writeCr(8, 0x10)
+      } catch {
+        yield read(UNMAPPED, 1)
+      }
+    })
+    machine.run()
+    expect([machine.run(), machine.vmcb("int_state")[0]]).toEqual([EXIT.NPF, 2])
+  })
+
   it("is gone in a handler of #VC and of an injected event", () => {
     const machine = guest([STI, ["cpuid", cpuid(0)], A], {
       *vc(): Program {
@@ -619,14 +643,27 @@ describe("an interrupt between two operations", () => {
     expect(machine.log).toEqual(["begin 1", "begin 2", "end 2", "end 1", "a"])
   })
 
-  it("whose handler takes an exception that it does not catch shuts down", () => {
-    const machine = guest([A], {
-      *interrupt(): Program {
-        yield writeCr(8, 0x100)
-      }
-    })
-    inject(machine, injectInterrupt(1))
-    expect(machine.run()).toBe(EXIT.SHUTDOWN)
+  it("whose handler takes or raises an exception shuts down: it is not the program's to catch", () => {
+    for (const raises of [false, true]) {
+      const machine = new TestMachine()
+      machine.install(function* (): Program {
+        yield lidt({
+          *interrupt(): Program {
+            yield raises ? wbinvd() : writeCr(8, 0x100)
+            throw new GuestException("#GP")
+          }
+        })
+        try {
+          yield vmgexit()
+          yield wbinvd()
+        } catch {
+          machine.log.push("caught")
+        }
+      })
+      machine.run()
+      inject(machine, injectInterrupt(1))
+      expect([machine.run(), ...machine.log]).toEqual([EXIT.SHUTDOWN])
+    }
   })
 
   it("runs its handler for a program that has ended, which then halts again", () => {
@@ -635,5 +672,9 @@ describe("an interrupt between two operations", () => {
     expect(machine.run()).toBe(EXIT.HLT)
     inject(machine, injectInterrupt(1))
     expect([machine.run(), ...machine.log]).toEqual([EXIT.HLT, "interrupt 1 IF=0"])
+    enable(machine)
+    inject(machine, injectInterrupt(2))
+    setIntCtl(machine, INT_CTL.V_IRQ | PRIORITY(1), 3)
+    expect([machine.run(), ...machine.log.slice(1)]).toEqual([EXIT.HLT, "interrupt 2 IF=0", "interrupt 3 IF=0"])
   })
 })

@@ -69,6 +69,7 @@ describe("host state over VMRUN and #VMEXIT", () => {
       expect([field, bytesOf(core.hostRegisters, field)]).toEqual([field, bytesOf(before, field)])
     expect(fieldsOf("A")).toContain("cr3")
     expect(fieldsOf("A")).toContain("rsp")
+    expect(HOST_SAVE_OFFSET).toBe(0x400)
     // It was in the save area, at the offsets of a VMSA.
     for (const [offset, length] of swapRanges("A"))
       for (let at = offset; at < offset + length; at++) expect(machine.host.read8(SAVE_AREA + at)).toBe(mark(at))

@@ -61,6 +61,7 @@ import {
   VMCB_PA,
   type VmsaOptions
 } from "./machine.ts"
+import { LINEAR, PagedMachine } from "./pages.ts"
 
 const show = ({ lo, hi }: OperationResult): string => `${lo.toString(16)}:${hi.toString(16)}`
 const EFER_SVME = 0x1000
@@ -496,6 +497,8 @@ describe("VMRUN, VMLOAD and VMSAVE of a guest on an address that the machine res
       expect(outcome(unchecked, of(good), intercept)).toBe(`#VC ${code} 0:0 0`)
       expect(outcome(unchecked, of(good))).toBe("#UD")
     }
+    const { svmeAddrChk: _, ...unsaid } = hostMsrs(true)
+    expect(outcome({ hostMsrs: unsaid }, of(RESERVED), intercept)).toBe(`#VC ${code} 0:0 0`)
     expect(outcome({}, of(PAGE_SIZE), intercept)).toBe(`#VC ${code} 0:0 0`)
   })
 })
@@ -510,6 +513,12 @@ describe("an exception that the hypervisor intercepts", () => {
     expect(tryAll(machine, operation)).toEqual([`#VC ${code} 0:0 0`])
     const other = intercepting(new TestMachine(), INTERCEPT.EXCEPTION + vector + 1)
     expect(tryAll(other, operation)).toEqual([name])
+  })
+
+  it("#PF has its error code in EXITINFO1 and the address in EXITINFO2", () => {
+    const machine = new PagedMachine()
+    machine.intercept(INTERCEPT.EXCEPTION + 14)
+    expect(tryAll(machine, write(LINEAR, 1, 0))).toEqual([`#VC 4e 2:0 ${LINEAR - ENTRY}`])
   })
 })
 

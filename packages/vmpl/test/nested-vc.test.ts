@@ -203,6 +203,27 @@ describe("a #VC handler that throws a GuestException", () => {
   })
 })
 
+describe("a fault of a #VC handler itself", () => {
+  it("is not the program's to catch", () => {
+    const machine = guest(
+      () => ({
+        *vc(): Program {
+          yield rdmsr(NO_MSR)
+        }
+      }),
+      () =>
+        function* () {
+          try {
+            yield cpuid(0)
+          } catch {
+            machine.log.push("caught")
+          }
+        }
+    )
+    expect([machine.run(), ...machine.log]).toEqual([EXIT.SHUTDOWN])
+  })
+})
+
 describe("interrupts and #VC", () => {
   const setIntCtl = (machine: TestMachine) => {
     machine.host.write32(VMCB_PA + VMCB.int_ctl, INT_CTL.V_IRQ | (1 << INT_CTL.V_INTR_PRIO_SHIFT))
@@ -245,6 +266,10 @@ describe("interrupts and #VC", () => {
         *vc(): Program {
           yield invd()
           throw new GuestException("#GP")
+        },
+        *interrupt(): Program {
+          machine.log.push("interrupt 44")
+          yield write(GPA.data, 1, 9)
         }
       }),
       () =>
@@ -254,14 +279,13 @@ describe("interrupts and #VC", () => {
           try {
             yield cpuid(1)
           } catch {
-            yield read(GPA.data, 1)
-            machine.log.push("behind the first")
+            machine.log.push(`reads ${(yield read(GPA.data, 1)).lo}`)
           }
         }
     )
     machine.run()
     setIntCtl(machine)
-    expect([machine.run(), ...machine.log]).toEqual([EXIT.VMGEXIT, "interrupt 44", "behind the first"])
+    expect([machine.run(), ...machine.log]).toEqual([EXIT.VMGEXIT, "interrupt 44", "reads 9"])
   })
 
   it("an interrupt in a #VC handler leaves the answer that the handler prepares alone", () => {
