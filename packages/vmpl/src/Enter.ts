@@ -16,17 +16,18 @@ import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
 import { loadControl } from "./Control.ts"
 import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
+import { saveHostState } from "./HostState.ts"
 import { isReservedAddress } from "./Instruction.ts"
 import { isSealed } from "./Integrity.ts"
 import { HOST_ASID } from "./PhysicalMemory.ts"
 import { linearRip, type Processor } from "./Processor.ts"
+import { unprotectRegisters } from "./RegisterProtection.ts"
 import { resumes } from "./Resume.ts"
 import { loadTranslation } from "./Translation.ts"
-import { loadEvents } from "./VirtualInterrupt.ts"
+import { EVENT_VALID, loadEvents } from "./VirtualInterrupt.ts"
 import { type VmrunState, vmrunCause } from "./VmrunChecks.ts"
 
-/** Bit 31 of EVENTINJ, and bit 63 of ALLOWED_SEV_FEATURES in its upper half. */
-const EVENT_VALID = 0x8000_0000
+/** Bit 63 of ALLOWED_SEV_FEATURES, in its upper half. */
 const FEATURES_CHECKED = 0x8000_0000
 
 /** VMRUN itself faults in the host: #GP(0), because the VMCB is no page or not hypervisor-owned. */
@@ -79,7 +80,9 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   cpu.vmsaPfn = vmsaPfn
   cpu.npt = npt
   cpu.isSnp = isSnp
+  if (cpu.hardware.hostMsrs !== undefined) saveHostState(cpu)
   cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
+  if ((features & SEV_FEATURES.VmsaRegProt) !== 0) unprotectRegisters(cpu)
   cpu.vmpl = isSnp ? cpu.registers[VMSA.vmpl]! : 0
   const tlbControl = host.read8(vmcb + VMCB.tlb_ctl)
   if (tlbControl !== TLB_CONTROL.DO_NOTHING) {

@@ -100,8 +100,8 @@ const exit = (cpu: Processor, code: number): Step => {
 }
 
 /**
- * PAUSE, several in a row. Where it is intercepted, each takes one from the filter's count, which begins anew when the
- * one before was longer ago than the threshold; below zero the guest leaves.
+ * PAUSE, several in a row. Where it is intercepted, each takes one from the filter's count, or has it begin anew when
+ * the one before was longer ago than the threshold; below zero the guest leaves.
  * @spec APM2 15.14.4
  */
 const pause = (cpu: Processor, times: number): Step => {
@@ -114,7 +114,7 @@ const pause = (cpu: Processor, times: number): Step => {
     const since = hostTsc(cpu.thread.time) - hostTsc(cpu.pauseAt)
     cpu.pauseAt = cpu.thread.time
     if (threshold !== 0 && since > threshold) cpu.pauseCount = host.read16(cpu.vmcb + VMCB.pause_filter_count)
-    if (--cpu.pauseCount < 0) return exit(cpu, EXIT.PAUSE)
+    else if (--cpu.pauseCount < 0) return exit(cpu, EXIT.PAUSE)
   }
   return STEP.DONE
 }

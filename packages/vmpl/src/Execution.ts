@@ -1,5 +1,6 @@
-import { VMSA } from "@vmpl-lab/sev-es"
+import { INT_CTL, VMSA } from "@vmpl-lab/sev-es"
 import { GuestException, type Idt, type Operation, OperationResult, type Program } from "./Operation.ts"
+import type { Processor } from "./Processor.ts"
 
 /** Starts a program: what a fetch at its entry address finds. */
 export type Entry = () => Program
@@ -36,6 +37,9 @@ interface Frame {
   readonly interrupted: Interrupted | null
 }
 
+/** Virtual NMIs are enabled and masked. */
+const NMI_MASKED = INT_CTL.V_NMI_ENABLE | INT_CTL.V_NMI_MASK
+
 /** Where a program was when it was interrupted between two operations. */
 interface Interrupted {
   readonly lo: number
@@ -61,6 +65,8 @@ export class Execution {
   /** The operation that has not completed: a fault or a #VC in progress restarts or finishes it. */
   pending: Operation | null = null
   idt: Idt | null = null
+  /** The outermost program has returned. */
+  ended = false
   /** #VC handlers on the stack. */
   vcDepth = 0
   readonly #stack: Array<Frame>
@@ -71,17 +77,18 @@ export class Execution {
   }
 
   /** Delivers #VC: the handler becomes the running program until it returns, and what it returns is the outcome. */
-  enterVc(program: Program, registers: DataView): void {
+  enterVc(program: Program, cpu: Processor): void {
     this.vcDepth++
-    this.#stack.push({ program, kind: FRAME.VC, rflags: maskInterrupts(registers), interrupted: null })
+    this.#stack.push({ program, kind: FRAME.VC, rflags: maskInterrupts(cpu), interrupted: null })
   }
 
   /** Delivers an interrupt, an NMI or #HV: the handler runs until it returns, then all is as it was. */
-  enterInterrupt(program: Program, registers: DataView): void {
+  enterInterrupt(program: Program, cpu: Processor): void {
     const { lo, hi, ecx, edx, carry } = this.result
     const interrupted = { lo, hi, ecx, edx, carry, pending: this.pending }
-    this.#stack.push({ program, kind: FRAME.INTERRUPT, rflags: maskInterrupts(registers), interrupted })
+    this.#stack.push({ program, kind: FRAME.INTERRUPT, rflags: maskInterrupts(cpu), interrupted })
     this.pending = null
+    this.ended = false
   }
 
   /** A far jump: another program runs in place of the innermost one, which never goes on. */
@@ -91,8 +98,11 @@ export class Execution {
     this.pending = null
   }
 
-  /** Advances the innermost program to its next operation; null when the outermost program has returned. */
-  next(registers: DataView): Operation | null {
+  /**
+   * Advances the innermost program to its next operation. Null when the outermost program has returned, and then `ended`
+   * is set, or after an IRET that may have unmasked something: it is looked at before the next instruction.
+   */
+  next(cpu: Processor): Operation | null {
     for (;;) {
       const frame = this.#stack[this.#stack.length - 1]!
       let step: IteratorResult<Operation, unknown>
@@ -101,19 +111,29 @@ export class Execution {
       } catch (thrown) {
         // A #VC handler raises an exception in the program that it serves.
         if (frame.kind !== FRAME.VC || !(thrown instanceof GuestException)) throw thrown
-        this.#pop(registers)
-        return this.raise(thrown, registers)
+        this.#pop(cpu)
+        const operation = this.raise(thrown, cpu)
+        if (!cpu.attention) return operation
+        this.pending = operation
+        return null
       }
       if (!step.done) return step.value
-      if (this.#stack.length === 1) return null
-      this.#pop(registers)
+      if (this.#stack.length === 1) {
+        this.ended = true
+        return null
+      }
+      this.#pop(cpu)
+      if (cpu.attention) return null
       if (this.pending !== null) return this.pending
       // A #VC handler has put the emulated instruction's outcome into `result`: the program goes on with it.
     }
   }
 
-  /** Raises an exception in the innermost program. Rethrows what nobody catches. */
-  raise(exception: GuestException, registers: DataView): Operation | null {
+  /**
+   * Raises an exception in the innermost program. Rethrows what nobody catches.
+   * @returns the operation with which that goes on, null where `next` is to tell
+   */
+  raise(exception: GuestException, cpu: Processor): Operation | null {
     const frame = this.#stack[this.#stack.length - 1]!
     let step: IteratorResult<Operation, unknown>
     try {
@@ -121,18 +141,23 @@ export class Execution {
     } catch (thrown) {
       // One that a handler does not catch is a fault of its own; another one is for the program it serves.
       if (thrown === exception || frame.kind !== FRAME.VC || !(thrown instanceof GuestException)) throw thrown
-      this.#pop(registers)
-      return this.raise(thrown, registers)
+      this.#pop(cpu)
+      return this.raise(thrown, cpu)
     }
     if (!step.done) return step.value
     if (this.#stack.length === 1) return null
-    this.#pop(registers)
-    return this.pending ?? this.next(registers)
+    this.#pop(cpu)
+    return this.pending ?? this.next(cpu)
   }
 
-  #pop(registers: DataView): void {
+  /** A handler's IRET. It ends the masking of virtual NMIs whatever it returns from. @spec APM2 15.21.10 */
+  #pop(cpu: Processor): void {
     const { kind, rflags, interrupted } = this.#stack.pop()!
-    registers.setUint32(VMSA.rflags, rflags, true)
+    cpu.view.setUint32(VMSA.rflags, rflags, true)
+    if ((cpu.intCtl & NMI_MASKED) === NMI_MASKED) {
+      cpu.intCtl &= ~INT_CTL.V_NMI_MASK
+      cpu.attention = true
+    }
     if (kind === FRAME.VC) this.vcDepth--
     if (interrupted === null) return
     const { pending, ...result } = interrupted
@@ -142,8 +167,8 @@ export class Execution {
 }
 
 /** Delivery through an interrupt gate clears RFLAGS.IF. @returns RFLAGS before that */
-const maskInterrupts = (registers: DataView): number => {
-  const rflags = registers.getUint32(VMSA.rflags, true)
-  registers.setUint32(VMSA.rflags, rflags & ~RFLAGS_IF, true)
+const maskInterrupts = ({ view }: Processor): number => {
+  const rflags = view.getUint32(VMSA.rflags, true)
+  view.setUint32(VMSA.rflags, rflags & ~RFLAGS_IF, true)
   return rflags
 }

@@ -1,8 +1,10 @@
 import { EXIT, PAGE_SIZE, setU64, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
+import { loadHostState } from "./HostState.ts"
 import { sealVmsa } from "./Integrity.ts"
 import { HOST_ASID } from "./PhysicalMemory.ts"
 import { addressIn, linearRip, type Processor } from "./Processor.ts"
+import { isProtected, protectRegisters } from "./RegisterProtection.ts"
 import { saveEvents } from "./VirtualInterrupt.ts"
 
 /**
@@ -39,12 +41,14 @@ export const leaveGuest = (cpu: Processor, code: number, infoLo: number, infoHi:
   const view = memory.write(cpu.vmsaPfn, cpu.asid)
   // Only VMRUN writes TLB_ID and PCPU_ID: a 0 that software has put there since is not lost.
   if (cpu.tlb !== null) for (let at = VMSA.tlb_id; at < VMSA.pcpu_id + 8; at++) cpu.registers[at] = view.getUint8(at)
-  new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
+  if (isProtected(cpu.view)) protectRegisters(cpu, view)
+  else new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
   if (!cpu.isSnp) sealVmsa(cpu.hardware, cpu.vmsaPfn, cpu.asid)
   rmp.clearInUse(cpu.vmsaPfn)
   rmp.clearInUse(cpu.vmcb / PAGE_SIZE)
   if (cpu.avicPfn >= 0) rmp.clearInUse(cpu.avicPfn)
   saveControl(cpu, code, infoLo, infoHi, info2)
+  if (cpu.hardware.hostMsrs !== undefined) loadHostState(cpu)
   cpu.thread.note("#VMEXIT", code)
   cpu.vmsaPfn = -1
   cpu.execution = null
@@ -61,6 +65,12 @@ export const leaveGuest = (cpu: Processor, code: number, infoLo: number, infoHi:
  */
 export const advanceRip = (cpu: Processor): void => {
   cpu.view.setUint16(VMSA.rip, nextRip(cpu.view.getUint16(VMSA.rip, true)), true)
+}
+
+/** RIP of the next instruction. */
+export const followingRip = ({ view }: Processor): number => {
+  const rip = view.getUint16(VMSA.rip, true)
+  return addressIn(view, VMSA.rip) + nextRip(rip) - rip
 }
 
 /** RIP after the operation at `rip`, of which the lower 16 bits matter. */

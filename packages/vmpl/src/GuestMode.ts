@@ -1,6 +1,7 @@
 import { EXIT } from "@vmpl-lab/sev-es"
 import type { HostThread, Span } from "@vmpl-lab/sim"
 import { type VmrunOutcome, vmrun } from "./Enter.ts"
+import { hostRegistersOf, hostVmsave } from "./HostState.ts"
 import { type Hardware, Processor } from "./Processor.ts"
 import { runGuest } from "./Run.ts"
 
@@ -28,6 +29,16 @@ export class GuestMode {
   /** Observer: called once, when the first fetch after VMRUN has succeeded. */
   set arrived(arrived: (() => void) | null) {
     this.#cpu.arrived = arrived
+  }
+
+  /** Registers of the core in host mode, at VMSA offsets. */
+  get hostRegisters(): Uint8Array {
+    return hostRegistersOf(this.#cpu)
+  }
+
+  /** VMSAVE to a system physical address. @returns false: it is #GP(0) in the host */
+  vmsave(address: number): boolean {
+    return hostVmsave(this.#cpu, address)
   }
 
   /** VMRUN of the VMCB at a system physical address. */

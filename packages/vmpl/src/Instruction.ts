@@ -1,5 +1,20 @@
-import { EXIT, encodeIoio, INTERCEPT, intercepts, ioIntercepted, SEV_FEATURES, VMCB, VMSA } from "@vmpl-lab/sev-es"
+import { ACCESS } from "@vmpl-lab/rmp"
+import {
+  EXIT,
+  encodeIoio,
+  INTERCEPT,
+  intercepts,
+  ioIntercepted,
+  PAGE_SIZE,
+  SEV_FEATURES,
+  setU64,
+  VMCB,
+  VMSA
+} from "@vmpl-lab/sev-es"
+import { assert } from "@vmpl-lab/sim"
 import { RFLAGS_IF } from "./Execution.ts"
+import { followingRip } from "./Exit.ts"
+import { offsetInPage, translate } from "./GuestAccess.ts"
 import { OP, type Operation, type OperationResult } from "./Operation.ts"
 import type { Processor } from "./Processor.ts"
 import { STEP, type Step } from "./Step.ts"
@@ -7,6 +22,7 @@ import { reloadTranslation } from "./Translation.ts"
 
 const RFLAGS_IOPL_SHIFT = 12
 const CR4_TSD = 0x4
+const CR4_PCE = 0x100
 
 /** The non-automatic exit of an intercepted instruction. */
 const nae = (cpu: Processor, code: number, infoLo = 0, info2 = 0): Step => {
@@ -41,8 +57,32 @@ const PLAIN: { readonly [op: number]: readonly [intercept: number, exit: number]
   [OP.XSETBV]: [INTERCEPT.XSETBV, EXIT.XSETBV]
 }
 
-/** Instructions that any CPL may execute, where nothing else forbids it. */
-const UNPRIVILEGED: ReadonlySet<number> = new Set([OP.RDTSC, OP.RDTSCP, OP.VMMCALL, OP.IN, OP.OUT, OP.INS, OP.OUTS])
+/** What an instruction does at CPL 1 to 3, before any intercept is looked at; the others are #GP(0). */
+const atUserLevel = (cpu: Processor, op: number): Step => {
+  switch (op) {
+    case OP.VMMCALL:
+      return STEP.DONE
+    case OP.RDTSC:
+    case OP.RDTSCP:
+      return (cpu.view.getUint32(VMSA.cr4, true) & CR4_TSD) === 0 ? STEP.DONE : STEP.GP
+    case OP.RDPMC:
+      return (cpu.view.getUint32(VMSA.cr4, true) & CR4_PCE) !== 0 ? STEP.DONE : STEP.GP
+    case OP.IN:
+    case OP.OUT:
+    case OP.INS:
+    case OP.OUTS:
+    case OP.STI:
+    case OP.CLI:
+      return cplOf(cpu) <= ioplOf(cpu) ? STEP.DONE : STEP.GP
+    case OP.MONITOR:
+    case OP.MWAIT:
+      return STEP.UD
+    default:
+      return STEP.GP
+  }
+}
+
+const ioplOf = (cpu: Processor): number => (cpu.view.getUint32(VMSA.rflags, true) >>> RFLAGS_IOPL_SHIFT) & 3
 
 /**
  * Executes an instruction that a hypervisor may intercept. Exceptions come before intercepts.
@@ -50,10 +90,12 @@ const UNPRIVILEGED: ReadonlySet<number> = new Set([OP.RDTSC, OP.RDTSCP, OP.VMMCA
  */
 export const executeInstruction = (cpu: Processor, operation: Operation, result: OperationResult): Step => {
   const { op } = operation
-  if (cplOf(cpu) !== 0 && !UNPRIVILEGED.has(op)) return STEP.GP
+  if (cplOf(cpu) !== 0) {
+    const permitted = atUserLevel(cpu, op)
+    if (permitted !== STEP.DONE) return permitted
+  }
   const plain = PLAIN[op]
   if (plain !== undefined) {
-    if ((op === OP.RDTSC || op === OP.RDTSCP) && isTscDisabled(cpu)) return STEP.GP
     if (intercepts(cpu.intercepts, plain[0])) return nae(cpu, plain[1])
     return executePlain(cpu, operation, result)
   }
@@ -70,8 +112,7 @@ export const executeInstruction = (cpu: Processor, operation: Operation, result:
     case OP.WRITE_CR:
       return executeControlRegister(cpu, operation, result)
     case OP.STI:
-      cpu.view.setUint32(VMSA.rflags, cpu.view.getUint32(VMSA.rflags, true) | RFLAGS_IF, true)
-      return STEP.DONE
+      return setInterruptFlag(cpu)
     case OP.CLI:
       cpu.view.setUint32(VMSA.rflags, cpu.view.getUint32(VMSA.rflags, true) & ~RFLAGS_IF, true)
       return STEP.DONE
@@ -80,8 +121,12 @@ export const executeInstruction = (cpu: Processor, operation: Operation, result:
   }
 }
 
-const isTscDisabled = (cpu: Processor): boolean =>
-  cplOf(cpu) !== 0 && (cpu.view.getUint32(VMSA.cr4, true) & CR4_TSD) !== 0
+/** An interrupt shadow follows only where RFLAGS.IF was clear before. @spec APM3 STI */
+const setInterruptFlag = (cpu: Processor): Step => {
+  const rflags = cpu.view.getUint32(VMSA.rflags, true)
+  cpu.view.setUint32(VMSA.rflags, rflags | RFLAGS_IF, true)
+  return (rflags & RFLAGS_IF) === 0 ? STEP.SHADOW : STEP.DONE
+}
 
 /** What is not intercepted. Caches are not modelled, and there are no performance counters. */
 const executePlain = (cpu: Processor, { op, lo }: Operation, result: OperationResult): Step => {
@@ -96,8 +141,9 @@ const executePlain = (cpu: Processor, { op, lo }: Operation, result: OperationRe
     case OP.VMMCALL:
       return STEP.UD
     case OP.XSETBV:
-      cpu.view.setUint32(VMSA.xcr0, lo, true)
-      return (lo & 1) === 0 ? STEP.GP : STEP.DONE
+      if ((lo & 1) === 0) return STEP.GP
+      setU64(cpu.view, VMSA.xcr0, lo)
+      return STEP.DONE
     default:
       // INVD, WBINVD, MONITOR; MWAIT may end at any time, and does.
       return STEP.DONE
@@ -129,23 +175,38 @@ const readTsc = (cpu: Processor, result: OperationResult): Step => {
   return STEP.DONE
 }
 
-/** A port that nobody intercepts leads to the machine, where there is no device: reads give ones. */
+/**
+ * IN and OUT. EXITINFO2 is the RIP of the next instruction. A port that nobody intercepts leads to the machine, where
+ * there is no device: reads give ones.
+ * @spec APM2 15.10.2
+ */
 const executePort = (cpu: Processor, operation: Operation, result: OperationResult): Step => {
   const { op, address, lo, hi, size } = operation
   const string = op === OP.INS || op === OP.OUTS
   const port = string ? lo : address
-  const iopl = (cpu.view.getUint32(VMSA.rflags, true) >>> RFLAGS_IOPL_SHIFT) & 3
-  if (cplOf(cpu) > iopl) return STEP.GP
   const isIn = op === OP.IN || op === OP.INS
   const byte = (offset: number): number => cpu.hardware.host.read8(cpu.iopm + offset)
   // Port I/O of an SNP guest is always intercepted.
   if (cpu.isSnp || (intercepts(cpu.intercepts, INTERCEPT.IOIO_PROT) && ioIntercepted(byte, port, size))) {
-    return nae(cpu, EXIT.IOIO, encodeIoio({ port, size, in: isIn, string, rep: string }), string ? hi : 0)
+    return nae(cpu, EXIT.IOIO, encodeIoio({ port, size, in: isIn, string, rep: string }), followingRip(cpu))
   }
-  if (op === OP.IN) {
+  if (string) return moveString(cpu, address, size * hi, isIn)
+  if (isIn) {
     result.lo = size === 4 ? 0xffff_ffff : 2 ** (8 * size) - 1
     result.hi = 0
   }
+  return STEP.DONE
+}
+
+/** REP INS and REP OUTS where there is no device: ones come in, what goes out is only read. */
+const moveString = (cpu: Processor, address: number, length: number, isIn: boolean): Step => {
+  const pfn = translate(cpu, address, isIn ? ACCESS.WRITE : ACCESS.READ, true)
+  if (pfn < 0) return cpu.failure
+  const offset = offsetInPage(address)
+  assert(offset + length <= PAGE_SIZE, "a string stays inside one page")
+  if (!isIn) return STEP.DONE
+  const view = cpu.hardware.memory.write(pfn, cpu.key)
+  new Uint8Array(view.buffer, view.byteOffset + offset, length).fill(0xff)
   return STEP.DONE
 }
 
@@ -167,8 +228,10 @@ const executeDebugRegister = (cpu: Processor, operation: Operation, result: Oper
   const intercept = (write ? INTERCEPT.DR0_WRITE : INTERCEPT.DR0_READ) + register
   if (intercepts(cpu.intercepts, intercept)) return nae(cpu, (write ? 0x30 : 0x20) + register)
   if (write) {
-    if (hi !== 0) return STEP.GP
+    // DR0 to DR3 are linear addresses; of the others the upper half is reserved.
+    if (hi !== 0 && register >= 6) return STEP.GP
     cpu.view.setUint32(at, lo, true)
+    cpu.view.setUint32(at + 4, hi, true)
   } else {
     result.lo = cpu.view.getUint32(at, true)
     result.hi = cpu.view.getUint32(at + 4, true)
@@ -223,10 +286,7 @@ const executeSvm = (cpu: Processor, { op, address }: Operation): Step => {
   const { hostMsrs } = cpu.hardware
   const intercepted = intercepts(cpu.intercepts, intercept)
   if (intercepted && hostMsrs?.svmeAddrChk !== false) return nae(cpu, exit)
-  if (isReservedAddress(cpu, address)) {
-    if (!intercepts(cpu.intercepts, INTERCEPT.EXCEPTION + 13)) return STEP.GP
-    return nae(cpu, EXIT.GP)
-  }
+  if (isReservedAddress(cpu, address)) return STEP.GP
   return intercepted ? nae(cpu, exit) : STEP.UD
 }
 

@@ -104,12 +104,13 @@ export const wrmsr = (cpu: Processor, { address, lo, hi }: Operation): Step => {
  * @spec-silent SVME: a guest that clears it would never be entered again, so it keeps what VMRUN asks for
  */
 const writeEfer = (cpu: Processor, lo: number, hi: number): Step => {
-  cpu.view.setUint32(VMSA.efer, lo | EFER_SVME, true)
+  const efer = (lo | EFER_SVME) >>> 0
+  cpu.view.setUint32(VMSA.efer, efer, true)
   cpu.view.setUint32(VMSA.efer + 4, hi, true)
   reloadTranslation(cpu)
   if (!intercepts(cpu.intercepts, INTERCEPT.EFER_WRITE)) return STEP.DONE
   cpu.exitCode = EXIT.EFER_WRITE_TRAP
-  cpu.exitInfoLo = lo
+  cpu.exitInfoLo = efer
   cpu.exitInfoHi = hi
   cpu.exitInfo2 = 0
   return STEP.EXIT

@@ -27,6 +27,8 @@ export interface Hardware {
   readonly tlbs?: TlbSet
   /** Integrity values of VMSAs of SEV-ES guests, by frame: what the CPU itself last sealed. */
   readonly vmsaIntegrity?: Map<number, string>
+  /** Where the nonces of protected VMSAs begin, 0 by default. */
+  readonly nonceSeed?: bigint
   /** MSRs of the host, as its cores have them; by default SNP is on and the host save area is in place. */
   readonly hostMsrs?: HostMsrs
 }
@@ -76,6 +78,8 @@ export class Processor {
   /** Registers, at their VMSA offsets. */
   readonly registers: Uint8Array
   readonly view: DataView
+  /** Registers of the core in host mode, at VMSA offsets; they exist once somebody has looked at them. */
+  hostRegisters: Uint8Array | null = null
   /** GHCB MSR: it lives in the VMCB, not in the VMSA. */
   ghcbLo = 0
   ghcbHi = 0

@@ -1,6 +1,6 @@
 // @section 3.4
 import { EXIT, hi32, lo32, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
-import { leaveGuest, nextRip, setExitFields } from "./Exit.ts"
+import { followingRip, leaveGuest, setExitFields } from "./Exit.ts"
 import { OP, type Operation } from "./Operation.ts"
 import { addressIn, linearRip, type Processor } from "./Processor.ts"
 
@@ -20,12 +20,12 @@ export const reflectsVc = (cpu: Processor): boolean =>
 export const reflectVc = (cpu: Processor, errorCode: number, operation: Operation | null): number => {
   const { view } = cpu
   const rip = addressIn(view, VMSA.rip)
-  const step = nextRip(view.getUint16(VMSA.rip, true)) - view.getUint16(VMSA.rip, true)
-  const emulatedRip = linearRip(cpu) + step
+  const nrip = followingRip(cpu)
+  const emulatedRip = linearRip(cpu) + nrip - rip
   if (operation !== null) putOperands(view, operation)
   const isAccess = errorCode === EXIT.PAGE_NOT_VALIDATED || errorCode === EXIT.NPF
   if (isAccess) setExitFields(cpu, errorCode, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa, rip)
-  else setExitFields(cpu, errorCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2, rip + step)
+  else setExitFields(cpu, errorCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2, nrip)
   view.setUint32(VMSA.guest_exit_int_info, 0, true)
   view.setUint32(VMSA.guest_exit_int_info + 4, 0, true)
   const { execution } = cpu
@@ -53,6 +53,21 @@ const putOperands = (view: DataView, { op, address, lo, hi, size }: Operation): 
     case OP.OUTS:
       setRegister(view, op === OP.INS ? VMSA.rdi : VMSA.rsi, lo32(address), hi32(address))
       setRegister(view, VMSA.rcx, hi, 0)
+      return
+    case OP.XSETBV:
+      setRegister(view, VMSA.rcx, 0, 0)
+      setRegister(view, VMSA.rax, lo, 0)
+      setRegister(view, VMSA.rdx, 0, 0)
+      return
+    case OP.MONITOR:
+      setRegister(view, VMSA.rcx, 0, 0)
+      setRegister(view, VMSA.rdx, 0, 0)
+      setRegister(view, VMSA.rax, lo32(address), hi32(address))
+      return
+    case OP.VMRUN:
+    case OP.VMLOAD:
+    case OP.VMSAVE:
+      setRegister(view, VMSA.rax, lo32(address), hi32(address))
       return
     case OP.MWAIT:
       setRegister(view, VMSA.rax, lo, 0)

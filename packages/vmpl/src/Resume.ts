@@ -23,12 +23,17 @@ export const resumes = (cpu: Processor, execution: Execution, rip: number): bool
 /** Instructions that answer in EDX:EAX; CPUID answers in EBX and ECX too, a load in RAX. */
 const ANSWERS_IN_EDX_EAX: ReadonlySet<number> = new Set([OP.RDMSR, OP.RDTSC, OP.RDTSCP, OP.RDPMC])
 
+const ANSWERS_IN_PART_OF_RAX: ReadonlySet<number> = new Set([OP.IN, OP.READ, OP.XCHG8])
+
 const takeEmulated = ({ view }: Processor, execution: Execution): void => {
   const { pending, result } = execution
   const op = pending?.op ?? -1
   const second = op === OP.CPUID ? VMSA.rbx : ANSWERS_IN_EDX_EAX.has(op) ? VMSA.rdx : VMSA.rax + 4
-  result.lo = view.getUint32(VMSA.rax, true)
-  result.hi = view.getUint32(second, true)
+  // A load or IN of less than 8 bytes is answered in AL, AX or EAX.
+  const size = ANSWERS_IN_PART_OF_RAX.has(op) ? pending!.size : 8
+  const rax = view.getUint32(VMSA.rax, true)
+  result.lo = size < 4 ? rax & ((1 << (8 * size)) - 1) : rax
+  result.hi = size < 8 ? 0 : view.getUint32(second, true)
   result.ecx = view.getUint32(VMSA.rcx, true)
   result.edx = view.getUint32(VMSA.rdx, true)
   execution.pending = null

@@ -1,15 +1,15 @@
 import { ACCESS } from "@vmpl-lab/rmp"
-import { EXIT, setU64, VMSA } from "@vmpl-lab/sev-es"
+import { EXIT, INTERCEPT, intercepts, setU64, VECTOR, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
 import { translate } from "./GuestAccess.ts"
-import { GuestException, OP, type Operation } from "./Operation.ts"
+import { type ExceptionName, GuestException, type Operation } from "./Operation.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 import { reflectsVc, reflectVc } from "./Reflect.ts"
-import { STEP } from "./Step.ts"
-import { takeEvents } from "./VirtualInterrupt.ts"
+import { STEP, type Step } from "./Step.ts"
+import { EVENT_VALID, injectEvent, takeEvents } from "./VirtualInterrupt.ts"
 
 /** The core is still in guest mode, but its clock has passed the horizon: let others catch up, then call again. */
 export const STILL_IN_GUEST = -1000
@@ -32,6 +32,9 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
   let free = 0
   let clock = cpu.thread.time
   try {
+    // What was injected is delivered by VMRUN itself: no physical event comes before it.
+    const code = cpu.eventLo >= EVENT_VALID ? injectEvent(cpu, execution) : 0
+    if (code !== 0) return code
     for (;;) {
       if (cpu.thread.time >= cpu.interruptAt) return takeInterrupt(cpu)
       if (cpu.thread.time > horizon) return STILL_IN_GUEST
@@ -40,7 +43,7 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
         if (code !== 0) return code
       }
       if (cpu.halted) {
-        // Nothing that is delivered here can become pending while the core waits: only a physical event ends it.
+        // Nothing can become pending while the core waits: only a physical event ends it.
         cpu.thread.time = Math.min(cpu.interruptAt, horizon + 1)
         assert(cpu.thread.time !== Infinity, "a core that waits for an event is let run for a time")
         continue
@@ -58,9 +61,12 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
         cpu.arrived()
         cpu.arrived = null
       }
-      const operation = execution.pending ?? execution.next(cpu.view)
-      // A program that returned has nothing left to do: it halts for good.
-      if (operation === null) return vmexit(cpu, EXIT.HLT)
+      const operation = execution.pending ?? execution.next(cpu)
+      if (operation === null) {
+        if (!execution.ended) continue
+        // A program that returned has nothing left to do: it halts for good.
+        return vmexit(cpu, EXIT.HLT)
+      }
       const code = step(cpu, execution, operation)
       if (code !== 0) return code
     }
@@ -80,34 +86,28 @@ const takeInterrupt = (cpu: Processor): number => {
 const step = (cpu: Processor, execution: Execution, operation: Operation): number => {
   execution.pending = operation
   const outcome = execute(cpu, operation, execution.result)
-  cpu.shadow = operation.op === OP.STI && outcome === STEP.DONE
+  if (outcome === STEP.DONE) {
+    cpu.shadow = false
+    execution.pending = null
+    advanceRip(cpu)
+    return 0
+  }
+  // An operation that is restarted is still in the shadow of the one before.
+  if (outcome === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
+  return stepAside(cpu, execution, operation, outcome)
+}
+
+/** An operation that did more than complete. @returns an exit code, or 0 when the guest goes on */
+const stepAside = (cpu: Processor, execution: Execution, operation: Operation, outcome: Step): number => {
   switch (outcome) {
-    case STEP.DONE:
-      execution.pending = null
-      advanceRip(cpu)
-      return 0
-    case STEP.VMGEXIT:
-      execution.pending = null
-      advanceRip(cpu)
-      return vmexit(cpu, EXIT.VMGEXIT)
-    case STEP.EXIT:
-      execution.pending = null
-      advanceRip(cpu)
-      return vmexit(cpu, cpu.exitCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2)
     case STEP.JUMPED: {
+      cpu.shadow = false
       const entry = cpu.hardware.programs.at(linearRip(cpu))
       // Nothing there: #UD without anybody to take it.
       if (entry === undefined) return vmexit(cpu, EXIT.SHUTDOWN)
       execution.jump(entry())
       return 0
     }
-    case STEP.HALTED:
-      execution.pending = null
-      advanceRip(cpu)
-      cpu.halted = true
-      return 0
-    case STEP.NPF:
-      return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
     case STEP.VC_NOT_VALIDATED:
       setCr2(cpu)
       return deliverVc(cpu, execution, operation, EXIT.PAGE_NOT_VALIDATED)
@@ -118,15 +118,49 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
       return deliverVc(cpu, execution, operation, cpu.exitCode)
     case STEP.PF:
       setCr2(cpu)
-      execution.pending = execution.raise(new GuestException("#PF", cpu.pageFaultCode), cpu.view)
-      return 0
+      return raise(cpu, execution, operation, VECTOR.PF, "#PF")
     case STEP.UD:
-      execution.pending = execution.raise(new GuestException("#UD"), cpu.view)
+      return raise(cpu, execution, operation, VECTOR.UD, "#UD")
+    case STEP.GP:
+      return raise(cpu, execution, operation, VECTOR.GP, "#GP")
+  }
+  cpu.shadow = outcome === STEP.SHADOW
+  execution.pending = null
+  advanceRip(cpu)
+  switch (outcome) {
+    case STEP.VMGEXIT:
+      return vmexit(cpu, EXIT.VMGEXIT)
+    case STEP.EXIT:
+      return vmexit(cpu, cpu.exitCode, cpu.exitInfoLo, cpu.exitInfoHi, cpu.exitInfo2)
+    case STEP.HALTED:
+      cpu.halted = true
       return 0
     default:
-      execution.pending = execution.raise(new GuestException("#GP"), cpu.view)
       return 0
   }
+}
+
+/**
+ * An exception of an operation: the program's own to catch, unless the hypervisor intercepts its vector, which is #VC.
+ * @spec APM2 15.12, 15.35.4
+ */
+const raise = (
+  cpu: Processor,
+  execution: Execution,
+  operation: Operation,
+  vector: number,
+  name: ExceptionName
+): number => {
+  const errorCode = vector === VECTOR.PF ? cpu.pageFaultCode : 0
+  if (intercepts(cpu.intercepts, INTERCEPT.EXCEPTION + vector)) {
+    cpu.exitInfoLo = errorCode
+    cpu.exitInfoHi = 0
+    cpu.exitInfo2 = vector === VECTOR.PF ? cpu.faultLinear : 0
+    return deliverVc(cpu, execution, operation, EXIT.EXCEPTION + vector)
+  }
+  cpu.shadow = false
+  execution.pending = execution.raise(new GuestException(name, errorCode), cpu)
+  return 0
 }
 
 /**
@@ -147,8 +181,9 @@ const deliverVc = (cpu: Processor, execution: Execution, operation: Operation, e
   const handler = execution.idt?.vc
   if (handler === undefined || execution.vcDepth === VC_DEPTH) return vmexit(cpu, EXIT.SHUTDOWN)
   cpu.thread.charge(PRIMITIVE.vc_exception)
+  cpu.shadow = false
   execution.pending = null
-  execution.enterVc(handler(errorCode, operation, execution.result), cpu.view)
+  execution.enterVc(handler(errorCode, operation, execution.result), cpu)
   advanceRip(cpu)
   return 0
 }

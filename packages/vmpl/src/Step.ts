@@ -19,8 +19,10 @@ export const STEP = {
   VC_NPF: 9,
   /** HLT without an intercept: nothing more until an event. */
   HALTED: 10,
+  /** Done, and no interrupt is taken before the next instruction. */
+  SHADOW: 11,
   /** A far jump: RIP is where it leads. */
-  JUMPED: 11
+  JUMPED: 12
 } as const
 
 export type Step = (typeof STEP)[keyof typeof STEP]

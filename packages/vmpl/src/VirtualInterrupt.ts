@@ -12,6 +12,7 @@ import {
   SEV_FEATURES,
   setU64,
   VECTOR,
+  VINTR_CTRL_BUSY_HI,
   VMCB,
   VMSA
 } from "@vmpl-lab/sev-es"
@@ -21,6 +22,9 @@ import { offsetInPage, translate } from "./GuestAccess.ts"
 import { type ExceptionName, GuestException } from "./Operation.ts"
 import type { Processor } from "./Processor.ts"
 import { STEP } from "./Step.ts"
+
+/** Bit 31 of EVENTINJ. */
+export const EVENT_VALID = 0x8000_0000
 
 /** VINTR_CTRL's interrupt shadow, and the bits of it that stand as in the VMCB's int_ctl. */
 const VINTR_SHADOW = 1 << 10
@@ -54,8 +58,7 @@ export const loadEvents = (cpu: Processor, control: DataView): void => {
   cpu.attention = isPending(cpu)
 }
 
-const isPending = ({ eventLo, intCtl }: Processor): boolean =>
-  eventLo >= 0x8000_0000 || (intCtl & INT_CTL.V_IRQ) !== 0 || isNmiPending(intCtl)
+const isPending = ({ intCtl }: Processor): boolean => (intCtl & INT_CTL.V_IRQ) !== 0 || isNmiPending(intCtl)
 
 const isNmiPending = (intCtl: number): boolean =>
   (intCtl & INT_CTL.V_NMI_ENABLE) !== 0 && (intCtl & (INT_CTL.V_NMI | INT_CTL.V_NMI_MASK)) === INT_CTL.V_NMI
@@ -71,6 +74,11 @@ export const saveEvents = (cpu: Processor, control: DataView): void => {
     view.setUint32(VMSA.vintr_ctrl, ((intCtl & ~VINTR_SHADOW) | (cpu.shadow ? VINTR_SHADOW : 0)) >>> 0, true)
     view.setUint32(VMSA.guest_exit_int_info, cpu.delivering, true)
     view.setUint32(VMSA.guest_exit_int_info + 4, cpu.deliveringError, true)
+    // Nobody enters again before the higher level has looked after the event.
+    if (cpu.delivering !== 0) {
+      const hi = view.getUint32(VMSA.vintr_ctrl + 4, true)
+      view.setUint32(VMSA.vintr_ctrl + 4, (hi | VINTR_CTRL_BUSY_HI) >>> 0, true)
+    }
     return
   }
   const enabled = (view.getUint32(VMSA.rflags, true) & RFLAGS_IF) !== 0
@@ -80,22 +88,29 @@ export const saveEvents = (cpu: Processor, control: DataView): void => {
     (cpu.shadow ? INT_STATE.INTERRUPT_SHADOW : 0) | (enabled ? INT_STATE.GUEST_INTERRUPT_MASK : 0),
     true
   )
+  setU64(control, VMCB.event_inj, 0)
   control.setUint32(VMCB.exit_int_info, cpu.delivering, true)
   control.setUint32(VMCB.exit_int_info_err, cpu.deliveringError, true)
 }
 
 /**
- * Before an instruction, while `cpu.attention`: delivers what was injected, then what is pending and not masked.
+ * VMRUN's delivery of EVENTINJ, which nothing masks. An NMI masks virtual ones where those are enabled.
+ * @returns an exit code, or 0 when the guest goes on
+ * @spec APM2 15.20, 15.21.10
+ */
+export const injectEvent = (cpu: Processor, execution: Execution): number => {
+  const { eventLo, eventError } = cpu
+  cpu.eventLo = 0
+  if (decodeEventInjection(eventLo).type === EVENT_TYPE.NMI && (cpu.intCtl & INT_CTL.V_NMI_ENABLE) !== 0)
+    cpu.intCtl |= INT_CTL.V_NMI_MASK
+  return deliver(cpu, execution, eventLo, eventError)
+}
+
+/**
+ * Before an instruction, while `cpu.attention`: delivers what is pending and not masked, an NMI first.
  * @returns an exit code, or 0 when the guest goes on
  */
 export const takeEvents = (cpu: Processor, execution: Execution): number => {
-  if (cpu.eventLo >= 0x8000_0000) {
-    const { eventLo, eventError } = cpu
-    cpu.eventLo = 0
-    const code = deliver(cpu, execution, eventLo, eventError)
-    cpu.attention = isPending(cpu)
-    return code
-  }
   if (isNmiPending(cpu.intCtl)) {
     cpu.intCtl = (cpu.intCtl & ~INT_CTL.V_NMI) | INT_CTL.V_NMI_MASK
     return deliver(cpu, execution, INJECT_NMI, 0)
@@ -135,13 +150,15 @@ const STACK_FRAME = 40
  * @spec APM2 15.7.2
  */
 const deliver = (cpu: Processor, execution: Execution, lo: number, error: number): number => {
-  const { vector, type } = decodeEventInjection(lo)
+  cpu.halted = false
+  cpu.shadow = false
+  const { vector, type, errorCodeValid } = decodeEventInjection(lo)
   const { idt } = execution
   const isHv = type === EVENT_TYPE.EXCEPTION && vector === VECTOR.HV
   if (type === EVENT_TYPE.EXCEPTION && !isHv) {
     const name = EXCEPTION_NAME[vector]
     if (name === undefined) return vmexit(cpu, EXIT.SHUTDOWN)
-    execution.pending = execution.raise(new GuestException(name, error), cpu.view)
+    execution.pending = execution.raise(new GuestException(name, errorCodeValid ? error : 0), cpu)
     return 0
   }
   const handler = isHv ? idt?.hv : type === EVENT_TYPE.NMI ? idt?.nmi : idt?.interrupt
@@ -150,7 +167,7 @@ const deliver = (cpu: Processor, execution: Execution, lo: number, error: number
     const code = push(cpu, idt.stack - STACK_FRAME, lo, error)
     if (code !== 0) return code
   }
-  execution.enterInterrupt(handler(vector), cpu.view)
+  execution.enterInterrupt(handler(vector), cpu)
   return 0
 }
 

@@ -26,6 +26,7 @@ import {
   type Program,
   ProgramMemory,
   runGuest,
+  sealVmsa,
   TlbFlushingRmp,
   TlbSet,
   type VmrunOutcome,
@@ -62,6 +63,9 @@ const profile: Profile = {
   sums: []
 }
 
+/** What all primitives cost. */
+export const profileCosts = (): CostTable => new CostTable(profile, 1)
+
 export interface VmsaOptions {
   readonly vmpl?: number
   readonly rip?: number
@@ -87,6 +91,7 @@ export interface MachineOptions {
   readonly hostMsrs?: HostMsrs
   /** The CPU keeps integrity values of VMSAs. */
   readonly integrity?: boolean
+  readonly nonceSeed?: bigint
 }
 
 /** A VMSA as software builds it: what VMRUN asks for, and where to begin. */
@@ -125,7 +130,7 @@ export class TestMachine {
   /** What the guest's programs saw, in order. */
   readonly log: Array<string> = []
 
-  constructor({ tlb, pages = 512, switches = {}, hostMsrs, integrity = false }: MachineOptions = {}) {
+  constructor({ tlb, pages = 512, switches = {}, hostMsrs, integrity = false, nonceSeed }: MachineOptions = {}) {
     this.tlbs = tlb === undefined ? null : new TlbSet(tlb)
     this.rmp = this.tlbs === null ? new Rmp({ pages, switches }) : new TlbFlushingRmp({ pages, switches }, this.tlbs)
     this.memory = new PhysicalMemory(pages)
@@ -159,14 +164,15 @@ export class TestMachine {
       executions: new Map(),
       ...(this.tlbs === null ? {} : { tlbs: this.tlbs }),
       ...(integrity ? { vmsaIntegrity: new Map() } : {}),
-      ...(hostMsrs === undefined ? {} : { hostMsrs })
+      ...(hostMsrs === undefined ? {} : { hostMsrs }),
+      ...(nonceSeed === undefined ? {} : { nonceSeed })
     }
     this.cpu = this.newCore()
   }
 
   /** One more core, with a thread on it. */
   newCore(): Processor {
-    return new Processor(this.hardware, new Host(1, new CostTable(profile, 1)).spawn("vcpu", 0))
+    return new Processor(this.hardware, new Host(1, profileCosts()).spawn("vcpu", 0))
   }
 
   /** A page of the guest as the launch leaves it: validated, for VMPL0 alone. */
@@ -240,6 +246,17 @@ export class TestMachine {
   byte(pfn: number, asid: number, offset = 0): number {
     return this.memory.read(pfn, asid).getUint8(offset)
   }
+}
+
+/** A machine whose guest has SEV-ES without SNP: its pages are the host's, the VMSA too. */
+export const sevEsMachine = (vmsa: VmsaOptions = {}, options: MachineOptions = {}): TestMachine => {
+  const machine = new TestMachine(options)
+  for (const pfn of [PFN.vmsa, PFN.code, PFN.data, PFN.private2])
+    machine.rmp.firmwareSet(pfn, { assigned: false, validated: false, vmsa: false, asid: 0, gfn: 0 })
+  machine.putVmsa(PFN.vmsa, vmsa)
+  machine.vmsa().setUint32(VMSA.sev_features, vmsa.features ?? 0, true)
+  sealVmsa(machine.hardware, PFN.vmsa, ASID)
+  return machine
 }
 
 export { HOST_ASID }

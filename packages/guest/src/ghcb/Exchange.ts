@@ -1,3 +1,4 @@
+// @ghcb msr 0x000
 import {
   EVENT_TYPE,
   eventOf,

@@ -1,3 +1,4 @@
+// @ghcb msr 0x000
 import { VMCB } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
 import type { Vcpu } from "./Vcpu.ts"
