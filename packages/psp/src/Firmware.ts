@@ -3,7 +3,7 @@ import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { AsidTable } from "./AsidTable.ts"
 import { type GuestContext, makeGuestContext } from "./GuestContext.ts"
 import { PAGE_TYPE, type VmplPerms } from "./LaunchDigest.ts"
-import { cpuidPageAccepted, secretsPage } from "./LaunchPages.ts"
+import { cpuidPageAccepted, launchedVmsa, secretsPage } from "./LaunchPages.ts"
 import { firstRefusal, LAUNCH_UPDATE_OWNER, LAUNCH_UPDATE_PAGE, rulingEntry } from "./PageChecks.ts"
 import type { PageCommand } from "./PageCommand.ts"
 import { PageCommands } from "./PageCommands.ts"
@@ -182,7 +182,8 @@ export class SnpFirmware {
     for (let i = 0; i < frames; i++) {
       const contents = this.#launchContents(guest, pageType, pfn + i)
       guest.digest.update(pageType, (entry.gfn + i) * PAGE_SIZE, contents, vmplPerms)
-      this.#memory.writeEncrypted(pfn + i, guest.asid, contents)
+      const launched = pageType === PAGE_TYPE.VMSA ? launchedVmsa(contents, guest.nextNonce()) : contents
+      this.#memory.writeEncrypted(pfn + i, guest.asid, launched)
     }
     this.#pages.launch({ pfn, pageType, masks: vmplPerms })
     return "SUCCESS"

@@ -34,6 +34,8 @@ export interface GuestContext {
   readonly vmrk: Uint8Array
   /** Identity of this guest in reports, 32 bytes. */
   readonly reportId: Uint8Array
+  /** A random number for the registers of the next VMSA. */
+  readonly nextNonce: () => bigint
   /** Identity of the migration agent, 32 bytes of 0xFF without one. */
   reportIdMa: Uint8Array
 }
@@ -49,6 +51,7 @@ const GOSVW_SIZE = 16
 export const makeGuestContext = (seed: number, guestNumber: number): GuestContext => {
   const derive = (label: string): Uint8Array =>
     new Uint8Array(hkdfSync("sha256", `seed ${seed}`, "vmpl-lab psp", `guest ${guestNumber} ${label}`, KEY_SIZE))
+  let vmsas = 0
   return {
     state: "INIT",
     asid: 0,
@@ -65,6 +68,7 @@ export const makeGuestContext = (seed: number, guestNumber: number): GuestContex
     oek: derive("oek"),
     vmrk: derive("vmrk"),
     reportId: derive("report_id"),
+    nextNonce: () => Buffer.from(derive(`vmsa nonce ${vmsas++}`)).readBigUInt64LE(),
     reportIdMa: new Uint8Array(KEY_SIZE).fill(0xff)
   }
 }

@@ -1,4 +1,14 @@
-import { CPUID_COUNT_MAX, CPUID_FUNCTION_BASE, CPUID_PAGE, PAGE_SIZE, SECRETS } from "@vmpl-lab/sev-es"
+import {
+  CPUID_COUNT_MAX,
+  CPUID_FUNCTION_BASE,
+  CPUID_PAGE,
+  PAGE_SIZE,
+  SECRETS,
+  SEV_FEATURES,
+  VMSA,
+  VMSA_TWEAK_BITMAP,
+  VMSA_TWEAKED
+} from "@vmpl-lab/sev-es"
 import type { GuestContext } from "./GuestContext.ts"
 
 /** Version that firmware 1.55 writes into the secrets page. */
@@ -9,7 +19,7 @@ const TSC_FACTOR = 200
 
 /**
  * The secrets page that the guest finds after launch, 4096 bytes. `fms` is the processor's family, model and stepping
- * in the form of CPUID Fn1 EAX. The VMSA tweak bitmap stays zero: register protection is not modelled.
+ * in the form of CPUID Fn1 EAX.
  * @spec SNP-ABI LAUNCH_UPDATE, "secrets page"
  */
 export const secretsPage = (guest: GuestContext, fms: number): Uint8Array => {
@@ -22,9 +32,32 @@ export const secretsPage = (guest: GuestContext, fms: number): Uint8Array => {
   page.set(guest.vmpck[1], SECRETS.vmpck1)
   page.set(guest.vmpck[2], SECRETS.vmpck2)
   page.set(guest.vmpck[3], SECRETS.vmpck3)
+  page.set(VMSA_TWEAK_BITMAP, SECRETS.vmsa_tweak_bitmap)
   view.setUint32(SECRETS.tsc_factor, TSC_FACTOR, true)
   return page
 }
+
+/**
+ * What a measured VMSA becomes before it is encrypted: under VmsaRegProt its registers are XORed with a nonce, and the
+ * place of the integrity value says that an SNP guest has none. Nobody but the firmware and the guest knows the nonce.
+ * @param nonce 8 bytes
+ * @spec SNP-ABI LAUNCH_UPDATE
+ */
+export const launchedVmsa = (measured: Uint8Array, nonce: bigint): Uint8Array => {
+  const page = measured.slice()
+  const view = new DataView(page.buffer)
+  if ((view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.VmsaRegProt) !== 0) {
+    view.setBigUint64(VMSA.reg_prot_nonce, nonce, true)
+    for (const at of VMSA_TWEAKED) view.setBigUint64(at, view.getBigUint64(at, true) ^ nonce, true)
+  }
+  view.setBigUint64(INTEGRITY_FLAGS, 0n, true)
+  view.setBigUint64(VMSA.checksum_pa, NO_CHECKSUM, true)
+  return page
+}
+
+/** Quadword before the checksum's address. */
+const INTEGRITY_FLAGS = 0x380
+const NO_CHECKSUM = 0xffff_ffff_ffff_ffffn
 
 /**
  * Whether the firmware takes a CPUID page: at most 64 functions and reserved header bytes of zero; false is

@@ -1,29 +1,9 @@
-import { SEV_FEATURES, VMSA, VMSA_STATE_SIZE } from "@vmpl-lab/sev-es"
+import { SEV_FEATURES, VMSA, VMSA_STATE_SIZE, VMSA_TWEAKED } from "@vmpl-lab/sev-es"
 import type { Hardware, Processor } from "./Processor.ts"
 
-/**
- * VMSA_TWEAK_BITMAP of the secrets page: bit k of it stands for quadword k of the VMSA. Set are RIP, RSP, RAX and the
- * other general registers, and the x87, SSE, AVX and AVX-512 registers. No control register is among them: EFER, by
- * which software makes a VMSA one that may be run, is as it reads.
- * @spec SNP-ABI "secrets page"; AMD-SP firmware `sev_es_create_vmsa_bitmap`
- */
-export const VMSA_TWEAK_BITMAP: ReadonlyArray<number> = [
-  ...[0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x00, 0x88],
-  ...[0x00, 0x00, 0x00, 0x00, 0xee, 0xff, 0x00, 0x00],
-  ...[0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-  ...[0xff, 0x3f, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
-  ...[0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff],
-  ...[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-  ...[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-  ...[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00]
-]
-
 /** Offsets of the quadwords that the bitmap selects: those that the model's CPU loads and saves, and the others. */
-const SELECTED = VMSA_TWEAK_BITMAP.flatMap((byte, index) =>
-  [0, 1, 2, 3, 4, 5, 6, 7].filter((bit) => ((byte >> bit) & 1) !== 0).map((bit) => 8 * (8 * index + bit))
-)
-const LOADED = SELECTED.filter((offset) => offset < VMSA_STATE_SIZE)
-const NOT_LOADED = SELECTED.filter((offset) => offset >= VMSA_STATE_SIZE)
+const LOADED = VMSA_TWEAKED.filter((offset) => offset < VMSA_STATE_SIZE)
+const NOT_LOADED = VMSA_TWEAKED.filter((offset) => offset >= VMSA_STATE_SIZE)
 
 const xor = (view: DataView, offsets: ReadonlyArray<number>, nonce: bigint): void => {
   for (const at of offsets) view.setBigUint64(at, view.getBigUint64(at, true) ^ nonce, true)
@@ -39,7 +19,7 @@ export const isProtected = (vmsa: DataView): boolean =>
  * Software's part: turns a page with VmsaRegProt from what memory has into what the registers are, and back, as XOR
  * with the page's nonce does both. A page whose nonce is 0, as one built afresh, has its registers in the clear.
  */
-export const tweakVmsa = (vmsa: DataView): void => xor(vmsa, SELECTED, nonceIn(vmsa))
+export const tweakVmsa = (vmsa: DataView): void => xor(vmsa, VMSA_TWEAKED, nonceIn(vmsa))
 
 /** VMRUN of a VMSA with VmsaRegProt: the registers just loaded lose the page's nonce. */
 export const unprotectRegisters = ({ view }: Processor): void => xor(view, LOADED, nonceIn(view))

@@ -1,33 +1,11 @@
-import {
-  EXIT,
-  encodeIoio,
-  INTERCEPT,
-  MSR,
-  PAGE_SIZE,
-  SEV_FEATURES,
-  setMsrIntercept,
-  setU64,
-  VMCB,
-  VMSA
-} from "@vmpl-lab/sev-es"
+import { EXIT, encodeIoio, INTERCEPT, MSR, PAGE_SIZE, setMsrIntercept, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
 import {
   CR0,
   cli,
-  GuestException,
-  guestVmload,
-  guestVmrun,
-  guestVmsave,
-  hlt,
-  hostTsc,
   invd,
-  lidt,
-  monitor,
-  mwait,
   type Operation,
-  type OperationResult,
   type Program,
-  pause,
   portIn,
   portIns,
   portOut,
@@ -36,99 +14,18 @@ import {
   rdpmc,
   rdtsc,
   rdtscp,
-  read,
   readCr,
   readDr,
-  readRegister,
   sti,
   vmgexit,
-  vmmcall,
   wbinvd,
-  write,
   writeCr,
   writeDr,
   wrmsr,
   xsetbv
 } from "../src/index.ts"
-import {
-  ASID,
-  ENTRY,
-  GPA,
-  type MachineOptions,
-  PFN,
-  sevEsMachine,
-  TestMachine,
-  VMCB_PA,
-  type VmsaOptions
-} from "./machine.ts"
-import { LINEAR, PagedMachine } from "./pages.ts"
-
-const show = ({ lo, hi }: OperationResult): string => `${lo.toString(16)}:${hi.toString(16)}`
-const EFER_SVME = 0x1000
-/** Frames for the maps, which the host owns. */
-const [IOPM, MSRPM] = [20, 30]
-
-/** A guest that tries each operation and logs #VC, exception or outcome; EXITINFO2 relative to the entry. */
-const tryAll = (machine: TestMachine, ...operations: ReadonlyArray<Operation>): Array<string> => {
-  machine.install(function* (): Program {
-    yield lidt(function* (code) {
-      const { exitInfoLo, exitInfoHi, exitInfo2 } = machine.cpu
-      const beyondEntry = exitInfo2 === 0 ? 0 : exitInfo2 - ENTRY
-      machine.log.push(`#VC ${code.toString(16)} ${exitInfoLo.toString(16)}:${exitInfoHi} ${beyondEntry}`)
-      yield readRegister(VMSA.rax)
-    })
-    for (const operation of operations) {
-      const before = machine.log.length
-      try {
-        const result = yield operation
-        if (machine.log.length === before) machine.log.push(show(result))
-      } catch (exception) {
-        machine.log.push((exception as GuestException).vector)
-      }
-    }
-    yield vmgexit()
-  })
-  expect(machine.run()).toBe(EXIT.VMGEXIT)
-  return machine.log
-}
-
-const intercepting = (machine: TestMachine, ...bits: ReadonlyArray<number>): TestMachine => {
-  for (const bit of bits) machine.intercept(bit)
-  return machine
-}
-
-/** Instruction, intercept, exit code, and what it does where nobody intercepts it. */
-const PLAIN: ReadonlyArray<readonly [string, Operation, number, number, string]> = [
-  // LIDT is free, #VC and VMRUN take 10 ns each: 10 ns at 2 GHz are 20 ticks.
-  ["RDTSC", rdtsc(), INTERCEPT.RDTSC, 0x6e, "14:0"],
-  ["RDTSCP", rdtscp(), INTERCEPT.RDTSCP, 0x87, "14:0"],
-  ["RDPMC", rdpmc(0), INTERCEPT.RDPMC, 0x6f, "#GP"],
-  ["INVD", invd(), INTERCEPT.INVD, 0x76, "0:0"],
-  ["WBINVD", wbinvd(), INTERCEPT.WBINVD, 0x89, "0:0"],
-  ["VMMCALL", vmmcall(), INTERCEPT.VMMCALL, 0x81, "#UD"],
-  ["MONITOR", monitor(GPA.data), INTERCEPT.MONITOR, 0x8a, "0:0"],
-  ["MWAIT", mwait(), INTERCEPT.MWAIT, 0x8b, "0:0"],
-  ["XSETBV", xsetbv(3), INTERCEPT.XSETBV, 0x8d, "0:0"],
-  ["VMRUN", guestVmrun(GPA.data), INTERCEPT.VMRUN, 0x80, "#UD"],
-  ["VMLOAD", guestVmload(GPA.data), INTERCEPT.VMLOAD, 0x82, "#UD"],
-  ["VMSAVE", guestVmsave(GPA.data), INTERCEPT.VMSAVE, 0x83, "#UD"],
-  ...[0, 3, 4].map(
-    (register) => [`MOV from CR${register}`, readCr(register), INTERCEPT.CR0_READ + register, register, "0:0"] as const
-  ),
-  ["MOV from CR8", readCr(8), INTERCEPT.CR8_READ, 0x08, "0:0"],
-  ...[0, 4, 8].map(
-    (register) =>
-      [`MOV to CR${register}`, writeCr(register, 1), INTERCEPT.CR0_WRITE + register, 0x10 + register, "0:0"] as const
-  ),
-  ...[0, 1, 2, 3, 6, 7].map(
-    (register) =>
-      [`MOV from DR${register}`, readDr(register), INTERCEPT.DR0_READ + register, 0x20 + register, "0:0"] as const
-  ),
-  ...[0, 1, 2, 3, 6, 7].map(
-    (register) =>
-      [`MOV to DR${register}`, writeDr(register, 1), INTERCEPT.DR0_WRITE + register, 0x30 + register, "0:0"] as const
-  )
-]
+import { EFER_SVME, IOPM, intercepting, MSRPM, PLAIN, tryAll } from "./instructions.ts"
+import { ASID, ENTRY, GPA, PFN, sevEsMachine, TestMachine, VMCB_PA, type VmsaOptions } from "./machine.ts"
 
 describe("an instruction that the hypervisor may intercept", () => {
   it.each(PLAIN)("%s is #VC with its exit code where it is intercepted", (_, operation, intercept, code) => {
@@ -418,195 +315,5 @@ describe("the MSR permission map", () => {
       [0x0606, 0x0707],
       [0x1800, 0]
     ])
-  })
-})
-
-describe("the time stamp counter", () => {
-  const SECOND = 1_000_000_000
-  const counterAt = (ns: number, prepare: (machine: TestMachine) => void, operation = rdtsc()) => {
-    const machine = new TestMachine()
-    prepare(machine)
-    machine.cpu.thread.time = ns - 10
-    return tryAll(machine, operation)[0]
-  }
-  const hex = (value: bigint) => {
-    const wrapped = BigInt.asUintN(64, value)
-    return `${(wrapped & 0xffff_ffffn).toString(16)}:${(wrapped >> 32n).toString(16)}`
-  }
-
-  it("is the host's with the VMCB's offset, which may be negative", () => {
-    for (const [lo, hi, offset] of [
-      [0, 0, 0n],
-      [5, 0, 5n],
-      [0xffff_fff0, 0xffff_ffff, -16n],
-      [0, 0x8000_0000, -(2n ** 63n)]
-    ] as const) {
-      const seen = counterAt(SECOND, ({ host }) => host.write64(VMCB_PA + VMCB.tsc_offset, lo, hi))
-      expect(seen).toBe(hex(BigInt(hostTsc(SECOND)) + offset))
-    }
-  })
-
-  it("is under SecureTSC scaled and offset as the VMSA says, whatever the host wants", () => {
-    const seen = counterAt(SECOND, (machine) => {
-      machine.host.write64(VMCB_PA + VMCB.tsc_offset, 12345, 0)
-      machine.putVmsa(PFN.vmsa, { features: SEV_FEATURES.SecureTSC })
-      setU64(machine.vmsa(), VMSA.guest_tsc_scale, 0x1_8000_0000)
-      setU64(machine.vmsa(), VMSA.guest_tsc_offset, 7)
-    })
-    expect(seen).toBe(hex(3_000_000_007n))
-  })
-
-  it("comes with TSC_AUX in ECX for RDTSCP", () => {
-    const machine = new TestMachine()
-    machine.install(function* (): Program {
-      yield wrmsr(MSR.TSC_AUX, 0x77)
-      machine.log.push((yield rdtscp()).ecx.toString(16))
-    })
-    machine.run()
-    expect(machine.log).toEqual(["77"])
-  })
-})
-
-describe("VMRUN, VMLOAD and VMSAVE of a guest on an address that the machine reserves", () => {
-  const RESERVED = 0x40_0000
-  const hostMsrs = (svmeAddrChk: boolean) => ({
-    snpEnabled: true,
-    vmHsavePa: PFN.shared * PAGE_SIZE,
-    ibsEnabled: false,
-    svmeAddrChk,
-    reserved: [{ base: RESERVED, end: RESERVED + 2 * PAGE_SIZE }]
-  })
-  const OPERATIONS = [
-    [guestVmrun, INTERCEPT.VMRUN, "80"],
-    [guestVmload, INTERCEPT.VMLOAD, "82"],
-    [guestVmsave, INTERCEPT.VMSAVE, "83"]
-  ] as const
-  const outcome = (options: MachineOptions, operation: Operation, ...bits: ReadonlyArray<number>) =>
-    tryAll(intercepting(new TestMachine(options), ...bits), operation)[0]
-
-  it.each(OPERATIONS)("%o", (of, intercept, code) => {
-    const [checked, unchecked] = [{ hostMsrs: hostMsrs(true) }, { hostMsrs: hostMsrs(false) }]
-    for (const bad of [RESERVED, RESERVED + PAGE_SIZE, PAGE_SIZE + 8]) {
-      // With SvmeAddrChk the intercept comes first, without it the exception, as on a bare machine.
-      expect(outcome(checked, of(bad), intercept)).toBe(`#VC ${code} 0:0 0`)
-      expect(outcome(unchecked, of(bad), intercept)).toBe("#GP")
-      expect(outcome(unchecked, of(bad), intercept, INTERCEPT.EXCEPTION + 13)).toBe("#VC 4d 0:0 0")
-      expect(outcome(checked, of(bad))).toBe("#GP")
-    }
-    for (const good of [RESERVED - PAGE_SIZE, RESERVED + 2 * PAGE_SIZE]) {
-      expect(outcome(unchecked, of(good), intercept)).toBe(`#VC ${code} 0:0 0`)
-      expect(outcome(unchecked, of(good))).toBe("#UD")
-    }
-    const { svmeAddrChk: _, ...unsaid } = hostMsrs(true)
-    expect(outcome({ hostMsrs: unsaid }, of(RESERVED), intercept)).toBe(`#VC ${code} 0:0 0`)
-    expect(outcome({}, of(PAGE_SIZE), intercept)).toBe(`#VC ${code} 0:0 0`)
-  })
-})
-
-describe("an exception that the hypervisor intercepts", () => {
-  it.each([
-    ["#GP", wrmsr(MSR.SEV_STATUS, 0), 13],
-    ["#UD", vmmcall(), 6]
-  ])("%s is #VC, and without the intercept the program's", (name, operation, vector) => {
-    const code = (0x40 + vector).toString(16)
-    const machine = intercepting(new TestMachine(), INTERCEPT.EXCEPTION + vector)
-    expect(tryAll(machine, operation)).toEqual([`#VC ${code} 0:0 0`])
-    const other = intercepting(new TestMachine(), INTERCEPT.EXCEPTION + vector + 1)
-    expect(tryAll(other, operation)).toEqual([name])
-  })
-
-  it("#PF has its error code in EXITINFO1 and the address in EXITINFO2", () => {
-    const machine = new PagedMachine()
-    machine.intercept(INTERCEPT.EXCEPTION + 14)
-    expect(tryAll(machine, write(LINEAR, 1, 0))).toEqual([`#VC 4e 2:0 ${LINEAR - ENTRY}`])
-  })
-})
-
-describe("PAUSE", () => {
-  const spin = (times: number, gap = 0) =>
-    function* (): Program {
-      for (let i = 0; i < times; i++) {
-        yield pause()
-        for (let j = 0; j < gap; j++) yield mwait()
-      }
-      yield vmgexit()
-    }
-  const spinning = (times: number, count: number, threshold = 0, on = true) => {
-    const machine = new TestMachine()
-    if (on) machine.intercept(INTERCEPT.PAUSE)
-    machine.host.write32(VMCB_PA + VMCB.pause_filter_thresh, threshold | (count << 16))
-    machine.install(spin(times))
-    return machine
-  }
-
-  it.each([
-    ["as often as the count allows", 3, 3, EXIT.VMGEXIT],
-    ["once more", 4, 3, EXIT.PAUSE],
-    ["with a count of 0", 1, 0, EXIT.PAUSE]
-  ])("%s", (_, times, count, exit) => {
-    const machine = spinning(times, count)
-    expect([machine.run(), machine.saved("rip")[0]]).toEqual([
-      exit,
-      exit === EXIT.PAUSE ? ENTRY + times : ENTRY + times + 1
-    ])
-    // VMRUN gives a fresh count.
-    expect(machine.run()).toBe(exit === EXIT.PAUSE ? EXIT.VMGEXIT : EXIT.HLT)
-  })
-
-  it("is no exit without the intercept", () => {
-    expect(spinning(10, 0, 0, false).run()).toBe(EXIT.VMGEXIT)
-  })
-
-  it("begins the count anew when the one before was longer ago than the threshold", () => {
-    // One PAUSE takes 10 ns, which are 20 ticks.
-    expect(spinning(10, 0, 19).run()).toBe(EXIT.VMGEXIT)
-    expect(spinning(10, 3, 20).run()).toBe(EXIT.PAUSE)
-    expect(spinning(3, 3, 20).run()).toBe(EXIT.VMGEXIT)
-  })
-
-  it("several in a row count one by one and leave at the one too many", () => {
-    const machine = spinning(0, 4)
-    machine.install(function* (): Program {
-      yield pause(20)
-      yield vmgexit()
-    })
-    expect(machine.run()).toBe(EXIT.PAUSE)
-    // VMRUN, five times PAUSE, #VMEXIT.
-    expect(machine.cpu.thread.time).toBe(70)
-  })
-})
-
-describe("HLT", () => {
-  it("that nobody intercepts waits for a physical event, and goes on behind itself", () => {
-    const machine = new TestMachine()
-    machine.intercept(INTERCEPT.HLT, false)
-    machine.install(function* (): Program {
-      yield hlt()
-      yield write(GPA.data, 1, 1)
-      machine.log.push(show(yield read(GPA.data, 1)))
-      yield vmgexit()
-    })
-    machine.cpu.interruptAt = 5000
-    expect(machine.run()).toBe(EXIT.INTR)
-    expect([machine.cpu.thread.time, machine.saved("rip")[0]]).toEqual([5010, ENTRY + 1])
-    expect([machine.run(), ...machine.log]).toEqual([EXIT.VMGEXIT, "1:0"])
-  })
-
-  it("lets the horizon pass while it waits", () => {
-    const machine = new TestMachine()
-    machine.intercept(INTERCEPT.HLT, false)
-    machine.install(function* (): Program {
-      yield hlt()
-    })
-    expect(machine.run(3000)).toBe(-1000)
-    expect(machine.cpu.thread.time).toBe(3001)
-    expect(() => machine.resume()).toThrow("let run for a time")
-  })
-
-  it("is #GP off CPL 0 before the intercept is looked at", () => {
-    const machine = new TestMachine()
-    machine.putVmsa(PFN.vmsa, { cpl: 3 })
-    expect(tryAll(machine, hlt())).toEqual(["#GP"])
-    expect(new GuestException("#GP").errorCode).toBe(0)
   })
 })

@@ -1,16 +1,6 @@
-import { EFER_SVME, EXIT, SEV_FEATURES, VMSA, VMSA_FIELDS, type VmsaField } from "@vmpl-lab/sev-es"
+import { EFER_SVME, EXIT, SEV_FEATURES, VMSA, VMSA_FIELDS, VMSA_TWEAK_BITMAP, type VmsaField } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
-import {
-  hlt,
-  type Program,
-  read,
-  readRegister,
-  tweakVmsa,
-  VMSA_TWEAK_BITMAP,
-  vmgexit,
-  write,
-  writeRegister
-} from "../src/index.ts"
+import { hlt, type Program, read, readRegister, tweakVmsa, vmgexit, write, writeRegister } from "../src/index.ts"
 import { ENTRY, GFN, GPA, PFN, TestMachine } from "./machine.ts"
 
 const { VmsaRegProt } = SEV_FEATURES
