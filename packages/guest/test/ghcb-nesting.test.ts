@@ -188,6 +188,21 @@ describe("NMI", () => {
     expect(places).toBe(6)
   })
 
+  it("finds the GHCB MSR pointing at the page, so that the run-VMPL path works in its handler", () => {
+    const ring = function* (ghcb: Ghcb): Program {
+      expect(yield* ghcb.runVmpl(0)).toBe(true)
+    }
+    everywhere(
+      withBackup,
+      () => sevInfo(),
+      (ghcb) => nmi(ghcb, () => ring(ghcb)),
+      (outcome, events) => {
+        expect(outcome).toEqual({ min: 1, max: 2, cbit: 51 })
+        expect(events.toSorted((a, b) => a - b)).toEqual([2, 0x8000_0003, 0x8000_0018])
+      }
+    )
+  })
+
   it("may come again from NMI complete on, before the page is put back", () => {
     for (const ghcbOf of [withBackup]) {
       let second = 0

@@ -169,7 +169,7 @@ describe("the #VC handler with a GHCB", () => {
         [rcx, B],
         [rdx, A],
         [rsi, D],
-        [VMSA.cpl, [0xff03, 0]]
+        [VMSA.cpl, [0xff07, 0]]
       ] as const) {
         machine.registers.set(register, value)
       }
