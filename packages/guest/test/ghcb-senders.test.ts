@@ -15,6 +15,8 @@ const dirty = (): ScriptedMachine => {
   const machine = new ScriptedMachine()
   for (let offset = 0; offset < 0x400; offset += 8)
     machine.set(GHCB_GPA + offset, 8, 0xffff_ffff, 0xffff_ffff, "shared")
+  machine.set(GHCB_GPA + GHCB.protocol_version, 2, 0xffff, 0, "shared")
+  machine.set(GHCB_GPA + GHCB.ghcb_usage, 4, 2, 0, "shared")
   return machine
 }
 
@@ -115,6 +117,20 @@ describe("events without an answer", () => {
     expect(machine.run(requestTermination(new Ghcb(GHCB_GPA), { set: 1, reason: 0xab }))).toBe("halted")
     expect(seen).toEqual([{ sw_exit_code: [0x8000_fffe, 0], sw_exit_info_1: [0xab1, 0], sw_exit_info_2: [0, 0] }])
   })
+})
+
+it("an event clears the valid bits first and sets those of its fields last", () => {
+  const machine = dirty()
+  machine.onVmgexit = (at) => reply(at)
+  machine.run(new Ghcb(GHCB_GPA).request(0x76))
+  const bitmap = [GHCB_GPA + GHCB.valid_bitmap, GHCB_GPA + GHCB.valid_bitmap + 8]
+  const addresses = machine.stores.map(({ address }) => address)
+  expect([addresses.slice(0, 2), addresses.slice(-2)]).toEqual([bitmap, bitmap])
+  expect(machine.stores.slice(0, 2).map(({ lo, hi }) => [lo, hi])).toEqual([
+    [0, 0],
+    [0, 0]
+  ])
+  expect(machine.stores.every(({ cbit }) => !cbit)).toBe(true)
 })
 
 describe("version 1", () => {
