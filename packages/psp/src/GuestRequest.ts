@@ -114,9 +114,8 @@ export const runGuestRequest = ({ memory, command, guest, sceneOf }: GuestReques
   const frame = requestFrame(memory.readPlain(command.requestPfn), command.requestOffset ?? 0)
   if (frame === null) return "INVALID_PARAM"
   const { sequence, type, version, size, vmpck } = readMessageHeader(frame)
-  const key = guest.vmpck[vmpck]
-  const count = guest.messageCount[vmpck]
-  if (key === undefined || count === undefined) return "INVALID_PARAM"
+  const key = guest.vmpck[vmpck]!
+  const count = guest.messageCount[vmpck]!
   const opened = openMessage(key, frame)
   if (opened === null) return "BAD_MEASUREMENT"
   if (count === COUNT_LAST || sequence !== count + 1n) return "AEAD_OFLOW"

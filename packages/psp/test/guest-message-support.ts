@@ -100,6 +100,8 @@ export interface MachineOptions {
   readonly firmware?: Partial<SnpFirmwareOptions>
   readonly start?: Partial<LaunchStart>
   readonly finish?: Partial<LaunchFinish>
+  /** False: no page is launched, and the measurement stays zero. */
+  readonly isMeasured?: boolean
   /** False: the guest stays in LAUNCH. */
   readonly isFinished?: boolean
 }
@@ -117,9 +119,10 @@ export const makeMachine = (options: MachineOptions = {}) => {
   expect(firmware.activate(GCTX, ASID)).toBe("SUCCESS")
   rmp.rmpupdate(PAGE, true, PAGE_4K, true, 0x800, ASID)
   memory.writePlain(PAGE, new Uint8Array(PAGE_SIZE).fill(7))
-  expect(firmware.launchUpdate({ gctx: GCTX, pfn: PAGE, pageSize: PAGE_4K, pageType: PAGE_TYPE.NORMAL })).toBe(
-    "SUCCESS"
-  )
+  if (options.isMeasured !== false)
+    expect(firmware.launchUpdate({ gctx: GCTX, pfn: PAGE, pageSize: PAGE_4K, pageType: PAGE_TYPE.NORMAL })).toBe(
+      "SUCCESS"
+    )
   if (options.isFinished !== false)
     expect(firmware.launchFinish({ gctx: GCTX, hostData: HOST_DATA, ...options.finish })).toBe("SUCCESS")
   const guest = firmware.guest(GCTX)!

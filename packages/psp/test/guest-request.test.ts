@@ -82,6 +82,7 @@ describe("checks of SNP_GUEST_REQUEST", () => {
     ["no payload", { sealing: { payload: new Uint8Array(0) } }, "INVALID_PARAM"],
     ["a payload of 17 bytes", { sealing: { payload: new Uint8Array(17) } }, "INVALID_PARAM"],
     ["a payload that leaves the page", { sealing: { header: { 55: 0x10 } } }, "INVALID_PARAM"],
+    ["a payload that would fit without its header", { sealing: { header: { 54: 0xb0, 55: 0x0f } } }, "INVALID_PARAM"],
     ["VMPCK 4", { sealing: { header: { 60: 4 } } }, "INVALID_PARAM"],
     ["VMPCK 1 in the header, key of VMPCK 0", { sealing: { header: { 60: 1 } } }, "BAD_MEASUREMENT"],
     ["a later number in the header", { damage: (frame) => (frame[0x20]! += 2) }, "BAD_MEASUREMENT"],
@@ -109,6 +110,15 @@ describe("checks of SNP_GUEST_REQUEST", () => {
 
   it("take a reserved byte that the guest itself has set", () => {
     expect(attempt([{ sealing: { header: { 56: 1, 95: 1 } } }]).status).toBe("SUCCESS")
+  })
+
+  it("take a payload that fills its page, but not further into the page", () => {
+    const { put, run, seal, ask } = makeMachine()
+    ask(TSC_INFO, new Uint8Array(PAGE_SIZE - 0x60))
+    put(seal({ type: TSC_INFO, payload: TSC_PAYLOAD }), PAGE_SIZE - 0x60 - 0x80)
+    expect(run({ requestOffset: PAGE_SIZE - 0x60 - 0x80 })).toBe("SUCCESS")
+    put(seal({ type: TSC_INFO, payload: TSC_PAYLOAD }).subarray(0, 0xd0), PAGE_SIZE - 0xd0)
+    expect(run({ requestOffset: PAGE_SIZE - 0xd0 })).toBe("INVALID_PARAM")
   })
 
   it("begin with the platform's state", () => {

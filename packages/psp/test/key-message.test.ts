@@ -120,6 +120,12 @@ describe("refusals of MSG_KEY_REQ", () => {
     expect(ask({ fields: GUEST_FIELD.POLICY, tcb }).status).toBe(0)
   })
 
+  it("measures the TCB by the committed one, not by the one that runs", () => {
+    const options = { firmware: { identity: { currentTcb: TCB, committedTcb: OLD } } }
+    expect(ask({ fields: GUEST_FIELD.TCB, tcb: tcbBytes(TCB) }, options).status).toBe(INVALID_PARAM)
+    expect(ask({ fields: GUEST_FIELD.TCB, tcb: tcbBytes(OLD) }, options).status).toBe(0)
+  })
+
   it.each([0, 1, 2, 3])("VMPCK%i gets keys of its own VMPL and those after it", (vmpck) => {
     for (const vmpl of [0, 1, 2, 3, 4])
       expect(ask({ vmpl }, PLATFORM, vmpck).status).toBe(vmpl < vmpck ? INVALID_PARAM : 0)

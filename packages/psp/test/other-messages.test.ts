@@ -47,6 +47,11 @@ describe("MSG_CPUID_REQ", () => {
     expect([...payload]).toEqual([...bytesOf(request.length, { 0: 0x16, 4: 1, 16: Buffer.concat(rows) })])
   })
 
+  it("takes values of a policy as 32 bits", () => {
+    const request = table([cpuid(7, [0x8000_0000, 0, 0, 0])])
+    expect(makeMachine({ firmware: { cpuidPolicy: mask } }).ask(CPUID_REQ, request).status).toBe(0)
+  })
+
   it("shows the policy what was asked", () => {
     const asked: Array<Parameters<CpuidPolicy>[0]> = []
     const cpuidPolicy: CpuidPolicy = (claimed) => {
@@ -155,6 +160,10 @@ describe("MSG_VMRK_REQ", () => {
     const alone = makeAgent(null)
     alone.launch()
     expect(alone.ask(VMRK_REQ, requestOf(addressOf(OTHER_GCTX))).status).toBe(STATUS.INVALID_GUEST)
+    const moved = makeAgent()
+    moved.launch()
+    Object.assign(moved.other, { migrationAgent: 9 })
+    expect(moved.ask(VMRK_REQ, requestOf(addressOf(OTHER_GCTX))).status).toBe(STATUS.INVALID_GUEST)
     const successor = makeAgent()
     successor.launch()
     Object.assign(successor.other, { reportIdMa: new Uint8Array(32) })
@@ -221,6 +230,15 @@ describe("messages that bring a guest", () => {
     const { payload } = ask(type, bytesOf(0x320, rows))
     expect([...payload]).toEqual([...bytesOf(16, { 0: STATUS[status] })])
     expect(firmware.guest(OTHER_GCTX)?.state).toBe("INIT")
+  })
+
+  it("absorb without agent goes on in a guest of no pages, whose digests are zero as the incoming one", () => {
+    const incoming = new Uint8Array(0x300).fill(0xff)
+    incoming.fill(0, 0x190, 0x1c0)
+    const status = (rows: Parameters<typeof bytesOf>[1]) =>
+      makeMachine({ isMeasured: false }).ask(ABSORB_NOMA_REQ, bytesOf(0x320, { ...rows, 32: incoming })).status
+    expect(status(SIZE)).toBe(STATUS.UNSUPPORTED)
+    expect(status({ ...SIZE, 8: 0x301 })).toBe(STATUS.INVALID_PARAM)
   })
 
   it("absorb without agent is not for a guest that has one, and needs both digests", () => {

@@ -1,5 +1,7 @@
 import { verify } from "node:crypto"
 import { describe, expect, it } from "vitest"
+import { publicKeyOf, scalarFromExtraBits } from "../src/EcdsaP384.ts"
+import { firmwareKdf } from "../src/FirmwareKdf.ts"
 import { type EndorsementKey, type PlatformIdentityOptions, REPORT, STATUS, tcbBytes } from "../src/index.ts"
 import { bytesOf, HOST_DATA, type MachineOptions, makeMachine, POLICY_OK } from "./guest-message-support.ts"
 
@@ -135,6 +137,16 @@ describe("the attestation report", () => {
     expect(pem(withIdentity({ currentTcb: microcode(5) }))).not.toEqual(plain)
     expect(pem({ firmware: { seed: 2, identity: { currentTcb: microcode(4) } } })).not.toEqual(plain)
     expect(tcbBytes(microcode(4))).toEqual(Uint8Array.of(1, 2, 0, 0, 0, 0, 3, 4))
+  })
+
+  it.each([
+    ["VCEK", "sev-versioned-chip-endorsement-key"],
+    ["VLEK", "sev-versioned-loaded-attestation-key"]
+  ] as const)("has its %s from the root by the firmware's derivation", (key, label) => {
+    const { identity } = makeMachine().firmware
+    const root = identity.root(key, tcbBytes(identity.reportedTcb))
+    const scalar = scalarFromExtraBits(firmwareKdf(root, label, new Uint8Array(0), 56))
+    expect(identity.publicKey(key).equals(publicKeyOf(scalar))).toBe(true)
   })
 
   it("names a migration agent by its report id", () => {
