@@ -21,7 +21,7 @@ import {
 import { PAGE_SIZE, SEV_FEATURES } from "@vmpl-lab/sev-es"
 import { type HostProgram, type HostThread, type Profile, WAIT } from "@vmpl-lab/sim"
 import type { Program } from "@vmpl-lab/vmpl"
-import { Platform } from "./Platform.ts"
+import { guestRequestsOf, Platform } from "./Platform.ts"
 
 const MIB = 0x10_0000
 /** Guest RAM: firmware metadata lies below 16 MiB, the guest's own pages above. */
@@ -150,6 +150,6 @@ export class BareMachine {
       return launchSevEs(vmm, thread, sev, image, vmsaPages({ ...plan, sevFeatures: features }), vcpus)
     }
     const sevFeatures = SEV_FEATURES.SNPActive | features
-    return launch(vmm, thread, snp, launchPlan({ ...plan, sevFeatures }), vcpus)
+    return launch(vmm, thread, snp, launchPlan({ ...plan, sevFeatures }), vcpus, guestRequestsOf(snp))
   }
 }

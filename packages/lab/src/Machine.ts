@@ -8,7 +8,7 @@ import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
-import { Platform } from "./Platform.ts"
+import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
 
@@ -134,7 +134,7 @@ export class Machine {
     strategy.operations.createGuest(this.vmm, thread, scenario.vcpus)
     const boot = this.vmm.groups[0]!.active!.vcpu
     const begin = thread.time
-    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot])
+    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], guestRequestsOf(this.#firmware))
     this.launchNs = thread.time - begin
     if (!outcome.ok) {
       this.vmm.fail(outcome.detail)

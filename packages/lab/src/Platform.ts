@@ -1,5 +1,14 @@
-import { HostFrames, Kvm, type MemorySlot, Meter, type VmConfig, Vmm, type VmmOperations } from "@vmpl-lab/hypervisor"
-import { AsidTable, type PspMemory, SevFirmware, SnpFirmware } from "@vmpl-lab/psp"
+import {
+  type GuestRequestPort,
+  HostFrames,
+  Kvm,
+  type MemorySlot,
+  Meter,
+  type VmConfig,
+  Vmm,
+  type VmmOperations
+} from "@vmpl-lab/hypervisor"
+import { AsidTable, type PspMemory, SevFirmware, SnpFirmware, STATUS } from "@vmpl-lab/psp"
 import { Rmp, type Switches } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { CostTable, Host, type Profile, TIME_SLICE_NS, type TraceSink } from "@vmpl-lab/sim"
@@ -82,6 +91,14 @@ export class Platform {
     }
   }
 }
+
+/** How KVM brings guest messages of the guest with a context to the firmware. */
+export const guestRequestsOf =
+  (snp: SnpFirmware) =>
+  (gctx: number): GuestRequestPort => ({
+    guestRequest: (requestPfn, responsePfn) => STATUS[snp.guestRequest({ gctx, requestPfn, responsePfn })],
+    reclaim: (pfn) => STATUS[snp.pageCommand({ command: "PAGE_RECLAIM", pfn })]
+  })
 
 const pageBytes = (view: DataView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
 

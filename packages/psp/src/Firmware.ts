@@ -1,13 +1,16 @@
 import { PAGE_2M, PAGES_PER_2M, type PageSize } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { AsidTable } from "./AsidTable.ts"
+import { ANY_CPUID, type CpuidPolicy } from "./CpuidMessage.ts"
 import { type GuestContext, makeGuestContext } from "./GuestContext.ts"
+import { GUEST_REQUEST_PAGES, type GuestRequest, runGuestRequest } from "./GuestRequest.ts"
 import { PAGE_TYPE, type VmplPerms } from "./LaunchDigest.ts"
 import { cpuidPageAccepted, launchedVmsa, secretsPage } from "./LaunchPages.ts"
-import { firstRefusal, LAUNCH_UPDATE_OWNER, LAUNCH_UPDATE_PAGE, rulingEntry } from "./PageChecks.ts"
+import { firstRefusal, isOwnFrame, LAUNCH_UPDATE_OWNER, LAUNCH_UPDATE_PAGE, rulingEntry } from "./PageChecks.ts"
 import type { PageCommand } from "./PageCommand.ts"
 import { PageCommands } from "./PageCommands.ts"
 import type { ContentsOwner } from "./PageContents.ts"
+import { PlatformIdentity, type PlatformIdentityOptions } from "./PlatformIdentity.ts"
 import { POLICY, policyAccepted } from "./Policy.ts"
 import type { PspMemory, PspRmp } from "./Ports.ts"
 import type { Status } from "./Status.ts"
@@ -28,6 +31,10 @@ export interface SnpFirmwareOptions {
   readonly policyFeatures?: bigint
   /** Shared with `SevFirmware` where both APIs are used. Default: one that nobody has used. */
   readonly asids?: AsidTable
+  /** What reports say of the platform. Its firmware's version defaults to `abiMajor` and `abiMinor`. */
+  readonly identity?: PlatformIdentityOptions
+  /** Which CPUID values MSG_CPUID_REQ accepts. Default: all. */
+  readonly cpuidPolicy?: CpuidPolicy
 }
 
 /** LAUNCH_START. IMI launches are not modelled. */
@@ -63,6 +70,7 @@ export interface LaunchFinish {
 
 const NO_PERMS: VmplPerms = [0, 0, 0]
 const FMS_GENOA = 0xa10f10
+const BUILD = 25
 const isByte = (value: number): boolean => Number.isInteger(value) && value >= 0 && value <= 0xff
 /**
  * The AMD-SP's commands that create, launch and end an SNP guest. Each command makes its checks in the firmware's
@@ -76,6 +84,8 @@ export class SnpFirmware {
   readonly #rmp: PspRmp
   readonly #memory: PspMemory
   readonly #options: Required<SnpFirmwareOptions>
+  /** What this platform says of itself in reports, and the keys that sign them. */
+  readonly identity: PlatformIdentity
   readonly #pages: PageCommands
   readonly #contexts = new Map<number, GuestContext>()
   #guestsCreated = 0
@@ -93,8 +103,15 @@ export class SnpFirmware {
       abiMinor: 55,
       policyFeatures: 0n,
       asids: new AsidTable(),
+      identity: {},
+      cpuidPolicy: ANY_CPUID,
       ...options
     }
+    const { seed, abiMajor, abiMinor, identity } = this.#options
+    this.identity = new PlatformIdentity(seed, {
+      current: { major: abiMajor, minor: abiMinor, build: BUILD },
+      ...identity
+    })
   }
 
   /** The context in a page, for tests and for guest messages; undefined when the page holds none. */
@@ -259,6 +276,39 @@ export class SnpFirmware {
     this.#options.asids.use(guest.asid)
     guest.state = "RUNNING"
     return "SUCCESS"
+  }
+
+  /**
+   * Answers a guest's encrypted message, which the hypervisor carries without being able to read or forge it.
+   * @spec SNP-ABI SNP_GUEST_REQUEST
+   */
+  guestRequest(command: GuestRequest): Status {
+    if (!this.#options.initialised) return "INVALID_PLATFORM_STATE"
+    const pages = firstRefusal(GUEST_REQUEST_PAGES, this.#pages.view, command)
+    if (pages.status !== "SUCCESS") return pages.status
+    const guest = this.#contextOf(command.gctx)
+    if (typeof guest === "string") return guest
+    const { smtEnabled, cpuidPolicy } = this.#options
+    return runGuestRequest({
+      memory: this.#memory,
+      command,
+      guest,
+      sceneOf: (vmpck) => ({
+        guest,
+        gctx: command.gctx,
+        vmpck,
+        platform: this.identity,
+        smtEnabled,
+        cpuidPolicy,
+        contextAt: (address) => this.#contextAt(address)
+      })
+    })
+  }
+
+  /** The guest whose context is at an address that a message names, or the status that refuses it. */
+  #contextAt(address: bigint): GuestContext | Status {
+    const pfn = Number(address >> 12n)
+    return isOwnFrame(this.#rmp, pfn) ? "INVALID_PARAM" : this.#contextOf(pfn)
   }
 
   /**

@@ -15,7 +15,7 @@ import type { GuestContext } from "./GuestContext.ts"
 const SECRETS_VERSION = 3
 
 /** TSC factor: 0.2 % scaled by 100000, the value of firmware 1.55 on Genoa. */
-const TSC_FACTOR = 200
+export const TSC_FACTOR = 200
 
 /**
  * The secrets page that the guest finds after launch, 4096 bytes. `fms` is the processor's family, model and stepping

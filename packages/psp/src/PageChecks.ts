@@ -38,7 +38,8 @@ const isInside2M = (rmp: PspRmp, pfn: number): boolean =>
 
 type FrameOf<Command> = (command: Command) => number
 
-const stateIn = <Command>(
+/** A check that a page is in one of the states. */
+export const stateIn = <Command>(
   name: string,
   frame: FrameOf<Command>,
   states: ReadonlyArray<PageState>,
@@ -315,13 +316,15 @@ const namedPages = (command: PageCommand): ReadonlyArray<number> => {
 /** Commands whose own look-up of the page answers otherwise. */
 const RANGE_COMMANDS: ReadonlyArray<string> = ["PAGE_RECLAIM", "PAGE_UNSMASH", "PAGE_SET_STATE"]
 
+/** Whether a page holds a part of the RMP. */
+export const isOwnFrame = (rmp: PspRmp, pfn: number): boolean =>
+  rmp.layout.ownFrames.some(({ first, count }) => pfn >= first && pfn < first + count)
+
 /** The AMD-SP is never pointed at the RMP itself, although its pages are Firmware. */
 const rmpItself: PageCheck<PageCommand> = {
   name: "page is no part of the RMP",
   refuses: ({ rmp }, command) => {
-    const isOwn = (pfn: number): boolean =>
-      rmp.layout.ownFrames.some(({ first, count }) => pfn >= first && pfn < first + count)
-    if (!namedPages(command).some(isOwn)) return null
+    if (!namedPages(command).some((pfn) => isOwnFrame(rmp, pfn))) return null
     return RANGE_COMMANDS.includes(command.command) ? "INVALID_ADDRESS" : "INVALID_PARAM"
   }
 }

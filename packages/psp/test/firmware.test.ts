@@ -1,5 +1,5 @@
 import { PAGE_2M, PAGE_4K, PAGES_PER_2M, type PageSize, Rmp } from "@vmpl-lab/rmp"
-import { PAGE_SIZE, SECRETS } from "@vmpl-lab/sev-es"
+import { PAGE_SIZE, SECRETS, VMSA_TWEAK_BITMAP } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
 import {
   AsidTable,
@@ -12,6 +12,7 @@ import {
   type SnpFirmwareOptions,
   STATUS
 } from "../src/index.ts"
+import { launchedVmsa } from "../src/LaunchPages.ts"
 
 const GCTX = 1
 const OTHER_GCTX = 2
@@ -279,7 +280,38 @@ describe("LAUNCH_UPDATE", () => {
     for (const [level, offset] of offsets.entries()) {
       expect(page.slice(offset, offset + 32)).toEqual(firmware.guest(GCTX)?.vmpck[level])
     }
-    expect(page.slice(SECRETS.guest_usage, SECRETS.tsc_factor).every((byte) => byte === 0)).toBe(true)
+    expect(Array.from(page.slice(SECRETS.vmsa_tweak_bitmap, SECRETS.svsm_base))).toEqual(VMSA_TWEAK_BITMAP)
+    for (const [from, to] of [
+      [SECRETS.guest_usage, SECRETS.vmsa_tweak_bitmap],
+      [SECRETS.svsm_base, SECRETS.tsc_factor]
+    ]) {
+      expect(page.slice(from, to).every((byte) => byte === 0)).toBe(true)
+    }
+  })
+
+  it("launches a VMSA without an integrity value, under VmsaRegProt with a nonce on its registers", () => {
+    const { memory, update } = makeLaunch()
+    const RAX = 0x1f8
+    const launched = (features: number): DataView => {
+      const page = new Uint8Array(PAGE_SIZE)
+      const view = new DataView(page.buffer)
+      view.setUint32(0x3b0, features, true)
+      view.setUint32(RAX, 0x1234, true)
+      expect(Buffer.from(launchedVmsa(page, 0x1111_2222_3333_4444n)).length).toBe(PAGE_SIZE)
+      return new DataView(launchedVmsa(page, 0x1111_2222_3333_4444n).buffer)
+    }
+    const plain = launched(1)
+    expect([plain.getUint32(RAX, true), plain.getBigUint64(0x300, true)]).toEqual([0x1234, 0n])
+    expect([plain.getBigUint64(0x380, true), plain.getBigInt64(0x388, true)]).toEqual([0n, -1n])
+    const tweaked = launched(0x4001)
+    expect(tweaked.getBigUint64(0x300, true)).toBe(0x1111_2222_3333_4444n)
+    expect(tweaked.getBigUint64(RAX, true)).toBe(0x1111_2222_3333_4444n ^ 0x1234n)
+    // EFER is not among the registers that are XORed.
+    expect(tweaked.getBigUint64(0xd0, true)).toBe(0n)
+    memory.plain.set(PAGE, new Uint8Array(PAGE_SIZE))
+    expect(update({ pageType: PAGE_TYPE.VMSA })).toBe("SUCCESS")
+    const contents = memory.encrypted.get(PAGE)!.contents
+    expect(new DataView(contents.buffer).getBigInt64(0x388, true)).toBe(-1n)
   })
 
   it.each<readonly [string, number, number, string]>([
