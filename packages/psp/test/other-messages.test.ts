@@ -154,6 +154,16 @@ describe("MSG_VMRK_REQ", () => {
     expect([other.vmrk, guest.vmrk]).toEqual(before)
   })
 
+  it("is acted upon although its reply does not fit, and can then be sent again", () => {
+    const { guest, launch, other, put, run, seal } = makeAgent()
+    launch()
+    put(seal({ type: VMRK_REQ, payload: requestOf(addressOf(OTHER_GCTX)) }))
+    expect(run({ responseOffset: 0xf91 })).toBe("INVALID_PARAM")
+    expect(other.vmrk).toEqual(VMRK)
+    expect(guest.messageCount[0]).toBe(0n)
+    expect(run({ responseOffset: 0xf90 })).toBe("SUCCESS")
+  })
+
   it("refuses guests before their launch, without an agent, and of an agent that was in this page before", () => {
     const early = makeAgent()
     expect(early.ask(VMRK_REQ, requestOf(addressOf(OTHER_GCTX))).status).toBe(STATUS.INVALID_GUEST_STATE)
