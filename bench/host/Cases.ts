@@ -69,6 +69,18 @@ export const REFERENCE_CHECKS = {
   c: "the same in C, cc -O2"
 } as const
 
+export const EXITS = {
+  off: "GHCB exits, nobody at the trace points",
+  on: "GHCB exits, every trace point taken"
+} as const
+
+const exits: ReadonlyArray<Case> = Object.entries(EXITS).map(([subject, name]) => ({
+  name,
+  warmUp: "20,000 exits; 200,000 are timed (quick: 10,000)",
+  observe: (quick) => observeCase("Exits.ts", [subject, ...quickly(quick)]),
+  figures: [{ value: "exitsPerSecond", unit: "exits/s: instruction, #VC, GHCB, handler, VMRUN" }]
+}))
+
 const passes = (quick: boolean): ReadonlyArray<string> => (quick ? ["2", "4"] : ["8", "40"])
 
 const referenceCheck: ReadonlyArray<Case> = [
@@ -122,6 +134,7 @@ const keyChange: Case = {
 export const CASES: ReadonlyArray<Case> = [
   ...shell,
   ...simulation,
+  ...exits,
   ...accessCheck,
   ...referenceCheck,
   pageSetup,

@@ -8,7 +8,7 @@ import { context } from "../support/Context.ts"
 import { benchOptions, print } from "../support/Options.ts"
 import { type Ratio, ratio, type Statistics, statistics } from "../support/Statistics.ts"
 import { columns, shown } from "../support/Units.ts"
-import { ACCESS_CHECKS, CASES, type Case, KEY_CHANGE, REFERENCE_CHECKS, SIMULATIONS } from "./Cases.ts"
+import { ACCESS_CHECKS, CASES, type Case, EXITS, KEY_CHANGE, REFERENCE_CHECKS, SIMULATIONS } from "./Cases.ts"
 import type { Observation } from "./Observe.ts"
 import { compilerVersion } from "./Reference.ts"
 
@@ -41,6 +41,7 @@ const disagree = (names: ReadonlyArray<string>) =>
   new Set(names.map((name) => collected.get(name)?.[0]?.digest)).size > 1
 if (disagree(Object.values(ACCESS_CHECKS))) warnings.push("the three access checks disagree on their answers")
 if (disagree(Object.values(REFERENCE_CHECKS))) warnings.push("C and the simulator disagree on the access checks")
+if (disagree(Object.values(EXITS))) warnings.push("exits have other answers with the trace on")
 if (disagree(SIMULATIONS)) warnings.push("the strategies disagree on what the guest saw")
 if ((machine.loadAverage[0] ?? 0) > machine.cpus / 2) {
   warnings.push(`the machine was busy: load average ${machine.loadAverage[0]} on ${machine.cpus} CPUs`)
@@ -71,6 +72,10 @@ const ratios: ReadonlyArray<{ readonly name: string } & Ratio> = [
   {
     name: `${REFERENCE_CHECKS.typed} to ${REFERENCE_CHECKS.c} (goal: at most 1.2)`,
     ...ratio(statisticsOf(REFERENCE_CHECKS.typed, "ns"), statisticsOf(REFERENCE_CHECKS.c, "ns"))
+  },
+  {
+    name: `${EXITS.off} to ${EXITS.on}`,
+    ...ratio(statisticsOf(EXITS.off, "exitsPerSecond"), statisticsOf(EXITS.on, "exitsPerSecond"))
   },
   {
     name: "write under another key to a copy of 4 KiB",

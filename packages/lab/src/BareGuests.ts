@@ -15,7 +15,12 @@ import { everyEventGuest } from "./EveryEventGuest.ts"
 /** vCPUs of a guest without an SVSM unless told otherwise. */
 export const USUAL_VCPUS = 16
 
-const planOf = ({ vcpus }: BareMachine, snp: boolean): BarePlan => ({ vcpus, heapGpa: BARE_HEAP_GPA, snp })
+const planOf = ({ vcpus, cpuidGpa }: BareMachine, snp: boolean): BarePlan => ({
+  vcpus,
+  heapGpa: BARE_HEAP_GPA,
+  snp,
+  ...(snp ? { cpuidGpa } : {})
+})
 
 /** SEV-ES: INIT and SIPI start the VMSAs that were launched. */
 const initSipi = (): BareGuest => ({

@@ -10,6 +10,7 @@ import {
   type MemorySlot,
   parseFirmware,
   RESET_EIP,
+  SECTION_TYPE,
   syntheticFirmware,
   TracePoints,
   VCPU_SIGNATURE,
@@ -98,6 +99,11 @@ export class BareMachine {
     const main = host.spawn("vmm-main", -1)
     main.program = this.#main(main)
     host.start(main, 0)
+  }
+
+  /** GPA of the CPUID page, as the firmware's metadata has it. */
+  get cpuidGpa(): number {
+    return this.image.sections.find(({ type }) => type === SECTION_TYPE.CPUID)!.gpa
   }
 
   /** Code that further vCPUs start at: it counts as theirs. */

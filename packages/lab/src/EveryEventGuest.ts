@@ -17,6 +17,7 @@ const planOf = (machine: BareMachine): EveryEventPlan => ({
   vcpus: machine.vcpus,
   heapGpa: BARE_HEAP_GPA,
   snp: true,
+  cpuidGpa: machine.cpuidGpa,
   edu: EDU_GPA,
   eduMsi: EDU_MSI_GPA,
   hvFeatures: EVERY_FEATURE,

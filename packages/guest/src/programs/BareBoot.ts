@@ -57,9 +57,13 @@ export function* bareSetUp(plan: BarePlan): Program<{ readonly apicId: number; r
   const options = { backup: page(BARE_BLOCK.BACKUP), registers: snp, makeShared: snp, version }
   const ghcb = new Ghcb(page(BARE_BLOCK.GHCB), options)
   yield* ghcb.setUp()
-  yield lidt({ vc: makeVcHandler({ ghcb }) })
+  yield lidt({ vc: makeVcHandler({ ghcb, ...cpuidPageOf(plan) }) })
   return { apicId, ghcb }
 }
+
+/** The CPUID page for a #VC handler's context, if there is one. */
+export const cpuidPageOf = ({ cpuidGpa }: BarePlan): { readonly cpuidPage?: number } =>
+  cpuidGpa === undefined ? {} : { cpuidPage: cpuidGpa }
 
 /** x2APIC, by an MSR that KVM intercepts. */
 export function* enableX2apic(apicId: number): Program {

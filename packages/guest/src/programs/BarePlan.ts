@@ -5,6 +5,8 @@ export interface BarePlan {
   readonly heapGpa: number
   /** An SNP guest validates its pages, and has shared ones made shared. */
   readonly snp: boolean
+  /** GPA of the CPUID page, from the firmware's metadata; without one the guest asks the hypervisor. */
+  readonly cpuidGpa?: number
 }
 
 /** Page of real-mode code at which a started AP goes on, below 1 MiB. */

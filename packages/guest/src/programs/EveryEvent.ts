@@ -39,6 +39,7 @@ import { guestIdt } from "../GuestIdt.ts"
 import { hypervisorFeatures, requestVmpl } from "../ghcb/Control.ts"
 import type { Outcome } from "../ghcb/Exchange.ts"
 import { extendedGuestRequest, guestRequest } from "../ghcb/GuestRequest.ts"
+import { ghcbCpuid } from "../ghcb/Instructions.ts"
 import * as Interrupts from "../ghcb/Interrupts.ts"
 import { pageStateChanges } from "../ghcb/PageStateChanges.ts"
 import * as Processors from "../ghcb/Processors.ts"
@@ -53,7 +54,7 @@ import {
   runVmplMsr,
   sevInfo
 } from "../MsrProtocol.ts"
-import { acceptPages, bareSetUp, enableX2apic } from "./BareBoot.ts"
+import { acceptPages, bareSetUp, cpuidPageOf, enableX2apic } from "./BareBoot.ts"
 import { BARE_BLOCK, type BarePlan, blockPage, commonPage } from "./BarePlan.ts"
 
 /** The machine on which every event is tried, and who hears of the answers. */
@@ -115,7 +116,7 @@ export function* everyEventBoot(plan: EveryEventPlan): Program {
   const seen = { vectors: new Map<number, number>(), nmis: 0 }
   yield lidt(
     guestIdt({
-      vc: { ghcb, asksForDr7: true },
+      vc: { ghcb, asksForDr7: true, ...cpuidPageOf(plan) },
       stack: own(BARE_BLOCK.STACK) + 0x1000,
       onNmi: function* () {
         seen.nmis++
@@ -130,7 +131,7 @@ export function* everyEventBoot(plan: EveryEventPlan): Program {
     })
   )
   yield* msrRequests(plan, check)
-  yield* instructions(own(SPARE.PRIVATE), check)
+  yield* instructions(ghcb, own(SPARE.PRIVATE), check)
   yield* devices(plan, check)
   yield* enableX2apic(0)
   yield wrmsr(X2APIC.SPIV, APIC_ENABLED_SPURIOUS)
@@ -155,8 +156,10 @@ function* msrRequests(plan: EveryEventPlan, check: Check): Program {
   check("msr 0x016", (yield* one(runVmplMsr(3))) !== 0)
 }
 
-function* instructions(buffer: number, check: Check): Program {
-  check("0x72", ((yield cpuid(0x8000_001f)).lo & 0x10) !== 0)
+function* instructions(ghcb: Ghcb, buffer: number, check: Check): Program {
+  const sev = (yield cpuid(0x8000_001f)).lo
+  const asked = yield* ghcbCpuid(ghcb, 0x8000_001f, 0, u64(1))
+  check("0x72", (sev & 0x10) !== 0 && asked.ok && asked.value.eax === sev)
   const first = (yield rdmsr(MSR.TSC)).lo
   check(
     "0x7c",

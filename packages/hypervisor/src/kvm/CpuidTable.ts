@@ -34,6 +34,7 @@ const SEV_CAPABILITIES = encodeSevCapabilities(HOST_SEV)
 /** Host CPUID as KVM passes it on: EAX, EBX, ECX, EDX by leaf. Leaves that are not here read as zero. */
 const LEAVES: ReadonlyMap<number, CpuidRegisters> = new Map<number, CpuidRegisters>([
   [0x0000_0000, [0x10, 0x6874_7541, 0x444d_4163, 0x6974_6e65]],
+  [0x8000_0000, [0x8000_001f, 0x6874_7541, 0x444d_4163, 0x6974_6e65]],
   [0x8000_001f, SEV_CAPABILITIES]
 ])
 
@@ -70,3 +71,12 @@ export const cpuidRegister = (leaf: number, register: number, apicId: number): n
 
 /** XCR0 after reset: x87 alone. The MSR protocol has no room to say another. */
 const XCR0_RESET = 1
+
+/** What a CPUID page is to hold: the leaves that this host has, APIC IDs as of vCPU 0. */
+export const CPUID_PAGE_FUNCTIONS: ReadonlyArray<readonly [leaf: number, subleaf: number, xcr0: number]> = [
+  [0x8000_001f, 0, 0],
+  [0x0000_0000, 0, 0],
+  [0x0000_0001, 0, 0],
+  [0x0000_000d, 0, 1],
+  [0x8000_0000, 0, 0]
+]

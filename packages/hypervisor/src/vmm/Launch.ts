@@ -5,6 +5,7 @@ import { type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import type { Vcpu } from "../kvm/Vcpu.ts"
 import type { GuestRequestPort } from "../kvm/Vm.ts"
 import { loadSlot } from "../kvm/VmsaUpdate.ts"
+import { cpuidPage } from "./CpuidPage.ts"
 import type { LaunchPage } from "./LaunchPlan.ts"
 import type { Vmm } from "./Vmm.ts"
 
@@ -56,7 +57,8 @@ export const launch = (
     // Every VMSA is launched at the same GPA, which is in no memory slot: its page is KVM's, not the guest memory's.
     const isVmsa = page.type === PAGE_TYPE.VMSA
     const pfn = isVmsa ? kvm.frames.allocateNot2mAligned() : memory.privateFrame(gfn)
-    if (host.writePage(pfn, page.contents) !== 0) return refused("copy", where, "#PF")
+    const contents = page.type === PAGE_TYPE.CPUID ? (page.contents ?? cpuidPage()) : page.contents
+    if (host.writePage(pfn, contents) !== 0) return refused("copy", where, "#PF")
     const code = rmpupdate(pfn, true, gfn, asid)
     if (code !== RETURN_CODE.SUCCESS) return refused("RMPUPDATE", where, `EAX ${code}`)
     thread.charge(PRIMITIVE.launch_update_4k)
