@@ -193,7 +193,7 @@ describe("a hypervisor that answers anything", () => {
           outcome === "halted" ? "halted" : isRaised(outcome) ? outcome.vector : String((outcome as { ok: boolean }).ok)
         for (const key of [kind, `${name}: ${kind}`]) seen.set(key, (seen.get(key) ?? 0) + 1)
       }),
-      { numRuns: 20_000, seed: 0x6cb }
+      { numRuns: 70_000, seed: 0x6cb }
     )
     for (const kind of ["true", "false", "#GP", "#UD"]) expect(seen.get(kind)).toBeGreaterThan(50)
     // Each sender was seen to succeed and to fail.
@@ -215,7 +215,7 @@ describe("a hypervisor that answers anything", () => {
           expect(walk.machine.get(GHCB_GPA + GHCB.shared_buffer, 8, "shared")).toEqual([0x0002_0003, 0])
         }
       }),
-      { numRuns: 3_000, seed: 0x253 }
+      { numRuns: 10_000, seed: 0x253 }
     )
   })
 })
@@ -257,7 +257,7 @@ describe("a hypervisor that answers a #VC handler anything", () => {
         if (isRaised(outcome)) expect(["#GP", "#UD"]).toContain(outcome.vector)
         else if (outcome !== "halted" && last !== undefined) expect(last.info1[0]).toBe(0)
       }),
-      { numRuns: 6_000, seed: 0x2c }
+      { numRuns: 12_000, seed: 0x2c }
     )
   })
 
@@ -283,7 +283,7 @@ describe("a hypervisor that answers a #VC handler anything", () => {
           if (isRaised(outcome)) expect(outcome.vector).toBe("#GP")
         }
       ),
-      { numRuns: 4_000, seed: 0x130 }
+      { numRuns: 10_000, seed: 0x130 }
     )
   })
 })

@@ -1,5 +1,5 @@
 import { EXIT } from "@vmpl-lab/sev-es"
-import { ApicMap, type ApicMessage, encodeIcr, IoApic, Lapic } from "../apic/index.ts"
+import { APIC_REG, ApicMap, type ApicMessage, encodeIcr, IoApic, Lapic, x2apicMsr } from "../apic/index.ts"
 import { kick, kickFromInterrupt } from "./Kick.ts"
 import { REQUEST, type Vcpu } from "./Vcpu.ts"
 import type { Vm } from "./Vm.ts"
@@ -21,6 +21,8 @@ export class Irqchip {
   /** Level that interrupts of the I/O APIC go to. */
   ioapicVmpl = 0
   readonly #map = new ApicMap()
+  /** For the trace: what is on its way to the APICs. */
+  #delivering: ApicMessage | null = null
 
   constructor(vm: Vm) {
     this.#vm = vm
@@ -69,19 +71,25 @@ export class Irqchip {
     this.#deliver(message, (vcpu) => vcpu.current.vmpl === from.current.vmpl || vcpu.slots.length > 1)
   }
 
-  #deliver(message: ApicMessage, isMeant: (vcpu: Vcpu) => boolean): number {
-    const { kvm } = this.#vm
-    const lapics = [...this.#vcpuOf].filter(([, vcpu]) => isMeant(vcpu)).map(([lapic]) => lapic)
-    const taken = this.#map.deliver(message, lapics)
-    if (taken > 0 && kvm.trace !== null && kvm.running !== null) {
-      kvm.trace.apicAcceptIrq(
-        kvm.running,
-        message.destination,
-        message.deliveryMode,
-        message.levelTriggered,
-        message.vector
-      )
+  /** kvm_eoi, before a vCPU's EOI takes effect: the vector of highest priority that is in service. */
+  traceEoi({ lapic, apicId }: Vcpu): void {
+    const { trace, running } = this.#vm.kvm
+    if (trace === null || running === null || lapic === null) return
+    for (let word = 7; word >= 0; word--) {
+      const bits = lapic.x2apic
+        ? (lapic.readMsr(x2apicMsr(APIC_REG.ISR + 16 * word))?.lo ?? 0)
+        : (lapic.read(APIC_REG.ISR + 16 * word) ?? 0)
+      if (bits === 0) continue
+      trace.eoi(running, apicId, 32 * word + 31 - Math.clz32(bits))
+      return
     }
+  }
+
+  #deliver(message: ApicMessage, isMeant: (vcpu: Vcpu) => boolean): number {
+    const lapics = [...this.#vcpuOf].filter(([, vcpu]) => isMeant(vcpu)).map(([lapic]) => lapic)
+    this.#delivering = message
+    const taken = this.#map.deliver(message, lapics)
+    this.#delivering = null
     return taken
   }
 
@@ -96,8 +104,12 @@ export class Irqchip {
 
   /** kvm_make_request(KVM_REQ_EVENT) and kick: the vCPU looks at its local APIC before it goes on. */
   #raise(vcpu: Vcpu): void {
-    const { running, host } = this.#vm.kvm
+    const { running, host, trace } = this.#vm.kvm
     vcpu.requests |= REQUEST.EVENT
+    if (trace !== null && running !== null && this.#delivering !== null) {
+      const { deliveryMode, levelTriggered, vector } = this.#delivering
+      trace.apicAcceptIrq(running, vcpu.apicId, deliveryMode, levelTriggered, vector)
+    }
     if (running === null) kickFromInterrupt(vcpu, host.now, EXIT.INTR)
     else if (running !== vcpu.thread) kick(vcpu, running, null)
   }

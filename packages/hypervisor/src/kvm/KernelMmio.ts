@@ -1,4 +1,4 @@
-import { IOAPIC_BASE } from "../apic/index.ts"
+import { APIC_REG, IOAPIC_BASE } from "../apic/index.ts"
 import type { Vcpu } from "./Vcpu.ts"
 
 const PAGE = 4096
@@ -27,7 +27,9 @@ export const kernelMmio = (vcpu: Vcpu, gpa: number, data: Uint8Array, isWrite: b
   const base = ((lapic.readApicBase() & 0xffff_f000) >>> 0) as number
   if (page !== base || !lapic.enabled || lapic.x2apic) return false
   if (!whole) data.fill(0)
-  else if (isWrite) lapic.write(offset, view.getUint32(0, true))
-  else view.setUint32(0, lapic.read(offset) ?? 0, true)
+  else if (isWrite) {
+    if (offset === APIC_REG.EOI) irqchip.traceEoi(vcpu)
+    lapic.write(offset, view.getUint32(0, true))
+  } else view.setUint32(0, lapic.read(offset) ?? 0, true)
   return true
 }

@@ -1,6 +1,7 @@
 import { MSR, type U64 } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
 import { hostTsc, TSC_MHZ } from "@vmpl-lab/vmpl"
+import { APIC_REG, x2apicMsr } from "../apic/index.ts"
 import type { Vcpu } from "./Vcpu.ts"
 
 const isX2apic = (msr: number): boolean => msr >= MSR.X2APIC_FIRST && msr <= MSR.X2APIC_LAST
@@ -34,7 +35,10 @@ export const readMsr = (vcpu: Vcpu, thread: HostThread, msr: number): U64 | null
 /** kvm_set_msr. @returns false for #GP */
 export const writeMsr = (vcpu: Vcpu, msr: number, lo: number, hi: number): boolean => {
   const { lapic } = vcpu
-  if (isX2apic(msr)) return lapic?.writeMsr(msr, lo, hi) ?? false
+  if (isX2apic(msr)) {
+    if (msr === x2apicMsr(APIC_REG.EOI)) vcpu.vm.irqchip?.traceEoi(vcpu)
+    return lapic?.writeMsr(msr, lo, hi) ?? false
+  }
   switch (msr) {
     case MSR.APIC_BASE:
       return hi === 0 && (lapic?.writeApicBase(lo) ?? false)
