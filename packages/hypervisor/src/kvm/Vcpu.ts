@@ -1,4 +1,4 @@
-import { GHCB_VERSION, SEV_FEATURES, sevInfoHi, sevInfoLo } from "@vmpl-lab/sev-es"
+import { exitName, GHCB_VERSION, SEV_FEATURES, sevInfoHi, sevInfoLo } from "@vmpl-lab/sev-es"
 import type { HostThread, Span } from "@vmpl-lab/sim"
 import type { GuestMode } from "@vmpl-lab/vmpl"
 import type { Lapic } from "../apic/index.ts"
@@ -190,6 +190,11 @@ export class Vcpu {
     this.queueNmi()
     this.requests |= REQUEST.EVENT
     if (by !== this.thread) kick(this, by, null)
+  }
+
+  /** #VMEXITs so far by AMD's names, the most frequent first. */
+  exitCounts(): ReadonlyArray<readonly [name: string, count: number]> {
+    return [...this.exits].sort(([, a], [, b]) => b - a).map(([code, count]) => [exitName(code), count])
   }
 
   /** At most two NMIs wait, one of them while another is in progress. @spec Linux process_nmi */
