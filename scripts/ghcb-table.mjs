@@ -1,34 +1,16 @@
 // Writes docs/ghcb.md: for each event of the GHCB page and each request of the GHCB MSR the hypervisor's handler, the
 // guest's sender and the tests, from comments `@ghcb 0x80000013, msr 0x006` in the sources. With --check it only says
 // whether the file is up to date.
-import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { readFileSync } from "node:fs"
+import { cell, isTest, root, taggedFiles, writeOrCheck } from "./tagged-files.mjs"
 
-const root = new URL("../", import.meta.url)
-const target = new URL("docs/ghcb.md", root)
-
-/** Files below a folder, sorted, without what is built. */
-const filesIn = (folder) =>
-  readdirSync(new URL(folder, root), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
-    .map((entry) => `${entry.parentPath}/${entry.name}`.slice(root.pathname.length))
-    .filter((path) => !/\/(node_modules|dist)\//.test(path))
-    .sort()
-
-const tagged = (path) => {
-  const tags = [...readFileSync(new URL(path, root), "utf8").matchAll(/^(?:\/\/| \*) @ghcb (.+)$/gm)]
-  return tags.flatMap(([, list]) => list.split(/,\s*/))
-}
-
-const isTest = (path) => /(^|\/)test\//.test(path)
 const isGuest = (path) => path.startsWith("packages/guest/")
 
 /** @returns events with title, version, handlers, senders, tests, and why one is refused */
 export const events = () => {
   const list = JSON.parse(readFileSync(new URL("docs/ghcb.events.json", root), "utf8"))
-  const files = [...filesIn("packages"), ...filesIn("test")].map((path) => [path, tagged(path)])
   const known = new Set(list.map(({ event }) => event))
-  for (const [path, tags] of files)
-    for (const tag of tags) if (!known.has(tag)) throw new Error(`${path}: no event ${tag}`)
+  const files = taggedFiles(/^(?:\/\/| \*) @ghcb (.+)$/gm, known, "event")
   return list.map((one) => {
     const own = files.filter(([, tags]) => tags.includes(one.event)).map(([path]) => path)
     const code = own.filter((path) => !isTest(path))
@@ -40,8 +22,6 @@ export const events = () => {
     }
   })
 }
-
-const cell = (paths) => paths.map((path) => `\`${path}\``).join("<br>")
 
 /** The whole document. */
 export const document = () => {
@@ -63,11 +43,5 @@ export const document = () => {
   ].join("\n")
 }
 
-if (process.argv[1] === new URL(import.meta.url).pathname) {
-  const text = document()
-  if (!process.argv.includes("--check")) writeFileSync(target, text)
-  else if (readFileSync(target, "utf8") !== text) {
-    process.stderr.write("docs/ghcb.md is not up to date: run node scripts/ghcb-table.mjs\n")
-    process.exitCode = 1
-  }
-}
+if (process.argv[1] === new URL(import.meta.url).pathname)
+  writeOrCheck("scripts/ghcb-table.mjs", "docs/ghcb.md", document())

@@ -2,7 +2,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { fitting, loadFirmware } from "./FirmwareFile.ts"
-import { numberFlag, optional, switchFlag } from "./Flags.ts"
+import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
 import { progressBar } from "./Progress.ts"
@@ -18,15 +18,8 @@ const flags = {
     Flag.withDescription("Workload"),
     Flag.withDefault("default")
   ),
-  profile: Flag.String("profile").pipe(
-    Flag.withMetavar("NAME|FILE"),
-    Flag.withDescription("Costs of one machine"),
-    Flag.withDefault("epyc-9654p")
-  ),
-  seed: numberFlag("seed", 0, Number.MAX_SAFE_INTEGER).pipe(
-    Flag.withDescription("Equal seeds give equal results"),
-    Flag.withDefault(1)
-  ),
+  profile: profileFlag,
+  seed: seedFlag,
   vcpus: optional(numberFlag("vcpus", 1, 512)).pipe(Flag.withDescription("Guest vCPUs, instead of the scenario's")),
   calls: optional(numberFlag("calls", 0, 1_000_000)).pipe(
     Flag.withDescription("SVSM calls of each vCPU, instead of the scenario's")

@@ -33,3 +33,16 @@ export const optional = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> =>
 
 /** A switch that is off unless given. */
 export const switchFlag = (name: string): Flag.Flag<boolean> => Flag.Boolean(name).pipe(Flag.withDefault(false))
+
+/** Costs of one machine, by name or as a file. */
+export const profileFlag = Flag.String("profile").pipe(
+  Flag.withMetavar("NAME|FILE"),
+  Flag.withDescription("Costs of one machine"),
+  Flag.withDefault("epyc-9654p")
+)
+
+/** The seed of all random streams. */
+export const seedFlag = numberFlag("seed", 0, Number.MAX_SAFE_INTEGER).pipe(
+  Flag.withDescription("Equal seeds give equal results"),
+  Flag.withDefault(1)
+)

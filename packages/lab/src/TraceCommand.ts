@@ -3,7 +3,7 @@ import type { HostThread } from "@vmpl-lab/sim"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import { numberFlag, optional, switchFlag } from "./Flags.ts"
+import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeOut } from "./Output.ts"
 
@@ -28,15 +28,8 @@ const flags = {
     Flag.withDescription("SVSM calls of each vCPU of svsm-calls"),
     Flag.withDefault(2)
   ),
-  profile: Flag.String("profile").pipe(
-    Flag.withMetavar("NAME|FILE"),
-    Flag.withDescription("Costs of one machine"),
-    Flag.withDefault("epyc-9654p")
-  ),
-  seed: numberFlag("seed", 0, Number.MAX_SAFE_INTEGER).pipe(
-    Flag.withDescription("Equal seeds give equal traces"),
-    Flag.withDefault(1)
-  ),
+  profile: profileFlag,
+  seed: seedFlag,
   filter: Flag.String("filter").pipe(
     Flag.withMetavar("EVENT[:TEXT]"),
     Flag.withDescription("Only events of this name, where * is any text, with this text in them; several: any of them"),
