@@ -112,6 +112,16 @@ describe("every event", () => {
   })
 })
 
+describe("a host that speaks version 1 alone", () => {
+  it("is enough for an SEV-ES guest, which then asks for no features", () => {
+    const guest = { ...BARE_GUESTS["ap-jump-table"](), vmConfig: { ghcbVersionMax: 1 } }
+    const { failure, trace } = runBare(guest, 3)
+    expect(failure).toBeNull()
+    expect(trace.some(({ text }) => text.includes("ghcb_gpa 0001000133000001"))).toBe(true)
+    expect(trace.some(({ text }) => text.includes("exit_reason 8000fffd"))).toBe(false)
+  })
+})
+
 /** A guest whose boot processor runs a program after its set-up. */
 const guestOf = (body: (machine: BareMachine) => Program, guest: Partial<BareGuest> = {}): BareGuest => ({
   kind: "snp",

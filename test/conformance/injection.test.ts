@@ -304,6 +304,31 @@ describe("capabilities", () => {
     expect(exitsWith({ pauseExit: true }, spin).get(EXIT.PAUSE)).toBe(1)
   })
 
+  it("halt exit: without it the core itself waits for the interrupt", () => {
+    const sleeper = (log: Log, haltExit: boolean): BareGuest =>
+      guestOf(
+        function* (self) {
+          yield* withApic(self, log)
+          yield wrmsr(0x83e, 0xb)
+          yield wrmsr(X2APIC.LVTT, 0x51)
+          yield wrmsr(X2APIC.TMICT, 300_000)
+          for (let i = 0; i < 50 && log.vectors.length === 0; i++) {
+            yield sti()
+            yield hlt()
+          }
+        },
+        { vmConfig: { capabilities: { ...DEFAULT_CAPABILITIES, haltExit } } }
+      )
+    const halts = [true, false].map((haltExit) => {
+      const log = newLog()
+      const { machine, failure } = runBare(sleeper(log, haltExit), 1)
+      expect([failure, log.vectors]).toEqual([null, [0x51]])
+      return machine.platform.vmm.owner.vcpus.get(0)!.exits.get(EXIT.HLT)
+    })
+    // The end of the program is one in either case.
+    expect(halts).toEqual([2, 1])
+  })
+
   it("INIT and SIPI do nothing to a processor that runs", () => {
     const { failure } = runBare(
       guestOf(function* (self) {
