@@ -114,6 +114,26 @@ describe("normal injection", () => {
     expect(injected).toEqual(["IRQ 0x91", "IRQ 0x61", "IRQ 0x41"])
   })
 
+  it("an interrupt whose delivery meets a nested fault is injected again", () => {
+    const log = newLog()
+    const { failure, trace } = runBare(
+      guestOf(function* (self) {
+        const ghcb = yield* withApic(self, log)
+        yield cli()
+        yield* hvIpi(ghcb, u64(0x4_4041))
+        self.platform.vmm.owner.npt.unmap(page(self, BARE_BLOCK.STACK) / 0x1000)
+        yield sti()
+        for (let i = 0; i < 20 && log.vectors.length === 0; i++) yield pause()
+      }),
+      1
+    )
+    expect([failure, log.vectors]).toEqual([null, [0x41]])
+    const injected = trace.filter(({ point }) => point === "kvm_inj_virq").map(({ text }) => text)
+    expect(injected).toEqual(["IRQ 0x41", "IRQ 0x41 [reinjected]"])
+    const fault = trace.find(({ point, text }) => point === "kvm_exit" && text.includes("intr_info 0x80000041"))
+    expect(fault?.text).toContain("reason npf")
+  })
+
   it("a timer wakes a halted vCPU when it is time, in virtual time", () => {
     const log = newLog()
     let asked = 0
@@ -207,6 +227,21 @@ describe("restricted injection", () => {
     )
     expect([failure, log.vectors, log.nmis]).toEqual([null, [0x41, 0x91], 1])
     expect(trace.filter(({ point }) => point === "kvm_inj_virq").length).toBe(2)
+  })
+
+  it("rings again when the guest could not hear the first time", () => {
+    const log = newLog()
+    const { failure, trace } = runBare(
+      restricted(log, function* (self, ghcb) {
+        self.platform.vmm.owner.npt.unmap(page(self, BARE_BLOCK.STACK) / 0x1000)
+        yield* hvIpi(ghcb, u64(0x4_4041))
+        for (let i = 0; i < 20 && log.vectors.length === 0; i++) yield pause()
+      }),
+      1
+    )
+    expect([failure, log.vectors]).toEqual([null, [0x41]])
+    const again = trace.filter(({ point }) => point === "kvm_inj_exception").map(({ text }) => text)
+    expect(again).toEqual(["0x1c (0x0) [reinjected]"])
   })
 
   it("a guest without a doorbell gets nothing, and loses nothing", () => {

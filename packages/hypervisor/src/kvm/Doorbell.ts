@@ -10,12 +10,19 @@ import { writeVmcb32 } from "./Vm.ts"
  * @spec GHCB "#HV doorbell page"; order: Linux RFC "KVM Planes + SEV-SNP Support", 2026
  */
 export const injectThroughDoorbell = (vcpu: Vcpu, thread: HostThread): void => {
-  const { events, lapic, current } = vcpu
+  const { events, lapic } = vcpu
   const { host } = vcpu.vm.kvm.hardware
+  if (events.exception === VECTOR.HV) {
+    // Its delivery was interrupted: the guest has not heard the bell. Nothing else may be injected again.
+    vcpu.vm.kvm.trace?.injException(thread, VECTOR.HV, 0, true)
+    events.exception = -1
+    ring(vcpu)
+    return
+  }
   const page = doorbellAddress(vcpu)
-  if (page < 0) return
-  events.interrupt = -1
-  events.nmi = false
+  // An interrupt is taken from the APIC only if the page can take it.
+  if (page < 0 || host.write8(page + DOORBELL.no_eoi_required, host.read8(page + DOORBELL.no_eoi_required)) !== 0)
+    return
   const vector = host.read8(page + DOORBELL.pending_vector)
   const flags = host.read8(page + DOORBELL.flags)
   let now = flags
@@ -26,17 +33,20 @@ export const injectThroughDoorbell = (vcpu: Vcpu, thread: HostThread): void => {
   if (lapic !== null && vector === 0 && lapic.highestPending() >= 0) {
     const taken = lapic.acknowledge()
     vcpu.vm.kvm.trace?.injVirq(thread, taken, false)
-    if (host.write8(page + DOORBELL.pending_vector, taken) !== 0) current.doorbellGpa = -1
+    host.write8(page + DOORBELL.pending_vector, taken)
     now |= DOORBELL_FLAG.NO_FURTHER_SIGNAL
   }
-  if (now === flags && !vcpu.doorbellToRing) return
+  if (now === flags) return
   if ((flags & DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) {
     // The guest has not looked yet: it will find this too.
     host.write8(page + DOORBELL.flags, now)
     return
   }
-  if (host.write8(page + DOORBELL.flags, now | DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) return
-  vcpu.doorbellToRing = false
+  host.write8(page + DOORBELL.flags, now | DOORBELL_FLAG.NO_FURTHER_SIGNAL)
+  ring(vcpu)
+}
+
+const ring = (vcpu: Vcpu): void => {
   writeVmcb32(vcpu, VMCB.event_inj, injectException(VECTOR.HV, false))
   writeVmcb32(vcpu, VMCB.event_inj_err, 0)
 }

@@ -58,10 +58,13 @@ export const injectEvents = (vcpu: Vcpu, thread: HostThread): void => {
     trace?.injException(thread, exception, exceptionHasError ? exceptionError : 0, events.reinject)
     setEvent(vcpu, injectException(exception, exceptionHasError), exceptionError)
     events.exception = -1
-  } else if (events.nmi) setEvent(vcpu, INJECT_NMI, 0)
-  else if (events.interrupt >= 0) {
+  } else if (events.nmi) {
+    setEvent(vcpu, INJECT_NMI, 0)
+    events.nmi = false
+  } else if (events.interrupt >= 0) {
     trace?.injVirq(thread, events.interrupt, true)
     setEvent(vcpu, injectInterrupt(events.interrupt), 0)
+    events.interrupt = -1
   } else if (events.nmiPending > 0 && !events.nmiMasked && isNmiAllowed(vcpu)) {
     events.nmiPending--
     events.nmiMasked = true
@@ -71,8 +74,6 @@ export const injectEvents = (vcpu: Vcpu, thread: HostThread): void => {
     trace?.injVirq(thread, vector, false)
     setEvent(vcpu, injectInterrupt(vector), 0)
   }
-  events.interrupt = -1
-  events.nmi = false
   events.reinject = false
   setWindow(vcpu, lapic !== null && lapic.highestPending() >= 0)
 }

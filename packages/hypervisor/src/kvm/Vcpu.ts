@@ -138,8 +138,6 @@ export class Vcpu {
   readonly events = new VcpuEvents()
   /** An interrupt window was asked of the hardware. */
   windowOpen = false
-  /** The doorbell page holds something that no #HV has told of. */
-  doorbellToRing = false
   /** How it waits for a SIPI, and whether the first one has come: that one starts the launched VMSA. */
   apResetHold: number = AP_RESET_HOLD.NONE
   receivedFirstSipi = false

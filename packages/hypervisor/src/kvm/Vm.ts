@@ -121,6 +121,8 @@ export class Vm {
   copyEncContextFrom(thread: HostThread, owner: Vm): void {
     ioctl(thread)
     this.asid = owner.asid
+    this.guestRequest = owner.guestRequest
+    this.isStateProtected = owner.isStateProtected
     this.kvm.sevAsids.share(this.asid)
   }
 
