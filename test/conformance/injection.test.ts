@@ -30,7 +30,7 @@ import {
 } from "@vmpl-lab/hypervisor"
 import { BARE_HEAP_GPA, type BareGuest, type BareMachine } from "@vmpl-lab/lab"
 import { EXIT, HV_FEATURE, SEV_FEATURES, u64 } from "@vmpl-lab/sev-es"
-import { cli, hlt, lidt, type Program, pause, rdmsr, sti, wrmsr } from "@vmpl-lab/vmpl"
+import { cli, hlt, lidt, type Program, pause, rdmsr, readCr, sti, wrmsr } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 import { runBare } from "../support/bareRun.ts"
 
@@ -112,6 +112,27 @@ describe("normal injection", () => {
     expect(exits.get(EXIT.VINTR)).toBeGreaterThan(0)
     const injected = trace.filter(({ point }) => point === "kvm_inj_virq").map(({ text }) => text)
     expect(injected).toEqual(["IRQ 0x91", "IRQ 0x61", "IRQ 0x41"])
+  })
+
+  it("a TPR by the APIC is CR8, and holds back what is not above it", () => {
+    const log = newLog()
+    const cr8: Array<number> = []
+    const { failure } = runBare(
+      guestOf(function* (self) {
+        const ghcb = yield* withApic(self, log)
+        yield wrmsr(0x808, 0x60)
+        cr8.push((yield readCr(8)).lo)
+        yield sti()
+        for (const vector of [0x41, 0x71]) yield* hvIpi(ghcb, u64(0x4_4000 | vector))
+        for (let i = 0; i < 20; i++) yield pause()
+        expect(log.vectors).toEqual([0x71])
+        yield wrmsr(0x808, 0)
+        cr8.push((yield readCr(8)).lo)
+        for (let i = 0; i < 20 && log.vectors.length < 2; i++) yield pause()
+      }),
+      1
+    )
+    expect([failure, log.vectors, cr8]).toEqual([null, [0x71, 0x41], [6, 0]])
   })
 
   it("an interrupt whose delivery meets a nested fault is injected again", () => {
@@ -227,6 +248,21 @@ describe("restricted injection", () => {
     )
     expect([failure, log.vectors, log.nmis]).toEqual([null, [0x41, 0x91], 1])
     expect(trace.filter(({ point }) => point === "kvm_inj_virq").length).toBe(2)
+  })
+
+  it("wakes a halted vCPU, with RFLAGS.IF clear too", () => {
+    const log = newLog()
+    const { failure } = runBare(
+      restricted(log, function* () {
+        yield cli()
+        yield wrmsr(0x83e, 0xb)
+        yield wrmsr(X2APIC.LVTT, 0x51)
+        yield wrmsr(X2APIC.TMICT, 300_000)
+        for (let i = 0; i < 5 && log.vectors.length === 0; i++) yield hlt()
+      }),
+      1
+    )
+    expect([failure, log.vectors]).toEqual([null, [0x51]])
   })
 
   it("rings again when the guest could not hear the first time", () => {

@@ -144,7 +144,8 @@ export const NESTED_CTL = { NP_ENABLE: 1, SEV_ENABLE: 2, SEV_ES_ENABLE: 4, SSS_C
 
 /** int_ctl (0x60). @spec APM2 15.21.2 */
 export const INT_CTL = {
-  V_TPR_MASK: 0xff,
+  /** CR8, 4 bits; the upper half of the field's byte should be zero. */
+  V_TPR_MASK: 0x0f,
   V_IRQ: 1 << 8,
   V_GIF: 1 << 9,
   V_NMI: 1 << 11,

@@ -104,7 +104,7 @@ describe("published values", () => {
       SSS_CHECK_ENABLE: bit(4)
     })
     const { V_TPR_MASK, V_INTR_PRIO_SHIFT, ...flags } = INT_CTL
-    expect([V_TPR_MASK, V_INTR_PRIO_SHIFT]).toEqual([0xff, 16])
+    expect([V_TPR_MASK, V_INTR_PRIO_SHIFT]).toEqual([0x0f, 16])
     expect(Object.values(flags)).toEqual([8, 9, 11, 12, 20, 24, 25, 26, 30, 31].map(bit))
     expect(TLB_CONTROL).toEqual({ DO_NOTHING: 0, FLUSH_ALL_ASID: 1, FLUSH_ASID: 3, FLUSH_ASID_LOCAL: 7 })
     const { INTERCEPTS, PERM_MAP, ASID, INTR, NPT, CR, DR, DT, SEG, CR2, LBR, AVIC, SW } = CLEAN

@@ -254,14 +254,15 @@ const executeControlRegister = (cpu: Processor, operation: Operation, result: Op
   const intercept = (write ? INTERCEPT.CR0_WRITE : INTERCEPT.CR0_READ) + register
   if (intercepts(cpu.intercepts, intercept)) return nae(cpu, (write ? EXIT.WRITE_CR0 : EXIT.READ_CR0) + register)
   if (!write) {
-    result.lo = at === undefined ? cpu.vTpr >>> 4 : cpu.view.getUint32(at, true)
+    result.lo = at === undefined ? cpu.vTpr : cpu.view.getUint32(at, true)
     result.hi = at === undefined ? 0 : cpu.view.getUint32(at + 4, true)
     return STEP.DONE
   }
-  if (hi !== 0 || (register === 8 && lo > 0xf)) return STEP.GP
-  if (at === undefined) cpu.vTpr = lo << 4
+  if ((hi !== 0 && register !== 3) || (register === 8 && lo > 0xf)) return STEP.GP
+  if (at === undefined) cpu.vTpr = lo
   else {
     cpu.view.setUint32(at, lo, true)
+    cpu.view.setUint32(at + 4, hi, true)
     reloadTranslation(cpu)
   }
   return intercepts(cpu.intercepts, INTERCEPT.CR0_WRITE_TRAP + register)

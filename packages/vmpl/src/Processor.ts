@@ -94,7 +94,7 @@ export class Processor {
   exitInfoLo = 0
   exitInfoHi = 0
   exitInfo2 = 0
-  /** Task priority, 8 bits: CR8 is its upper half. */
+  /** Task priority as CR8 has it, 4 bits. */
   vTpr = 0
   /** int_ctl and vector of the virtual interrupt, and whether the next instruction is in an interrupt shadow. */
   intCtl = 0

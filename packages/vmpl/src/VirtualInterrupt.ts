@@ -128,7 +128,7 @@ export const takeEvents = (cpu: Processor, execution: Execution): number => {
 const isInterruptible = ({ view, shadow, intCtl, vTpr }: Processor): boolean => {
   if ((view.getUint32(VMSA.rflags, true) & RFLAGS_IF) === 0 || shadow) return false
   const priority = (intCtl >>> INT_CTL.V_INTR_PRIO_SHIFT) & 0xf
-  return (intCtl & INT_CTL.V_IGN_TPR) !== 0 || priority > vTpr >>> 4
+  return (intCtl & INT_CTL.V_IGN_TPR) !== 0 || priority > vTpr
 }
 
 const EXCEPTION_NAME: { readonly [vector: number]: ExceptionName } = {

@@ -161,9 +161,9 @@ describe("alternate injection", () => {
 
   it("has task priority there too", () => {
     const machine = alternate([["cr8", writeCr(8, 7)]])
-    setIntCtl(machine, 0x30)
+    setIntCtl(machine, 3)
     machine.run()
-    expect([machine.saved("vintr_ctrl")[0], machine.vmcb("int_ctl")[0]]).toEqual([0x70, 0x30])
+    expect([machine.saved("vintr_ctrl")[0], machine.vmcb("int_ctl")[0]]).toEqual([7, 3])
   })
 })
 

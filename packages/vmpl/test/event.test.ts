@@ -262,9 +262,9 @@ describe("V_IRQ", () => {
   it.each([
     ["IF is clear", 0, 5, 0, 0, false],
     ["IF is set", IF, 5, 0, 0, true],
-    ["the priority is the task's", IF, 5, 0x50, 0, false],
-    ["the priority is above the task's", IF, 5, 0x4f, 0, true],
-    ["the task priority is ignored", IF, 0, 0xf0, INT_CTL.V_IGN_TPR, true],
+    ["the priority is the task's", IF, 5, 5, 0, false],
+    ["the priority is above the task's", IF, 5, 4, 0, true],
+    ["the task priority is ignored", IF, 0, 0xf, INT_CTL.V_IGN_TPR, true],
     ["the priority is 0", IF, 0, 0, 0, false]
   ])("is taken, or opens the window for an exit, when %s: %i", (_, rflags, priority, tpr, bits, taken) => {
     for (const intercepted of [false, true]) {
@@ -295,7 +295,7 @@ describe("V_IRQ", () => {
   it("waits until the guest lowers its task priority", () => {
     const machine = guest([A, ["cr8", writeCr(8, 4)], B])
     enable(machine)
-    setIntCtl(machine, INT_CTL.V_IRQ | PRIORITY(5) | 0x50, 0x55)
+    setIntCtl(machine, INT_CTL.V_IRQ | PRIORITY(5) | 5, 0x55)
     machine.run()
     expect(machine.log).toEqual(["a", "cr8", "interrupt 55 IF=0", "b"])
   })

@@ -46,6 +46,13 @@ export const injectThroughDoorbell = (vcpu: Vcpu, thread: HostThread): void => {
   ring(vcpu)
 }
 
+/** Whether something waits that the page has room for: #HV comes whatever RFLAGS.IF is. */
+export const wantsToRing = (vcpu: Vcpu): boolean => {
+  const page = doorbellAddress(vcpu)
+  if (page < 0 || vcpu.lapic === null || vcpu.lapic.highestPending() < 0) return false
+  return vcpu.vm.kvm.hardware.host.read8(page + DOORBELL.pending_vector) === 0
+}
+
 const ring = (vcpu: Vcpu): void => {
   writeVmcb32(vcpu, VMCB.event_inj, injectException(VECTOR.HV, false))
   writeVmcb32(vcpu, VMCB.event_inj_err, 0)

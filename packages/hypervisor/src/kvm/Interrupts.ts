@@ -12,7 +12,7 @@ import {
   VMCB
 } from "@vmpl-lab/sev-es"
 import { assert, type HostThread } from "@vmpl-lab/sim"
-import { injectThroughDoorbell } from "./Doorbell.ts"
+import { injectThroughDoorbell, wantsToRing } from "./Doorbell.ts"
 import type { Vcpu } from "./Vcpu.ts"
 import { markDirty, writeVmcb32 } from "./Vm.ts"
 
@@ -29,6 +29,7 @@ export const hasEvents = (vcpu: Vcpu): boolean => {
   const { events, lapic } = vcpu
   if (events.exception >= 0 || events.interrupt >= 0 || events.nmi) return true
   if (events.nmiPending > 0 && !events.nmiMasked) return true
+  if ((vcpu.current.sevFeatures & SEV_FEATURES.RestrictedInjection) !== 0) return wantsToRing(vcpu)
   return lapic !== null && lapic.highestPending() >= 0 && isInterruptAllowed(vcpu)
 }
 
@@ -83,6 +84,20 @@ const isNmiAllowed = (vcpu: Vcpu): boolean => (intState(vcpu) & INT_STATE.INTERR
 const setEvent = (vcpu: Vcpu, lo: number, error: number): void => {
   writeVmcb32(vcpu, VMCB.event_inj, lo)
   writeVmcb32(vcpu, VMCB.event_inj_err, error)
+}
+
+/**
+ * sync_lapic_to_cr8: a TPR that came by an APIC access is what the guest reads in CR8, and what its virtual interrupts
+ * are measured by. The other way round is the CR8 write trap.
+ */
+export const syncLapicToCr8 = (vcpu: Vcpu): void => {
+  const { lapic } = vcpu
+  if (lapic === null) return
+  const { host } = vcpu.vm.kvm.hardware
+  const intCtl = host.read32(vcpu.vmcb + VMCB.int_ctl)
+  const cr8 = lapic.getTpr() >>> 4
+  if ((intCtl & INT_CTL.V_TPR_MASK) === cr8) return
+  writeVmcb32(vcpu, VMCB.int_ctl, ((intCtl & ~INT_CTL.V_TPR_MASK) | cr8) >>> 0)
 }
 
 const WINDOW_PRIORITY = 0xf

@@ -4,7 +4,7 @@ import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { acceptApicEvents } from "./ApReset.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
 import { syncScratch } from "./ghcb/ScratchArea.ts"
-import { completeEvents, hasEvents, injectEvents, windowOpened } from "./Interrupts.ts"
+import { completeEvents, hasEvents, injectEvents, syncLapicToCr8, windowOpened } from "./Interrupts.ts"
 import { handleNpf } from "./NpfHandler.ts"
 import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
 import { CLEAN_AFTER_VMRUN } from "./Vm.ts"
@@ -62,6 +62,7 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       continue
     }
     injectEvents(vcpu, thread)
+    syncLapicToCr8(vcpu)
     syncScratch(vcpu)
     closeGhcb(vcpu, thread)
     const code = yield* enterGuest(vcpu, thread)
