@@ -14,6 +14,8 @@ import {
 } from "@vmpl-lab/vmpl"
 import { handOverGuestMemory } from "./GuestHandOver.ts"
 import { IMAGE, svsmGhcbGpa, svsmVmsaGpa } from "./Image.ts"
+import { setUpInterrupts } from "./Interrupts.ts"
+import { validateOwn } from "./OwnPages.ts"
 import { decodeParameters } from "./Parameters.ts"
 import { requestLoop } from "./RequestLoop.ts"
 import type { SvsmState } from "./State.ts"
@@ -39,6 +41,7 @@ export function* svsmBootProcessor(state: SvsmState, base: number): Program {
   for (let apicId = 1; apicId < parameters.vcpus; apicId++) yield* startSvsmAp(ghcb, base, apicId)
   yield* handOverGuestMemory(state)
   yield* makeGuestBootVmsa(state, base, ghcb)
+  yield* setUpInterrupts(state, base, 0)
   yield* requestLoop(state, 0)
 }
 
@@ -48,14 +51,8 @@ export function* svsmApplicationProcessor(state: SvsmState, base: number): Progr
   const apicId = (yield readRegister(VMSA.rdi)).lo
   yield* new Ghcb(svsmGhcbGpa(base, apicId)).setUp()
   yield write(base + IMAGE.ONLINE + apicId, 1, 1)
+  yield* setUpInterrupts(state, base, apicId)
   yield* requestLoop(state, apicId)
-}
-
-/** Validates a page of the SVSM's own. Anything but a first validation means that the host plays tricks. */
-function* validateOwn(gpa: number): Program {
-  const { lo, carry } = yield pvalidate(gpa, true)
-  if (lo !== 0 || carry) yield* terminate(TERMINATE.PVALIDATE)
-  yield writeBytes(gpa, new Uint8Array(PAGE_SIZE))
 }
 
 /** Turns a page of the SVSM's own into a VMSA. Target VMPL1 with no rights: no guest level may read it. */
@@ -81,7 +78,7 @@ function* makeGuestBootVmsa(state: SvsmState, base: number, ghcb: Ghcb): Program
   const { resetVector, callingAreaGpa } = state.parameters
   // As after a processor reset: the segment's base is the 64 KiB that end at the vector's page.
   const codeBase = resetVector - (resetVector % 0x1_0000)
-  const { lo: sevFeatures } = yield readRegister(VMSA.sev_features)
+  const sevFeatures = state.parameters.interrupts?.guestFeatures ?? (yield readRegister(VMSA.sev_features)).lo
   const vmsaGpa = base + IMAGE.GUEST_VMSA
   yield* makeVmsa(
     vmsaGpa,

@@ -1,6 +1,8 @@
 import { CALLING_AREA, GUEST_VMPL, PROTOCOL, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
 import { hlt, type Program, read, write } from "@vmpl-lab/vmpl"
+import { afterCall } from "./Interrupts.ts"
+import { apic } from "./protocols/Apic.ts"
 import { core } from "./protocols/Core.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "./State.ts"
@@ -19,8 +21,14 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
     }
     yield* serveEntry(state, served)
     // The host did not run the guest: there is nothing to serve before it does.
-    if ((yield* runVmplMsr(GUEST_VMPL)) !== 0) yield hlt()
+    if ((yield* runGuest(state, served)) !== 0) yield hlt()
   }
+}
+
+function* runGuest(state: SvsmState, served: GuestVmsa): Program<number> {
+  const interrupts = state.interrupts[served.apicId]
+  if (interrupts === undefined) return yield* runVmplMsr(GUEST_VMPL)
+  return yield* interrupts.runGuest(served)
 }
 
 /** What the specification asks on each entry from the guest. */
@@ -35,17 +43,29 @@ function* serveEntry(state: SvsmState, served: GuestVmsa): Program {
     yield write(vmsaGpa + VMSA.rax, 8, result)
     // REMAP_CA has cleared the old area itself.
     yield write(served.caGpa + CALLING_AREA.call_pending, 1, 0)
+    yield* afterCall(state, served.apicId)
   }
   yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
 }
 
 function* serveCall(state: SvsmState, served: GuestVmsa): Program<number> {
   const request = yield* readRequest(served)
-  const result = request.protocol === PROTOCOL.CORE ? yield* core(state, request) : SVSM_RESULT.UNSUPPORTED_PROTOCOL
+  const result = yield* dispatch(state, request)
   yield write(served.vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi)
   yield write(served.vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi)
   yield write(served.vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
   return result
+}
+
+function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
+  switch (request.protocol) {
+    case PROTOCOL.CORE:
+      return yield* core(state, request)
+    case PROTOCOL.APIC:
+      return apic(state, request)
+    default:
+      return SVSM_RESULT.UNSUPPORTED_PROTOCOL
+  }
 }
 
 /** RAX = protocol and call, arguments in RCX, RDX and R8. @spec SVSM 5 */

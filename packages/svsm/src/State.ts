@@ -1,5 +1,6 @@
 import type { Program } from "@vmpl-lab/vmpl"
 import { pause } from "@vmpl-lab/vmpl"
+import type { CpuInterrupts } from "./Interrupts.ts"
 import type { SvsmParameters } from "./Parameters.ts"
 
 /** The VMSA and calling area that a CPU serves, if any. */
@@ -46,6 +47,10 @@ export class SvsmState {
   readonly validated = new Set<number>()
   /** GFNs that a CPU is validating at this moment. */
   readonly validating = new Set<number>()
+  /** What each CPU does about interrupts, by APIC ID; empty where the SVSM takes none. */
+  readonly interrupts: Array<CpuInterrupts> = []
+  /** Users of the APIC protocol, the guest's boot code among them. */
+  apicUsers = 1
   /** PVALIDATE reads; REMAP_CA and CREATE_VCPU write: a page must not become a VMSA while it is being granted. */
   readonly lock = new RwLock()
 }

@@ -1,4 +1,5 @@
 export * from "./Boot.ts"
+export * from "./GuestApic.ts"
 export * from "./Image.ts"
 export * from "./Parameters.ts"
 export * from "./protocols/Core.ts"

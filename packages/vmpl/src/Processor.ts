@@ -75,6 +75,8 @@ export class Processor {
   exitSpan: Span | null = null
   /** Observer: called once, when the first fetch after VMRUN has succeeded. */
   arrived: (() => void) | null = null
+  /** Observer: called when the handler of an interrupt or of #HV is about to execute its first instruction. */
+  delivered: ((vector: number) => void) | null = null
   /** Registers, at their VMSA offsets. */
   readonly registers: Uint8Array
   readonly view: DataView

@@ -34,7 +34,7 @@ export function* bootProcessor(plan: GuestPlan): Program {
   if (remapped !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.CA_REMAP)
   svsm.caGpa = block + BLOCK.CALLING_AREA
   for (let apicId = 1; apicId < plan.vcpus; apicId++) yield* startAp(plan, svsm, ghcb, apicId)
-  yield* workload(plan, 0, svsm)
+  yield* plan.body?.(plan, 0, svsm.caGpa) ?? workload(plan, 0, svsm)
 }
 
 /** An application processor at VMPL2; RDI holds its APIC ID. */
@@ -44,7 +44,8 @@ export function* applicationProcessor(plan: GuestPlan): Program {
   const block = blockOf(plan, apicId)
   const ghcb = new Ghcb(block + BLOCK.GHCB)
   yield* ghcb.setUp()
-  yield* workload(plan, apicId, new SvsmCaller(block + BLOCK.CALLING_AREA, plan.ring, ghcb))
+  const svsm = new SvsmCaller(block + BLOCK.CALLING_AREA, plan.ring, ghcb)
+  yield* plan.body?.(plan, apicId, svsm.caGpa) ?? workload(plan, apicId, svsm)
 }
 
 /** The secrets page tells whether there is an SVSM, and where the first calling area is. @spec SVSM 4.1 */

@@ -1,3 +1,4 @@
+import type { Program } from "@vmpl-lab/vmpl"
 import type { Ring } from "../SvsmCall.ts"
 
 /** Kinds of calls in a workload. */
@@ -14,7 +15,12 @@ export interface GuestPlan {
   /** Calls of one vCPU, one CALL_KIND each, in order. */
   readonly calls: (apicId: number) => Uint8Array
   readonly report: GuestReport
+  /** What each vCPU does once it is up, instead of its calls. */
+  readonly body?: GuestBody
 }
+
+/** A vCPU's program from where the boot code ends: its calling area is in place, and its GHCB is set up. */
+export type GuestBody = (plan: GuestPlan, apicId: number, caGpa: number) => Program
 
 /** What the guest tells the world: its console, as it were. Not part of the architecture. */
 export interface GuestReport {

@@ -6,6 +6,7 @@ import { type AsidFlush, SevAsids } from "./asid/SevAsids.ts"
 import { HOST_SEV } from "./CpuidTable.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import type { HostFrames } from "./HostFrames.ts"
+import type { InterruptMeter } from "./InterruptMeter.ts"
 import { ioctl } from "./Ioctl.ts"
 import type { Meter } from "./Meter.ts"
 import type { TracePoints } from "./TracePoints.ts"
@@ -22,6 +23,8 @@ export class Kvm {
   readonly vms: Array<Vm> = []
   /** Trace points; null when nobody listens. */
   trace: TracePoints | null = null
+  /** Measures interrupts; null when nobody asks. */
+  interruptMeter: InterruptMeter | null = null
   /** The thread that is in KVM's code, for kicks that it causes; null in a timer's interrupt. */
   running: HostThread | null = null
   /** System address of the I/O permission map, which intercepts every port of every guest. */

@@ -1,9 +1,10 @@
-import { EXIT, exitName, VMCB } from "@vmpl-lab/sev-es"
+import { EXIT, exitName, VECTOR, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
-import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
+import { type GuestMode, STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { acceptApicEvents } from "./ApReset.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
 import { syncScratch } from "./ghcb/ScratchArea.ts"
+import type { InterruptMeter } from "./InterruptMeter.ts"
 import { completeEvents, hasEvents, injectEvents, syncLapicToCr8, windowOpened } from "./Interrupts.ts"
 import { handleNpf } from "./NpfHandler.ts"
 import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
@@ -86,6 +87,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   const cpu = kvm.processor(thread)
   cpu.exitSpan = meter.exitSpan(vcpu.apicId)
   cpu.arrived = awaited ? () => meter.arrived(vcpu.apicId, vmpl, thread) : null
+  if (kvm.interruptMeter !== null) observeInterrupts(vcpu, thread, cpu, kvm.interruptMeter)
   preSevRun(vcpu, thread)
   kvm.trace?.entry(thread, vcpu.id)
   const outcome = cpu.vmrun(vcpu.vmcb)
@@ -106,6 +108,18 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     yield WAIT.SYNC
     // The scheduler's tick: the guest is interrupted, and the run loop gives the core away.
     if (host.sliceIsOver(thread)) cpu.interrupt(thread.time, null)
+  }
+}
+
+/** Tells the meter which level runs, and when a handler begins. #HV is for the vector that stands in the doorbell page. */
+const observeInterrupts = (vcpu: Vcpu, thread: HostThread, cpu: GuestMode, meter: InterruptMeter): void => {
+  const { apicId, current } = vcpu
+  meter.entered(apicId, current.vmpl)
+  cpu.delivered = (vector) => {
+    const inDoorbell = current.doorbellVector
+    if (vector !== VECTOR.HV) meter.delivered(apicId, current.vmpl, vector, thread.time)
+    else if (inDoorbell >= 0) meter.delivered(apicId, current.vmpl, inDoorbell, thread.time)
+    if (vector === VECTOR.HV) current.doorbellVector = -1
   }
 }
 

@@ -91,6 +91,8 @@ export class VmplSlot {
   sevFeatures: number = SEV_FEATURES.SNPActive
   /** #HV doorbell page and Secure AVIC backing page, GPAs, or -1. */
   doorbellGpa = -1
+  /** Observer: the vector that was put into the doorbell page for the #HV to come, or -1. */
+  doorbellVector = -1
   secureAvicGpa = -1
   /** What the write traps have told of CR0, CR4, CR8 and EFER: all that KVM knows of them. */
   cr0 = 0x10

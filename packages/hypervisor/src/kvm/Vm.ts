@@ -29,6 +29,11 @@ export interface VmConfig {
   readonly capabilities: Capabilities
   /** KVM_CREATE_IRQCHIP: local APICs and an I/O APIC in the kernel. */
   readonly irqchip: boolean
+  /**
+   * KVM tells the monitor of a level with alternate injection, by the monitor's doorbell page, what waits for that
+   * level. A proposal that KVM has not taken.
+   */
+  readonly lowerLevelEvents: boolean
   /** Highest GHCB version offered. */
   readonly ghcbVersionMax: number
   /** GHCB hypervisor features offered. */
@@ -39,6 +44,7 @@ export const DEFAULT_VM_CONFIG: VmConfig = {
   kind: "snp",
   capabilities: DEFAULT_CAPABILITIES,
   irqchip: false,
+  lowerLevelEvents: false,
   ghcbVersionMax: GHCB_VERSION.MAX,
   hvFeatures: HV_FEATURES
 }
