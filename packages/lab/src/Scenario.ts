@@ -1,5 +1,6 @@
 import { SWITCH_IDS, type SwitchId } from "@vmpl-lab/rmp"
 import * as Schema from "effect/Schema"
+import { WORKLOADS, workloadKeys } from "./workloads/Workload.ts"
 
 const share = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000 })))
 
@@ -21,6 +22,8 @@ const rmpSwitches = Schema.Struct(
  */
 export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   name: printable,
+  /** What the guest does; `svsm-calls` when left out. Each has further keys, under an object of its name. */
+  workload: Schema.optionalKey(Schema.Literals(WORKLOADS)),
   vcpus: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 512 }))),
   calls: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))),
   boots: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
@@ -30,6 +33,7 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   ring: Schema.Literals(["page", "msr"]),
   /** Those left out are at their default. */
   rmpSwitches: Schema.optionalKey(rmpSwitches),
+  ...workloadKeys,
   host: Schema.Struct({
     cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),
     /** `spread`: a thread wakes on an idle core of its own; `same-core`: all threads of one guest vCPU share one core. */
