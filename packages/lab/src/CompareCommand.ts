@@ -56,21 +56,27 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [{ builtInFirmware, runComparison, STRATEGY_KEYS }, { svsmLaunch }, { loadProfile }, scenarios] =
-      yield* Effect.promise(() =>
-        Promise.all([
-          import("./Compare.ts"),
-          import("./SvsmLaunch.ts"),
-          import("./ProfileFile.ts"),
-          import("./ScenarioFile.ts")
-        ])
-      )
+    const [
+      { builtInFirmware, runComparison, STRATEGY_KEYS },
+      { svsmLaunch },
+      { interruptLaunch },
+      { loadProfile },
+      scenarios
+    ] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./Compare.ts"),
+        import("./SvsmLaunch.ts"),
+        import("./InterruptRun.ts"),
+        import("./ProfileFile.ts"),
+        import("./ScenarioFile.ts")
+      ])
+    )
     const strategies = yield* chosen(options.strategy, STRATEGY_KEYS)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus))
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, interruptLaunch(scenario)))
 
     const { seed } = options
     const run = yield* Effect.scoped(

@@ -8,6 +8,7 @@ import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
+import { type InterruptRun, interruptRun } from "./InterruptRun.ts"
 import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
@@ -40,6 +41,8 @@ export class Machine {
   readonly log: GuestLog
   /** Launch digest, hex; empty until the launch has finished. */
   launchDigest = ""
+  /** Sources and measurement of interrupts, where the scenario has them. */
+  readonly interrupts: InterruptRun | null
   /** Virtual time that the launch took. */
   launchNs = 0
   /** Progress of the guest when it was last looked at, and the time then. */
@@ -53,6 +56,7 @@ export class Machine {
     const { vcpus, host } = scenario
     this.#options = options
     this.log = new GuestLog(vcpus)
+    this.interrupts = interruptRun(scenario, seed)
     const platform = new Platform({
       operations: strategy.operations,
       cores: host.cores,
@@ -64,6 +68,7 @@ export class Machine {
       seed,
       boot: options.boot,
       rmpSwitches: scenario.rmpSwitches,
+      vmConfig: this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
       trace: options.trace
     })
@@ -74,6 +79,7 @@ export class Machine {
     this.meter = platform.meter
     this.#firmware = platform.snp
     this.#installPrograms(this.hardware.programs)
+    if (options.calls) this.interrupts?.attach(this.vmm)
     const main = this.host.spawn("vmm-main", -1)
     main.program = this.#main(main)
     this.host.start(main, 0)
@@ -81,6 +87,8 @@ export class Machine {
 
   /** Simulates up to `maxEvents` events. False when nothing is left to happen. */
   stepMany(maxEvents: number): boolean {
+    // The SVSM's timer would go on for ever.
+    if (this.interrupts !== null && this.log.finished === this.#options.scenario.vcpus) return false
     const more = this.vmm.failure === null && this.host.stepMany(maxEvents)
     const progress = this.log.callsMade + this.log.started + (this.launchDigest === "" ? 0 : 1)
     if (progress !== this.#progress || this.launchDigest === "") {
@@ -122,7 +130,8 @@ export class Machine {
       heapGpa,
       ring: scenario.ring,
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
-      report: this.log
+      report: this.log,
+      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {})
     }
     programs.install(parameters.resetVector, () => bootProcessor(plan))
     programs.install(AP_TRAMPOLINE_GPA, () => applicationProcessor(plan))

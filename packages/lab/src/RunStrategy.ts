@@ -80,6 +80,7 @@ const strategyRun = (
     variant: strategy.variant,
     summary: strategy.summary,
     operations,
+    ...(machine.interrupts === null ? {} : { interrupts: machine.interrupts.close(machine.vmm) }),
     hostObjects: hostObjects(machine),
     guestVcpus: scenario.vcpus,
     stateDigest: digestOf(machine.stateDigest(), operations),

@@ -13,6 +13,7 @@ import {
 import { PAGE_TYPE } from "@vmpl-lab/psp"
 import { INITIAL_VMSA_GPA, PAGE_SIZE, SEGMENT, SEV_FEATURES, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { encodeParameters, IMAGE, type SvsmParameters, svsmCodePage, svsmRangeSize } from "@vmpl-lab/svsm"
+import type { InterruptLaunch } from "./InterruptRun.ts"
 
 const MIB = 0x10_0000
 /** Guest RAM below which the guest does not put its own pages: firmware metadata usually lies there. */
@@ -39,11 +40,11 @@ const up = (value: number, to: number): number => Math.ceil(value / to) * to
  * pages, and one VMSA, the SVSM's boot processor at VMPL0. Throws FirmwareError when the firmware leaves no place for
  * what the guest needs.
  */
-export const svsmLaunch = (image: FirmwareImage, vcpus: number): SvsmLaunch => {
+export const svsmLaunch = (image: FirmwareImage, vcpus: number, interrupts?: InterruptLaunch): SvsmLaunch => {
   const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
   const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
   const ramSize = heapGpa + up(vcpus * BLOCK.SIZE + PAGE_SIZE, 2 * MIB)
-  const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus) }
+  const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus, interrupts !== undefined) }
   if (svsm.gpa + svsm.size > image.gpa) {
     throw new FirmwareError(image.name, `sections end at 0x${sectionsEnd.toString(16)}, expected room below the image`)
   }
@@ -58,14 +59,15 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number): SvsmLaunch => {
   if (image.sections.length > SECTIONS_MAX) {
     throw new FirmwareError(image.name, `${image.sections.length} sections, expected at most ${SECTIONS_MAX}`)
   }
-  const parameters = parametersOf(image, vcpus, ramSize, svsm)
+  const own = parametersOf(image, vcpus, ramSize, svsm)
+  const parameters = interrupts === undefined ? own : { ...own, interrupts: interrupts.svsm }
   const input = { image, vmmType: "QEMU", vcpus: 1, signature: 0, sevFeatures: SEV_FEATURES.SNPActive } as const
   const firmware = launchPlan(input).filter(({ type }) => type !== PAGE_TYPE.VMSA)
   const plan: ReadonlyArray<LaunchPage> = [
     ...firmware,
     { gpa: svsm.gpa + IMAGE.CODE, type: PAGE_TYPE.NORMAL, contents: svsmCodePage() },
     { gpa: svsm.gpa + IMAGE.PARAMETERS, type: PAGE_TYPE.UNMEASURED, contents: encodeParameters(parameters) },
-    { gpa: INITIAL_VMSA_GPA, type: PAGE_TYPE.VMSA, contents: bootVmsa(svsm.gpa) }
+    { gpa: INITIAL_VMSA_GPA, type: PAGE_TYPE.VMSA, contents: bootVmsa(svsm.gpa, interrupts?.svsmFeatures ?? 0) }
   ]
   const memorySlots = [
     { gfn: 0, pages: (svsm.gpa + svsm.size) / PAGE_SIZE },
@@ -104,12 +106,12 @@ const parametersOf = (
 }
 
 /** The SVSM's boot VMSA: QEMU's reset state with flat segments, protected mode, and CS:RIP at the image's entry. */
-const bootVmsa = (base: number): Uint8Array => {
+const bootVmsa = (base: number, features: number): Uint8Array => {
   const bytes = initialVmsa({
     vmmType: "QEMU",
     eip: RESET_EIP,
     signature: VCPU_SIGNATURE[VCPU_TYPE] ?? 0,
-    sevFeatures: SEV_FEATURES.SNPActive,
+    sevFeatures: SEV_FEATURES.SNPActive | features,
     bsp: true
   })
   const view = new DataView(bytes.buffer)

@@ -1,17 +1,6 @@
 import { apVmsa, Ghcb, GUEST_VMPL, sevInfo, terminate, vcHandler } from "@vmpl-lab/guest"
 import { AP_CREATION, GHCB_VERSION, HV_FEATURE, PAGE_SIZE, TERMINATE, VMSA } from "@vmpl-lab/sev-es"
-import {
-  lidt,
-  type Program,
-  pause,
-  pvalidate,
-  read,
-  readBytes,
-  readRegister,
-  rmpadjust,
-  write,
-  writeBytes
-} from "@vmpl-lab/vmpl"
+import { lidt, type Program, pause, read, readBytes, readRegister, rmpadjust, write, writeBytes } from "@vmpl-lab/vmpl"
 import { handOverGuestMemory } from "./GuestHandOver.ts"
 import { IMAGE, svsmGhcbGpa, svsmVmsaGpa } from "./Image.ts"
 import { setUpInterrupts } from "./Interrupts.ts"

@@ -95,8 +95,26 @@ function* body(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, caGpa
   yield wrmsr(X2APIC.SPIV, SPIV_ENABLED)
   if (isAlternate) yield* useApicProtocol(svsm)
   guest.report.ready(apicId)
+  yield* reach(guest, apicId, STAGE.READY)
+  while (!(yield* allReached(guest, STAGE.READY))) yield pause(LOOK_EVERY)
   yield* workAndCall(plan, guest, apicId, block, svsm)
   guest.report.done(apicId)
+}
+
+/** How far a vCPU is, in a page that each has for itself: none is sent an interrupt before it is there, or after. */
+const STAGE = { READY: 1, QUIET: 2 } as const
+
+const stageOf = (guest: GuestPlan, apicId: number): number => blockOf(guest, apicId) + BLOCK.OTHER_CALLING_AREA
+
+function* reach(guest: GuestPlan, apicId: number, stage: number): Program {
+  yield write(stageOf(guest, apicId), 1, stage)
+}
+
+function* allReached(guest: GuestPlan, stage: number): Program<boolean> {
+  for (let apicId = 0; apicId < guest.vcpus; apicId++) {
+    if ((yield read(stageOf(guest, apicId), 1)).lo < stage) return false
+  }
+  return true
 }
 
 function* stop(): Program {
@@ -166,18 +184,18 @@ function* workAndCall(
   yield startDevice(plan.devicePort, apicId)
   yield sti()
   let nextIpi = plan.ipi === null ? Infinity : begin + plan.ipi.periodNs
-  let sourcesRun = true
-  for (let at = begin; at < end + plan.drainNs; at = yield* now()) {
-    if (at >= nextIpi && at < end) {
+  for (let at = begin; at < end; at = yield* now()) {
+    if (at >= nextIpi) {
       yield* sendIpi((apicId + 1) % guest.vcpus, plan.ipi!.vector)
       nextIpi += plan.ipi!.periodNs
     }
-    if (at >= end && sourcesRun) {
-      sourcesRun = false
-      if (plan.timer !== null) yield* stopApicTimer()
-    }
     yield* work(plan, svsm, block)
   }
+  if (plan.timer !== null) yield* stopApicTimer()
+  yield* reach(guest, apicId, STAGE.QUIET)
+  while (!(yield* allReached(guest, STAGE.QUIET))) yield* work(plan, svsm, block)
+  const quiet = yield* now()
+  while ((yield* now()) < quiet + plan.drainNs) yield* work(plan, svsm, block)
   yield cli()
 }
 

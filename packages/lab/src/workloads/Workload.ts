@@ -1,6 +1,7 @@
 import * as Schema from "effect/Schema"
 import { ApBootKeys } from "./ApBoot.ts"
 import { FourLevelsKeys } from "./FourLevels.ts"
+import { InterruptsKeys } from "./Interrupts.ts"
 import { MemoryAcceptanceKeys } from "./MemoryAcceptance.ts"
 import { SvsmCallsKeys } from "./SvsmCalls.ts"
 
@@ -13,6 +14,7 @@ export const workloadKeys = {
   svsmCalls: Schema.optionalKey(SvsmCallsKeys),
   apBoot: Schema.optionalKey(ApBootKeys),
   memoryAcceptance: Schema.optionalKey(MemoryAcceptanceKeys),
+  interrupts: Schema.optionalKey(InterruptsKeys),
   fourLevels: Schema.optionalKey(FourLevelsKeys)
 }
 
