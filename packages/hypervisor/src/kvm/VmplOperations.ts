@@ -10,4 +10,14 @@ import type { Vcpu } from "./Vcpu.ts"
 export interface VmplOperations {
   readonly apCreate: (vcpu: Vcpu, thread: HostThread, request: ApCreateRequest) => number
   readonly runVmpl: (vcpu: Vcpu, thread: HostThread, vmpl: number) => number
+  /**
+   * An event waits in the local APIC (or event queue) of `waiting` for its level `vmpl`, and that level is not the one
+   * that runs: `waiting.common.current` is another object, or holds another level. Whoever raises the event calls this
+   * after it is pending, instead of the kick. What happens is the strategy's choice: nothing, or a switch.
+   * @param by the thread that raised it; null for a timer's interrupt, whose time is host.now
+   */
+  readonly wakeLevel: (waiting: Vcpu, vmpl: number, by: HostThread | null) => void
 }
+
+/** Nobody wakes a level that does not run: the event waits until that level is entered. */
+export const wakesNobody: VmplOperations["wakeLevel"] = () => {}
