@@ -10,7 +10,8 @@ import {
   requestUpdate,
   type Vcpu,
   type VmmOperations,
-  type VmplOperations
+  type VmplOperations,
+  wakesNobody
 } from "@vmpl-lab/hypervisor"
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION } from "@vmpl-lab/sev-es"
@@ -51,7 +52,7 @@ const runVmpl = (vcpu: Vcpu, thread: HostThread, vmpl: number): number => {
   return HANDLED.RESUME_GUEST
 }
 
-const kernel: VmplOperations = { apCreate, runVmpl }
+const kernel: VmplOperations = { apCreate, runVmpl, wakeLevel: wakesNobody }
 
 const neverInUserSpace = (): never => {
   assert(false, "KVM serves AP creation and run VMPL itself")

@@ -16,7 +16,8 @@ import {
   type Vmm,
   type VmmOperations,
   type VmmVcpu,
-  type VmplOperations
+  type VmplOperations,
+  wakesNobody
 } from "@vmpl-lab/hypervisor"
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION } from "@vmpl-lab/sev-es"
@@ -43,7 +44,8 @@ const kernel: VmplOperations = {
     vcpu.run.exitReason = EXIT_REASON.RUN_VMPL
     vcpu.run.vmpl = vmpl
     return HANDLED.EXIT_TO_USER
-  }
+  },
+  wakeLevel: wakesNobody
 }
 
 /** The ioctl that gives a vCPU its VMSA; KVM makes the same checks as when it decodes the request itself. */

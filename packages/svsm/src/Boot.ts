@@ -39,8 +39,8 @@ export function* svsmApplicationProcessor(state: SvsmState, base: number): Progr
   yield lidt(vcHandler)
   const apicId = (yield readRegister(VMSA.rdi)).lo
   yield* new Ghcb(svsmGhcbGpa(base, apicId)).setUp()
-  yield write(base + IMAGE.ONLINE + apicId, 1, 1)
   yield* setUpInterrupts(state, base, apicId)
+  yield write(base + IMAGE.ONLINE + apicId, 1, 1)
   yield* requestLoop(state, apicId)
 }
 

@@ -135,12 +135,12 @@ export class Irqchip {
     // What the host may not inject is an event of the level that may.
     const vcpu = monitorOf(meant) ?? meant
     vcpu.requests |= REQUEST.EVENT
-    this.#vm.operations.eventWaits?.(vcpu, running, this.#now())
     if (trace !== null && running !== null && this.#delivering !== null) {
       const { deliveryMode, levelTriggered, vector } = this.#delivering
       trace.apicAcceptIrq(running, vcpu.apicId, deliveryMode, levelTriggered, vector)
     }
-    if (running === null) kickFromInterrupt(vcpu, host.now, EXIT.INTR)
+    if (vcpu.common.current !== vcpu) this.#vm.operations.wakeLevel(vcpu, vcpu.current.vmpl, running)
+    else if (running === null) kickFromInterrupt(vcpu, host.now, EXIT.INTR)
     else if (running !== vcpu.thread) kick(vcpu, running, null)
   }
 

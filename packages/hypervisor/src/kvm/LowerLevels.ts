@@ -11,17 +11,6 @@ export const DESCRIPTOR = { STATUS: 0, IRR: 4, MULTIPLE: 1 << 14, PENDING: 0x800
 /** First vector that a descriptor's IRR has a bit for. */
 export const DESCRIPTOR_FIRST_VECTOR = 32
 
-/** The vCPU object that holds a level of a guest vCPU, among all VM objects of the guest. */
-export const vcpuOfLevel = ({ vm, apicId }: Vcpu, vmpl: number): Vcpu | null => {
-  for (const other of vm.kvm.vms) {
-    if (other.asid !== vm.asid) continue
-    for (const vcpu of other.vcpus.values()) {
-      if (vcpu.apicId === apicId && vcpu.slot(vmpl) !== undefined) return vcpu
-    }
-  }
-  return null
-}
-
 const isAlternate = ({ current }: Vcpu): boolean => (current.sevFeatures & SEV_FEATURES.AlternateInjection) !== 0
 
 /**
@@ -31,14 +20,14 @@ const isAlternate = ({ current }: Vcpu): boolean => (current.sevFeatures & SEV_F
  */
 export const monitorOf = (vcpu: Vcpu): Vcpu | null => {
   if (!vcpu.vm.config.lowerLevelEvents || vcpu.slots.length > 1 || !isAlternate(vcpu)) return null
-  return vcpuOfLevel(vcpu, MONITOR_VMPL)
+  return vcpu.common.vcpuOf(MONITOR_VMPL)
 }
 
 /** Lower levels' vCPU objects that have something for this one, their monitor, to inject. */
 const waitingBelow = (vcpu: Vcpu): ReadonlyArray<Vcpu> => {
   if (!vcpu.vm.config.lowerLevelEvents || vcpu.slots.length > 1 || vcpu.current.vmpl !== MONITOR_VMPL) return []
   return [1, 2, 3].flatMap((vmpl) => {
-    const lower = vcpuOfLevel(vcpu, vmpl)
+    const lower = vcpu.common.vcpuOf(vmpl)
     return lower !== null && isAlternate(lower) && (lower.lapic?.highestPending() ?? -1) >= 0 ? [lower] : []
   })
 }

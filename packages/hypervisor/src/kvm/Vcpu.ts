@@ -6,6 +6,7 @@ import type { ApCreateRequest } from "./ApCreateRequest.ts"
 import { CBIT_POSITION } from "./CpuidTable.ts"
 import type { GhcbExit } from "./ghcb/GhcbExit.ts"
 import { kick } from "./Kick.ts"
+import { VcpuCommon } from "./VcpuCommon.ts"
 import { VcpuEvents } from "./VcpuEvents.ts"
 import type { Vm } from "./Vm.ts"
 
@@ -115,6 +116,8 @@ export class Vcpu {
   /** System physical address of the VMCB. */
   readonly vmcb: number
   readonly slots: ReadonlyArray<VmplSlot>
+  /** The guest vCPU of which this is an object. */
+  common: VcpuCommon
   /** snp_current_vmpl: the slot whose VMSA is in the VMCB. */
   current: VmplSlot
   /** snp_target_vmpl: the slot that runs next, after a CREATE or a run VMPL for it. */
@@ -177,12 +180,19 @@ export class Vcpu {
     this.slots = vmpls.map((vmpl) => new VmplSlot(vmpl, vm.config.ghcbVersionMax))
     this.current = this.slots[0]!
     this.target = this.current
+    this.common = new VcpuCommon(this)
     this.mpState = apicId === 0 && this.current.vmpl === 0 ? MP_STATE.RUNNABLE : MP_STATE.UNINITIALIZED
   }
 
   /** The slot of a VMPL, or undefined when this vCPU object does not hold that level. */
   slot(vmpl: number): VmplSlot | undefined {
     return this.slots.find((slot) => slot.vmpl === vmpl)
+  }
+
+  /** This object and those of `common` are objects of one guest vCPU. */
+  join(common: VcpuCommon): void {
+    this.common = common
+    common.add(this)
   }
 
   /** kvm_inject_nmi, from a thread of user space: the vCPU takes it as soon as none is in progress. */

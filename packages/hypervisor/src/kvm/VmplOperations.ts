@@ -12,15 +12,17 @@ export interface VmplOperations {
   readonly apCreate: (vcpu: Vcpu, thread: HostThread, request: ApCreateRequest) => number
   readonly runVmpl: (vcpu: Vcpu, thread: HostThread, vmpl: number) => number
   /**
-   * Level that interrupts from outside of the guest go to, when their source is meant for `vmpl`. That one, where KVM
-   * can tell levels apart by the route.
+   * An event waits in the local APIC (or event queue) of `waiting` for its level `vmpl`, and that level is not the one
+   * that runs: `waiting.common.current` is another object, or holds another level. Whoever raises the event calls this
+   * after it is pending, instead of the kick. What happens is the strategy's choice: nothing, or a switch.
+   * @param by the thread that raised it; null for a timer's interrupt, whose time is host.now
+   */
+  readonly wakeLevel: (waiting: Vcpu, vmpl: number, by: HostThread | null) => void
+  /**
+   * Level that interrupts from outside of the guest go to, when their source is meant for `vmpl`; that one, if left out.
    */
   readonly outsideVmpl?: (vm: Vm, vmpl: number) => number
-  /**
-   * Something has come for a local APIC: what KVM does about it beyond the kick of that APIC's own vCPU, which reaches
-   * only one that runs. Nothing, where an event waits until its level runs for another reason.
-   * @param by the thread in KVM's code that brought it, null in a timer's interrupt
-   * @param time virtual ns
-   */
-  readonly eventWaits?: (waiting: Vcpu, by: HostThread | null, time: number) => void
 }
+
+/** Nobody wakes a level that does not run: the event waits until that level is entered. */
+export const wakesNobody: VmplOperations["wakeLevel"] = () => {}

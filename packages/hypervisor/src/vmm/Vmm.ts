@@ -65,7 +65,7 @@ export class Vmm {
     const thread = this.kvm.host.spawn(`vcpu${group.apicId}${vmpl < 0 ? "" : `.vmpl${vmpl}`}`, affinity)
     const self: VmmVcpu = { vcpu, thread, group, vmpl, interrupted: false }
     thread.program = vcpuThread(this, self)
-    group.vcpus[Math.max(vmpl, 0)] = self
+    group.add(self)
     this.vcpuThreads++
     return self
   }

@@ -77,7 +77,8 @@ export const bench = (config: VmConfig = DEFAULT_VM_CONFIG): Bench => {
     runVmpl: (_vcpu, _thread, vmpl) => {
       asked.runVmpl.push(vmpl)
       return asked.answer
-    }
+    },
+    wakeLevel: () => {}
   }
   const thread = machine.spawn("test", -1)
   const vm = kvm.createVm(thread, new GuestMemory(kvm.frames), operations, config)
