@@ -83,7 +83,8 @@ export class InterruptRun {
   readonly #meter: InterruptMeter
   readonly #queues: ReadonlyArray<MsiQueue>
 
-  constructor(keys: Interrupts, seed: number) {
+  /** @param counting whether the guest is up: what is raised before does not count */
+  constructor(keys: Interrupts, seed: number, counting: () => boolean) {
     const lowerLevelEvents = keys.injection === "alternate"
     const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION
     this.vmConfig = { ...DEFAULT_VM_CONFIG, irqchip: true, lowerLevelEvents, hvFeatures }
@@ -92,7 +93,7 @@ export class InterruptRun {
       VECTORS[source][vmpl],
       { source, vmpl }
     ])
-    this.#meter = new InterruptMeter(new Map(tags))
+    this.#meter = new InterruptMeter(new Map(tags), counting)
     this.#queues = keys.sources.filter(({ source }) => source === "device").map((source) => queueOf(keys, source, seed))
   }
 
@@ -115,9 +116,9 @@ export class InterruptRun {
 }
 
 /** The interrupts of a machine; null where its scenario has none. */
-export const interruptRun = (scenario: Scenario, seed: number): InterruptRun | null => {
+export const interruptRun = (scenario: Scenario, seed: number, counting: () => boolean): InterruptRun | null => {
   const keys = keysOf(scenario)
-  return keys === null ? null : new InterruptRun(keys, seed)
+  return keys === null ? null : new InterruptRun(keys, seed, counting)
 }
 
 const guestPlan = ({ sources, svsmShare, pagesPerCall, durationNs }: Interrupts): InterruptGuestPlan => {

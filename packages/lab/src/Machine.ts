@@ -56,7 +56,7 @@ export class Machine {
     const { vcpus, host } = scenario
     this.#options = options
     this.log = new GuestLog(vcpus)
-    this.interrupts = interruptRun(scenario, seed)
+    this.interrupts = interruptRun(scenario, seed, () => this.log.started === vcpus && this.log.finished === 0)
     const platform = new Platform({
       operations: strategy.operations,
       cores: host.cores,
@@ -87,9 +87,7 @@ export class Machine {
 
   /** Simulates up to `maxEvents` events. False when nothing is left to happen. */
   stepMany(maxEvents: number): boolean {
-    // The SVSM's timer would go on for ever.
-    if (this.interrupts !== null && this.log.finished === this.#options.scenario.vcpus) return false
-    const more = this.vmm.failure === null && this.host.stepMany(maxEvents)
+    const more = this.vmm.failure === null && this.#step(maxEvents)
     const progress = this.log.callsMade + this.log.started + (this.launchDigest === "" ? 0 : 1)
     if (progress !== this.#progress || this.launchDigest === "") {
       this.#progress = progress
@@ -98,6 +96,16 @@ export class Machine {
       this.vmm.fail(`the guest makes no progress since ${this.#progressAt} ns`)
     }
     return more
+  }
+
+  /** With interrupts the end is the guest's: timers would go on for ever. */
+  #step(maxEvents: number): boolean {
+    if (this.interrupts === null) return this.host.stepMany(maxEvents)
+    const { vcpus } = this.#options.scenario
+    for (let left = maxEvents; left > 0; left--) {
+      if (this.log.finished === vcpus || !this.host.stepMany(1)) return false
+    }
+    return true
   }
 
   /** Why the guest did not come to its end, or null when it did. */

@@ -2,6 +2,7 @@ import { styleText } from "node:util"
 import { SWITCH_IDS, SWITCH_MEANING, type Switches } from "@vmpl-lab/rmp"
 import type { OperationName } from "./ComparisonRun.ts"
 import { grid } from "./Grid.ts"
+import { interruptCountTable, interruptLatencyTable, misdeliveryLines } from "./InterruptTable.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
 import { count, duration, percent, ratio } from "./Units.ts"
 
@@ -181,6 +182,12 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
   if (json.results.some(({ groups }) => groups.length > 0)) {
     sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
     sections.push(groupTable(json))
+  }
+  if (json.interrupts !== undefined) {
+    sections.push("", bold("Interrupts: whose handler ran"), interruptCountTable(json.interrupts))
+    sections.push(...misdeliveryLines(json.interrupts))
+    sections.push("", bold("Interrupts: from the source to the handler at their own level, by what ran when they came"))
+    sections.push(interruptLatencyTable(json.interrupts))
   }
   if (breakdown) {
     for (const result of byOperation(json.results)) {

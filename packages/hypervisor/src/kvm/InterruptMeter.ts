@@ -42,6 +42,8 @@ class VectorLog {
   readonly underway: Array<Underway> = []
   /** Number of the latest interrupt. */
   sequence = 0
+  /** Interrupts that were taken to be made one with another outside of the local APIC. */
+  mergedOutside = 0
 }
 
 /** Vectors that one guest vCPU (one APIC ID) uses, and the level that it ran last. */
@@ -71,9 +73,15 @@ export class InterruptMeter {
       }) => void)
     | null = null
 
-  /** @param tags by vector; what has none is not measured */
-  constructor(tags: ReadonlyMap<number, InterruptTag>) {
+  readonly #counting: () => boolean
+
+  /**
+   * @param tags by vector; what has none is not measured
+   * @param counting whether what is raised now counts: booting does not
+   */
+  constructor(tags: ReadonlyMap<number, InterruptTag>, counting: () => boolean = () => true) {
     this.#tags = tags
+    this.#counting = counting
     for (const tag of tags.values()) this.totals.set(tag, new InterruptTotals())
   }
 
@@ -85,7 +93,7 @@ export class InterruptMeter {
   /** A source's message has reached a local APIC. */
   requested(apicId: number, vector: number, merged: boolean, time: number): void {
     const tag = this.#tags.get(vector)
-    if (tag === undefined) return
+    if (tag === undefined || !this.#counting()) return
     const totals = this.totals.get(tag)!
     totals.raised++
     if (merged) {
@@ -102,7 +110,7 @@ export class InterruptMeter {
   /** No local APIC took a source's message. */
   refused(vector: number): void {
     const tag = this.#tags.get(vector)
-    if (tag === undefined) return
+    if (tag === undefined || !this.#counting()) return
     const totals = this.totals.get(tag)!
     totals.raised++
     totals.refused++
@@ -125,7 +133,9 @@ export class InterruptMeter {
     const log = logOf(this.#vcpu(apicId), vector)
     const at = log.underway.findIndex(({ taken }) => taken)
     if (at < 0) {
-      // Counted as merged in software before: it has its own run of the handler after all.
+      if (log.mergedOutside === 0) return
+      // It has a run of the handler of its own after all.
+      log.mergedOutside--
       if (vmpl !== tag.vmpl) totals.misdelivered++
       else totals.delivered++
       totals.merged--
@@ -135,6 +145,7 @@ export class InterruptMeter {
     const { raisedAt, delayed, sequence } = interrupt!
     // What stood behind it outside of the local APIC was made one with it by software.
     const rest = log.underway.filter(({ taken }) => !taken)
+    log.mergedOutside += log.underway.length - rest.length
     totals.merged += log.underway.length - rest.length
     log.underway.splice(0, Infinity, ...rest)
     this.onDelivered?.({ apicId, vmpl, vector, sequence, raisedAt, time })
