@@ -46,7 +46,7 @@ export const runInterrupts = (
     scenario,
     profile,
     seed,
-    svsm: svsmLaunch(image, vcpus, interruptLaunch(scenario))
+    svsm: svsmLaunch(image, vcpus, { interrupts: interruptLaunch(scenario) })
   })
   for (;;) {
     const { done, value } = run.next()

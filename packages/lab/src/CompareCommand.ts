@@ -76,7 +76,7 @@ export const compare = Command.make(
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, interruptLaunch(scenario)))
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, { interrupts: interruptLaunch(scenario) }))
 
     const { seed } = options
     const run = yield* Effect.scoped(

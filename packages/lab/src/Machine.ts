@@ -120,7 +120,7 @@ export class Machine {
   stateDigest(): string {
     const hash = createHash("sha256")
     this.hardware.rmp.digestInto((bytes) => hash.update(bytes))
-    this.hardware.memory.forEachFrame((pfn, asid, bytes) => hash.update(`${pfn}:${asid};`).update(bytes))
+    this.hardware.memory.digestInto((data) => hash.update(data))
     for (const { time, core } of this.host.threads) hash.update(`${time}@${core};`)
     return hash.digest("hex")
   }

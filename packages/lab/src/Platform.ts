@@ -63,7 +63,9 @@ export class Platform {
     const { operations, cores, placement, vcpus, memorySlots, profile, seed } = options
     const costs = new CostTable(profile, seed, options.boot ?? 0)
     this.host = new Host(cores, costs, options.trace ?? null, options.timeSliceNs ?? TIME_SLICE_NS)
-    const pages = FRAMES + vcpus * FRAMES_PER_VCPU
+    // What lies above 4 GiB is the guest's to accept: as many frames, and room to align its 2 MiB pages.
+    const highRam = memorySlots.reduce((sum, slot) => sum + (slot.large === undefined ? 0 : slot.pages + 512), 0)
+    const pages = FRAMES + vcpus * FRAMES_PER_VCPU + highRam
     const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512, switches: options.rmpSwitches ?? {} })
     const memory = new PhysicalMemory(rmp.coveredPages)
     this.hardware = {

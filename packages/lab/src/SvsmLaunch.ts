@@ -1,4 +1,4 @@
-import { AP_TRAMPOLINE_GPA, BLOCK } from "@vmpl-lab/guest"
+import { AP_TRAMPOLINE_GPA, BLOCK, GUEST_VMPL } from "@vmpl-lab/guest"
 import {
   FirmwareError,
   type FirmwareImage,
@@ -33,6 +33,22 @@ export interface SvsmLaunch {
   readonly heapGpa: number
 }
 
+/** What the workload asks of the launch. */
+export interface LaunchNeeds {
+  /** Level of the start-up vCPU, 1 or 2. */
+  readonly guestVmpl: number
+  /** Bytes of RAM above 4 GiB, a multiple of 2 MiB. */
+  readonly highRam: number
+  /** Which of its 2 MiB regions, counted from its start, the host backs with one page of 2 MiB. */
+  readonly isLarge: (region: number) => boolean
+  /** How VMPL0 and the guest's level take interrupts; undefined where neither does. */
+  readonly interrupts?: InterruptLaunch | undefined
+}
+
+const PLAIN: LaunchNeeds = { guestVmpl: GUEST_VMPL, highRam: 0, isLarge: () => false }
+const HIGH_RAM_GPA = 0x1_0000_0000
+const REGION = 2 * MIB
+
 const up = (value: number, to: number): number => Math.ceil(value / to) * to
 
 /**
@@ -40,7 +56,9 @@ const up = (value: number, to: number): number => Math.ceil(value / to) * to
  * pages, and one VMSA, the SVSM's boot processor at VMPL0. Throws FirmwareError when the firmware leaves no place for
  * what the guest needs.
  */
-export const svsmLaunch = (image: FirmwareImage, vcpus: number, interrupts?: InterruptLaunch): SvsmLaunch => {
+export const svsmLaunch = (image: FirmwareImage, vcpus: number, asked: Partial<LaunchNeeds> = {}): SvsmLaunch => {
+  const needs: LaunchNeeds = { ...PLAIN, ...asked }
+  const { interrupts } = needs
   const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
   const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
   const ramSize = heapGpa + up(vcpus * BLOCK.SIZE + PAGE_SIZE, 2 * MIB)
@@ -59,7 +77,7 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number, interrupts?: Int
   if (image.sections.length > SECTIONS_MAX) {
     throw new FirmwareError(image.name, `${image.sections.length} sections, expected at most ${SECTIONS_MAX}`)
   }
-  const own = parametersOf(image, vcpus, ramSize, svsm)
+  const own = parametersOf(image, vcpus, ramSize, svsm, needs)
   const parameters = interrupts === undefined ? own : { ...own, interrupts: interrupts.svsm }
   const input = { image, vmmType: "QEMU", vcpus: 1, signature: 0, sevFeatures: SEV_FEATURES.SNPActive } as const
   const firmware = launchPlan(input).filter(({ type }) => type !== PAGE_TYPE.VMSA)
@@ -71,16 +89,27 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number, interrupts?: Int
   ]
   const memorySlots = [
     { gfn: 0, pages: (svsm.gpa + svsm.size) / PAGE_SIZE },
-    { gfn: image.gpa / PAGE_SIZE, pages: image.bytes.length / PAGE_SIZE }
+    { gfn: image.gpa / PAGE_SIZE, pages: image.bytes.length / PAGE_SIZE },
+    ...highRamSlot(needs)
   ]
   return { plan, memorySlots, parameters, heapGpa }
+}
+
+const highRamSlot = ({ highRam, isLarge }: LaunchNeeds): ReadonlyArray<MemorySlot> => {
+  if (highRam === 0) return []
+  const large = new Set<number>()
+  for (let region = 0; region < highRam / REGION; region++) {
+    if (isLarge(region)) large.add(HIGH_RAM_GPA / REGION + region)
+  }
+  return [{ gfn: HIGH_RAM_GPA / PAGE_SIZE, pages: highRam / PAGE_SIZE, large }]
 }
 
 const parametersOf = (
   image: FirmwareImage,
   vcpus: number,
   ramSize: number,
-  svsm: SvsmParameters["svsm"]
+  svsm: SvsmParameters["svsm"],
+  { guestVmpl, highRam }: LaunchNeeds
 ): SvsmParameters => {
   const only = (type: number, name: string): number => {
     const section = image.sections.find((candidate) => candidate.type === type)
@@ -94,6 +123,8 @@ const parametersOf = (
   return {
     vcpus,
     ramSize,
+    highRam: { gpa: HIGH_RAM_GPA, size: highRam },
+    guestVmpl,
     svsm,
     firmware: { gpa: image.gpa, size: image.bytes.length },
     resetVector: RESET_EIP,

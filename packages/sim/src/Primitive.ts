@@ -30,7 +30,13 @@ export const PRIMITIVES = [
   "create_vcpu",
   "thread_spawn",
   "launch_update_fixed",
-  "launch_update_4k"
+  "launch_update_4k",
+  "npf_map_2m",
+  "rmpupdate_2m",
+  "pvalidate_2m",
+  "rmpadjust_2m",
+  "zero_page_2m",
+  "psmash_2m"
 ] as const
 
 export type PrimitiveName = (typeof PRIMITIVES)[number]

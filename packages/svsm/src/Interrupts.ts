@@ -62,20 +62,20 @@ export class CpuInterrupts {
    * @returns 0, or the host's error
    */
   *runGuest(served: GuestVmsa): Program<number> {
-    if (this.#doorbell < 0) return yield* runVmplMsr(GUEST_VMPL)
+    if (this.#doorbell < 0) return yield* runVmplMsr(served.vmpl)
     this.#masked = true
     if (this.#injection !== null) yield* this.#injection.refresh(served)
-    const error = yield* this.#enter()
+    const error = yield* this.#enter(served.vmpl)
     if (this.#injection !== null) yield* this.#injection.returned(served)
     this.#masked = false
     if (this.#rang) yield* keepingGhcbMsr(this.#serveDoorbell())
     return error
   }
 
-  *#enter(): Program<number> {
+  *#enter(vmpl: number): Program<number> {
     const flags = (yield readShared(this.#doorbell + DOORBELL.flags, 1)).lo
     if ((flags & DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) this.#rang = true
-    yield wrmsr(MSR_GHCB, GHCB_MSR.RUN_VMPL_REQUEST, GUEST_VMPL)
+    yield wrmsr(MSR_GHCB, GHCB_MSR.RUN_VMPL_REQUEST, vmpl)
     // The cancel point: between this look and VMGEXIT there is no instruction.
     if (this.#rang) return 0
     yield vmgexit()

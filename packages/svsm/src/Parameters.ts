@@ -14,6 +14,10 @@ export interface SvsmParameters {
   readonly vcpus: number
   /** Guest RAM from 0 up to here; the SVSM's own range follows. */
   readonly ramSize: number
+  /** More guest RAM, above 4 GiB; of size 0 where there is none. */
+  readonly highRam: GuestRange
+  /** Level of the start-up vCPU's VMSA, 1 or 2: the guest creates those of less privileged levels itself. */
+  readonly guestVmpl: number
   readonly svsm: GuestRange
   readonly firmware: GuestRange
   /** Linear address at which the guest's boot processor starts. */
@@ -45,7 +49,7 @@ export interface SvsmInterrupts {
 }
 
 const MAGIC = 0x4d56_5356
-const HEADER = 96
+const HEADER = 128
 /** At the end of the page: zeros where the SVSM takes no interrupts. */
 const INTERRUPTS = PAGE_SIZE - 64
 const MAX_RANGES = Math.floor((INTERRUPTS - HEADER) / 16)
@@ -67,7 +71,10 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
     parameters.cpuidGpa,
     parameters.callingAreaGpa,
     parameters.callingAreaLaunched ? 1 : 0,
-    parameters.preValidated.length
+    parameters.preValidated.length,
+    parameters.highRam.gpa,
+    parameters.highRam.size,
+    parameters.guestVmpl
   ]
   words.forEach((word, i) => {
     setU64(view, 8 + 8 * i, word)
@@ -93,9 +100,12 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
   const word = (i: number): number => getU64(view, 8 + 8 * i)
   const ranges = word(10)
   if (view.getUint32(0, true) !== MAGIC || ranges > MAX_RANGES) return null
+  if (word(13) < 1 || word(13) > 3) return null
   return {
     vcpus: view.getUint32(4, true),
     ramSize: word(0),
+    highRam: { gpa: word(11), size: word(12) },
+    guestVmpl: word(13),
     svsm: { gpa: word(1), size: word(2) },
     firmware: { gpa: word(3), size: word(4) },
     resetVector: word(5),

@@ -15,7 +15,7 @@ const request = (call: number, { rcx = 0, rcxHi = 0, rdx = 0, rdxHi = 0 } = {}) 
   r8Hi: 0,
   sevFeatures: 0,
   vmpl: 2,
-  apicId: 5
+  caller: { vmsaGpa: 0x1000, caGpa: 0x2000, apicId: 5, vmpl: 2, guestOwned: true }
 })
 
 const withApic = () => {

@@ -166,6 +166,9 @@ export const writeBytesShared = (gpa: number, from: Uint8Array): Operation =>
 /** Clears a private 4 KiB page. */
 export const zeroPage = (gpa: number): Operation => new Operation(OP.ZERO_PAGE, gpa, 0, 0, 4096, true)
 
+/** Clears a private 2 MiB region, as one string store that is restarted where it faults. */
+export const zeroRegion = (gpa: number): Operation => new Operation(OP.ZERO_PAGE, gpa, 0, 0, 0x20_0000, true)
+
 /** Reads one of the own registers; `register` is its VMSA offset. */
 export const readRegister = (register: number): Operation => new Operation(OP.READ_REGISTER, register, 0, 0, 8, true)
 

@@ -1,4 +1,4 @@
-import { RETURN_CODE } from "@vmpl-lab/rmp"
+import { PAGE_2M, PAGES_PER_2M, RETURN_CODE } from "@vmpl-lab/rmp"
 import { CLEAN, GHCB_VERSION, INT_CTL, NESTED_CTL, PAGE_SIZE, VIRT_EXT, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { NestedPageTable } from "@vmpl-lab/vmpl"
@@ -71,6 +71,8 @@ export class Vm {
   readonly vcpus = new Map<number, Vcpu>()
   /** GFNs that the guest has made shared: KVM_MEMORY_ATTRIBUTE_PRIVATE cleared. */
   readonly #shared = new Set<number>()
+  /** How many of them lie in a 2 MiB region, for regions that have any. */
+  readonly #sharedIn = new Map<number, number>()
   /** SEV_FEATURES that KVM expects of a VMSA at each VMPL; -1 before the first one. */
   readonly vmsaFeatures: [number, number, number, number] = [-1, -1, -1, -1]
   readonly config: VmConfig
@@ -181,6 +183,16 @@ export class Vm {
     return this.kvm.hardware.host.write64(spa, address >>> 0, Math.floor(address / 0x1_0000_0000))
   }
 
+  /** Whether memory slots cover every one of these pages. */
+  inMemorySlots(gfn: number, pages: number): boolean {
+    for (let page = gfn; page < gfn + pages; ) {
+      const slot = this.slots.find((one) => page >= one.gfn && page < one.gfn + one.pages)
+      if (slot === undefined) return false
+      page = slot.gfn + slot.pages
+    }
+    return true
+  }
+
   inMemorySlot(gfn: number): boolean {
     return this.slots.some((slot) => gfn >= slot.gfn && gfn < slot.gfn + slot.pages)
   }
@@ -197,12 +209,33 @@ export class Vm {
     return this.config.kind === "sev-es" || this.isShared(gfn)
   }
 
-  /** KVM_SET_MEMORY_ATTRIBUTES of one page: zaps the leaf, so that the next access faults in the other backing. */
-  setMemoryAttributes(thread: HostThread, gfn: number, isPrivate: boolean): void {
+  /** Whether the host has one page of 2 MiB for the region of a GFN, and the guest has made nothing of it shared. */
+  isLarge(gfn: number): boolean {
+    const region = Math.floor(gfn / PAGES_PER_2M)
+    return !this.#sharedIn.has(region) && this.slots.some(({ large }) => large?.has(region))
+  }
+
+  /**
+   * KVM_SET_MEMORY_ATTRIBUTES of some pages: zaps the leaves of those that change, so that the next access faults in the
+   * other backing.
+   */
+  setMemoryAttributes(thread: HostThread, gfn: number, isPrivate: boolean, pages = 1): void {
     ioctl(thread)
-    if (isPrivate) this.#shared.delete(gfn)
-    else this.#shared.add(gfn)
-    this.npt.unmap(gfn)
+    for (let page = gfn; page < gfn + pages; page++) {
+      const region = Math.floor(page / PAGES_PER_2M)
+      const shared = this.#sharedIn.get(region) ?? 0
+      if (isPrivate && shared === 0) {
+        // Nothing in this region is shared: on to the next.
+        page = (region + 1) * PAGES_PER_2M - 1
+        continue
+      }
+      if (this.#shared.has(page) !== isPrivate) continue
+      if (isPrivate) this.#shared.delete(page)
+      else this.#shared.add(page)
+      if (isPrivate && shared === 1) this.#sharedIn.delete(region)
+      else this.#sharedIn.set(region, shared + (isPrivate ? -1 : 1))
+      this.npt.unmap(page)
+    }
   }
 
   /**
@@ -212,8 +245,14 @@ export class Vm {
   reclaimPrivate(thread: HostThread, gfn: number): number {
     const pfn = this.memory.privateFrameIfPresent(gfn)
     if (pfn < 0) return 0
+    const { rmp } = this.kvm.hardware
+    const first = pfn - (gfn % PAGES_PER_2M)
+    if (this.memory.isRegion(gfn) && rmp.entry(first).size === PAGE_2M && rmp.entry(first).assigned) {
+      thread.charge(PRIMITIVE.psmash_2m)
+      if (rmp.psmash(first) !== RETURN_CODE.SUCCESS) return ERRNO.EBUSY
+    }
     thread.charge(PRIMITIVE.rmpupdate_4k)
-    const code = this.kvm.hardware.rmp.rmpupdate(pfn, false, PAGE_4K, false, 0, 0)
+    const code = rmp.rmpupdate(pfn, false, PAGE_4K, false, 0, 0)
     if (code === RETURN_CODE.FAIL_INUSE) return ERRNO.EBUSY
     assert(code === RETURN_CODE.SUCCESS, `RMPUPDATE of a mutable 4K page answers ${code}`)
     this.memory.freePrivate(gfn)

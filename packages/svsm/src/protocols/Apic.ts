@@ -18,7 +18,7 @@ export const guestApicOf = (state: SvsmState, apicId: number): GuestApic | null 
  * what an interrupt's path needs: IPIs by the ICR are left to the host's APIC.
  */
 export const apic = (state: SvsmState, request: SvsmRequest): number => {
-  const guest = guestApicOf(state, request.apicId)
+  const guest = guestApicOf(state, request.caller.apicId)
   if (guest === null) return SVSM_RESULT.UNSUPPORTED_PROTOCOL
   switch (request.call) {
     case APIC_CALL.QUERY_FEATURES:
@@ -54,7 +54,7 @@ const configure = (state: SvsmState, request: SvsmRequest): number => {
       return SVSM_RESULT.SUCCESS
     case APIC_CONFIGURE.DEREGISTER:
       state.apicUsers = Math.max(0, state.apicUsers - 1)
-      if (state.apicUsers === 0) state.interrupts[request.apicId]!.guestApic = null
+      if (state.apicUsers === 0) state.interrupts[request.caller.apicId]!.guestApic = null
       return SVSM_RESULT.SUCCESS
     case APIC_CONFIGURE.REGISTER:
       if (state.apicUsers === 0 || state.apicUsers === APIC_USERS_MAX) return SVSM_RESULT.FAIL_BASE

@@ -35,7 +35,7 @@ const queryProtocol = (state: SvsmState, request: SvsmRequest): number => {
   return SVSM_RESULT.SUCCESS
 }
 
-const versionsOf = (state: SvsmState, { rcxHi, apicId }: SvsmRequest): typeof CORE_VERSION | null => {
+const versionsOf = (state: SvsmState, { rcxHi, caller }: SvsmRequest): typeof CORE_VERSION | null => {
   if (rcxHi === PROTOCOL.CORE) return CORE_VERSION
-  return rcxHi === PROTOCOL.APIC && guestApicOf(state, apicId) !== null ? APIC_VERSION : null
+  return rcxHi === PROTOCOL.APIC && guestApicOf(state, caller.apicId) !== null ? APIC_VERSION : null
 }
