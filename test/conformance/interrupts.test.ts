@@ -99,12 +99,15 @@ describe("normal injection", () => {
     expect(longest(delayedNs)).toBeGreaterThan(4 * longest(directNs.slice(0, 1)))
   })
 
-  it.each(ownLapics)("%s: a device's interrupt for the SVSM", (_, strategy) => {
-    const { records } = runInterrupts(strategy, { sources: [DEVICE_0], svsmShare: 20 })
-    const { raised, delivered, misdelivered, refused } = records["device@0"]!
-    if (outsideIsLowest(strategy)) expect(misdelivered + refused).toBeGreaterThan(0)
-    else expect([delivered > 0.8 * raised, misdelivered, refused]).toEqual([true, 0, 0])
-  })
+  it.each(ownLapics)(
+    "%s: a device's interrupt for the SVSM reaches it, at the latest with the next call",
+    (_, strategy) => {
+      const { records } = runInterrupts(strategy, { sources: [DEVICE_0] })
+      const { raised, merged, pending, delivered, misdelivered, refused } = records["device@0"]!
+      if (outsideIsLowest(strategy)) expect(misdelivered + refused).toBeGreaterThan(0)
+      else expect([delivered + merged + pending, misdelivered, refused]).toEqual([raised, 0, 0])
+    }
+  )
 })
 
 describe("restricted injection of VMPL0 without a doorbell", () => {
@@ -130,7 +133,7 @@ describe("alternate injection", () => {
     const { records } = runInterrupts(strategy, keys)
     const { raised, merged, delivered, misdelivered } = records["device@2"]!
     expect([misdelivered, delivered]).toEqual([0, raised - merged])
-    expect(delivered).toBeGreaterThan(30)
+    expect(delivered).toBeGreaterThan(15)
   })
 
   it.each(ownLapics)("%s: it takes longer than injection by the host", (_, strategy) => {

@@ -7,7 +7,6 @@ import {
   handOver,
   ioctl,
   kick,
-  monitorOf,
   noteVmsa,
   requestUpdate,
   signalVcpu,
@@ -113,27 +112,10 @@ const apCreateWith =
     return set
   }
 
-/**
- * An interrupt for a more privileged level than the one that runs: that one is made to leave KVM_RUN and hands over. A
- * less privileged level is not given the vCPU for an interrupt: it runs when the higher one asks for it.
- */
-const interruptWaits = (_vmm: Vmm, group: VcpuGroup, vmpl: number, by: HostThread): void => {
-  // What the host may not inject into a level is for the monitor above it.
-  const waiting = group.vcpus[vmpl] ?? null
-  const target = waiting === null ? null : (group.vcpus[monitorOf(waiting.vcpu)?.current.vmpl ?? vmpl] ?? null)
-  const { active } = group
-  if (target === null || active === null || target === active || target.vmpl > active.vmpl) return
-  if (target.vcpu.current.vmsaGpa < 0) return
-  group.next = target
-  makeRunnable(target, by)
-  signalVcpu(active.vcpu, by, null)
-}
-
 /** The VMM-driven way to run VMPLs, one thread per vCPU object. */
 export const userSpaceSwitch = (createVcpuAt: CreateVcpuAt): VmmOperations => ({
   kernel,
   createGuest: (vmm, thread, vcpus) => createBootVm(vmm, thread, vcpus, [0]),
   runVmpl,
-  apCreate: apCreateWith(createVcpuAt),
-  interruptWaits
+  apCreate: apCreateWith(createVcpuAt)
 })

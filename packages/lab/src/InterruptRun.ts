@@ -85,9 +85,10 @@ export class InterruptRun {
 
   /** @param counting whether the guest is up: what is raised before does not count */
   constructor(keys: Interrupts, seed: number, counting: () => boolean) {
+    // The series with planes want the I/O APIC in user space; MSIs do not need one.
     const lowerLevelEvents = keys.injection === "alternate"
     const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION
-    this.vmConfig = { ...DEFAULT_VM_CONFIG, irqchip: true, lowerLevelEvents, hvFeatures }
+    this.vmConfig = { ...DEFAULT_VM_CONFIG, irqchip: "split", lowerLevelEvents, hvFeatures }
     this.body = interruptGuest(guestPlan(keys))
     const tags = keys.sources.map(({ source, vmpl }): [number, InterruptTag] => [
       VECTORS[source][vmpl],

@@ -13,6 +13,11 @@ const ScenarioSchema = Scenario.check(
     Object.values(scenario.mix).some((weight) => weight > 0)
       ? undefined
       : { path: ["mix"], issue: "at least one weight above 0" }
+  ),
+  Schema.makeFilter(({ workload, interrupts }) =>
+    workload === "interrupts" && interrupts === undefined
+      ? { path: ["interrupts"], issue: "this key, which the workload needs" }
+      : undefined
   )
 )
 

@@ -27,8 +27,8 @@ export type GuestKind = "sev-es" | "snp"
 export interface VmConfig {
   readonly kind: GuestKind
   readonly capabilities: Capabilities
-  /** KVM_CREATE_IRQCHIP: local APICs and an I/O APIC in the kernel. */
-  readonly irqchip: boolean
+  /** KVM_CREATE_IRQCHIP: local APICs and an I/O APIC in the kernel. KVM_CAP_SPLIT_IRQCHIP: local APICs alone. */
+  readonly irqchip: boolean | "split"
   /**
    * KVM tells the monitor of a level with alternate injection, by the monitor's doorbell page, what waits for that
    * level. A proposal that KVM has not taken.

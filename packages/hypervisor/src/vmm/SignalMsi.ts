@@ -13,10 +13,7 @@ export interface DeviceInterrupt {
   readonly raisedAt: number
 }
 
-/**
- * KVM_SIGNAL_MSI on the VM object of the device's level, or on the only one. Where the VMM decides which level runs, it
- * sees to that too: KVM does not tell it of what waits.
- */
+/** KVM_SIGNAL_MSI on the VM object of the device's level, or on the only one. */
 export const signalMsi = (vmm: Vmm, thread: HostThread, { apicId, vector, vmpl, raisedAt }: DeviceInterrupt): void => {
   const { kvm } = vmm
   ioctl(thread)
@@ -26,6 +23,4 @@ export const signalMsi = (vmm: Vmm, thread: HostThread, { apicId, vector, vmpl, 
   kvm.running = thread
   vm.irqchip?.deliver({ message, vmpl, raisedAt })
   kvm.running = null
-  const group = vmm.groups[apicId]
-  if (group !== undefined) vmm.operations.interruptWaits?.(vmm, group, vmpl, thread)
 }

@@ -1,7 +1,7 @@
 import type { HostThread } from "@vmpl-lab/sim"
 import type { ApCreateRequest } from "../kvm/ApCreateRequest.ts"
 import type { VmplOperations } from "../kvm/VmplOperations.ts"
-import type { VcpuGroup, VmmVcpu } from "./VcpuGroup.ts"
+import type { VmmVcpu } from "./VcpuGroup.ts"
 import type { Vmm } from "./Vmm.ts"
 
 /**
@@ -16,9 +16,4 @@ export interface VmmOperations {
   readonly runVmpl: (vmm: Vmm, self: VmmVcpu, vmpl: number) => number
   /** KVM left an AP creation to user space. @returns 0 or an errno for the guest */
   readonly apCreate: (vmm: Vmm, self: VmmVcpu, request: ApCreateRequest) => number
-  /**
-   * The VMM has brought an interrupt to a level of a guest vCPU: what it does to have that level run, if another one
-   * does. Nothing, where KVM is left to it or the interrupt waits.
-   */
-  readonly interruptWaits?: (vmm: Vmm, group: VcpuGroup, vmpl: number, by: HostThread) => void
 }
