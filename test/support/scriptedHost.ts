@@ -127,6 +127,7 @@ export class ScriptedHost {
       ramSize: RAM_SIZE,
       highRam: { gpa: 0x1_0000_0000, size: 0 },
       guestVmpl: GUEST_VMPL,
+      entriesPerCall: 0,
       svsm: SVSM,
       firmware: FIRMWARE,
       resetVector: FIRMWARE.gpa,

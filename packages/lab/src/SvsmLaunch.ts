@@ -1,4 +1,4 @@
-import { AP_TRAMPOLINE_GPA, BLOCK, GUEST_VMPL } from "@vmpl-lab/guest"
+import { AP_TRAMPOLINE_GPA, BLOCK, GUEST_VMPL, LEVEL_BLOCK } from "@vmpl-lab/guest"
 import {
   FirmwareError,
   type FirmwareImage,
@@ -37,6 +37,10 @@ export interface SvsmLaunch {
 export interface LaunchNeeds {
   /** Level of the start-up vCPU, 1 or 2. */
   readonly guestVmpl: number
+  /** Less privileged levels that every vCPU gets beside it. */
+  readonly lowerLevels: number
+  /** Entries of a PVALIDATE list that the SVSM serves in one call; 0: all. */
+  readonly entriesPerCall: number
   /** Bytes of RAM above 4 GiB, a multiple of 2 MiB. */
   readonly highRam: number
   /** Which of its 2 MiB regions, counted from its start, the host backs with one page of 2 MiB. */
@@ -45,7 +49,13 @@ export interface LaunchNeeds {
   readonly interrupts?: InterruptLaunch | undefined
 }
 
-const PLAIN: LaunchNeeds = { guestVmpl: GUEST_VMPL, highRam: 0, isLarge: () => false }
+const PLAIN: LaunchNeeds = {
+  guestVmpl: GUEST_VMPL,
+  lowerLevels: 0,
+  entriesPerCall: 0,
+  highRam: 0,
+  isLarge: () => false
+}
 const HIGH_RAM_GPA = 0x1_0000_0000
 const REGION = 2 * MIB
 
@@ -61,7 +71,7 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number, asked: Partial<L
   const { interrupts } = needs
   const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
   const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
-  const ramSize = heapGpa + up(vcpus * BLOCK.SIZE + PAGE_SIZE, 2 * MIB)
+  const ramSize = heapGpa + up(vcpus * (BLOCK.SIZE + needs.lowerLevels * LEVEL_BLOCK.SIZE) + PAGE_SIZE, 2 * MIB)
   const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus, interrupts !== undefined) }
   if (svsm.gpa + svsm.size > image.gpa) {
     throw new FirmwareError(image.name, `sections end at 0x${sectionsEnd.toString(16)}, expected room below the image`)
@@ -109,7 +119,7 @@ const parametersOf = (
   vcpus: number,
   ramSize: number,
   svsm: SvsmParameters["svsm"],
-  { guestVmpl, highRam }: LaunchNeeds
+  { guestVmpl, entriesPerCall, highRam }: LaunchNeeds
 ): SvsmParameters => {
   const only = (type: number, name: string): number => {
     const section = image.sections.find((candidate) => candidate.type === type)
@@ -125,6 +135,7 @@ const parametersOf = (
     ramSize,
     highRam: { gpa: HIGH_RAM_GPA, size: highRam },
     guestVmpl,
+    entriesPerCall,
     svsm,
     firmware: { gpa: image.gpa, size: image.bytes.length },
     resetVector: RESET_EIP,

@@ -18,6 +18,8 @@ export interface SvsmParameters {
   readonly highRam: GuestRange
   /** Level of the start-up vCPU's VMSA, 1 or 2: the guest creates those of less privileged levels itself. */
   readonly guestVmpl: number
+  /** Entries of a PVALIDATE list that one call serves before it answers INCOMPLETE; 0: all of them. */
+  readonly entriesPerCall: number
   readonly svsm: GuestRange
   readonly firmware: GuestRange
   /** Linear address at which the guest's boot processor starts. */
@@ -74,7 +76,8 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
     parameters.preValidated.length,
     parameters.highRam.gpa,
     parameters.highRam.size,
-    parameters.guestVmpl
+    parameters.guestVmpl,
+    parameters.entriesPerCall
   ]
   words.forEach((word, i) => {
     setU64(view, 8 + 8 * i, word)
@@ -106,6 +109,7 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
     ramSize: word(0),
     highRam: { gpa: word(11), size: word(12) },
     guestVmpl: word(13),
+    entriesPerCall: word(14),
     svsm: { gpa: word(1), size: word(2) },
     firmware: { gpa: word(3), size: word(4) },
     resetVector: word(5),

@@ -46,7 +46,8 @@ export const OP = {
   VMRUN: 43,
   VMLOAD: 44,
   VMSAVE: 45,
-  JMP_FAR: 46
+  JMP_FAR: 46,
+  WORK: 47
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
@@ -230,6 +231,12 @@ export const pause = (times = 1): Operation => (times === 1 ? PAUSE : new Operat
 /** Loads the interrupt descriptor table of this VMPL; with a handler alone that of #VC. */
 export const lidt = (idt: Idt | VcHandler): Operation =>
   new Operation(OP.LIDT, 0, 0, 0, 0, true, null, typeof idt === "function" ? { vc: idt } : idt)
+
+/**
+ * Any stretch of the guest's own instructions that takes `ns` of its core's time (from 1 on) and touches nothing that is
+ * modelled. It can be interrupted anywhere, and then goes on with what is left.
+ */
+export const work = (ns: number): Operation => new Operation(OP.WORK, 0, ns, 0, 0, true)
 
 const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
 const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)

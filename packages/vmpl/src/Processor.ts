@@ -67,6 +67,8 @@ export class Processor {
   execution: Execution | null = null
   /** A physical event arrives at this virtual time: Infinity when none is on its way. */
   interruptAt = Infinity
+  /** Virtual time up to which the core may run before others must catch up. */
+  horizon = Infinity
   /** What it is: INTR, NMI, SMI or INIT of EXIT. */
   interruptCode: number = EXIT.INTR
   /** Observer: the operation whose critical path the interrupt carries, if any. */

@@ -11,7 +11,8 @@ const ENTRY = { SIZE: 0x3, VALIDATE: 0x4, IGNORE_CF: 0x8, RESERVED: 0xff0 } as c
 const SIZE_2M = 0x20_0000
 
 /**
- * PVALIDATE: validates or rescinds the pages of a list, stopping at the first failure; `next` tells how far it came.
+ * PVALIDATE: validates or rescinds the pages of a list, stopping at the first failure, or after so many that the caller
+ * should be heard again; `next` tells how far it came.
  * @spec SVSM 6.2 table 6
  */
 export function* pvalidateCall(state: SvsmState, request: SvsmRequest): Program<number> {
@@ -26,11 +27,14 @@ export function* pvalidateCall(state: SvsmState, request: SvsmRequest): Program<
     const room = Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
     if (count === 0 || count > room || next >= count) return SVSM_RESULT.INVALID_PARAMETER
     let result: number = SVSM_RESULT.SUCCESS
-    while (next < count && result === SVSM_RESULT.SUCCESS) {
+    const { entriesPerCall } = state.parameters
+    const last = entriesPerCall === 0 ? count : Math.min(count, next + entriesPerCall)
+    while (next < last && result === SVSM_RESULT.SUCCESS) {
       const { lo, hi } = yield read(list + PVALIDATE_LIST_HEADER + 8 * next, 8)
       result = yield* entry(state, request.vmpl, list, lo, hi)
       if (result === SVSM_RESULT.SUCCESS) next++
     }
+    if (result === SVSM_RESULT.SUCCESS && next < count) result = SVSM_RESULT.INCOMPLETE
     // The list's own page may just have been rescinded: then there is nothing left to write to.
     if (guestMay(state, list, PVALIDATE_LIST_HEADER)) yield write(list + 2, 2, next)
     return result
