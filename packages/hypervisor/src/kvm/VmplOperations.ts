@@ -10,6 +10,10 @@ import type { Vcpu } from "./Vcpu.ts"
 export interface VmplOperations {
   readonly apCreate: (vcpu: Vcpu, thread: HostThread, request: ApCreateRequest) => number
   readonly runVmpl: (vcpu: Vcpu, thread: HostThread, vmpl: number) => number
+  /** What a guest reads in SW_EXITINFO2 of the page protocol when run VMPL was refused: 0, or one of REASON. */
+  readonly runVmplReason: number
+  /** Run VMPL refused by the MSR protocol: the response says error 1, or nothing translates the errno and KVM_RUN fails. */
+  readonly runVmplMsr: "response" | "KVM_RUN fails"
   /**
    * An event waits in the local APIC (or event queue) of `waiting` for its level `vmpl`, and that level is not the one
    * that runs: `waiting.common.current` is another object, or holds another level. Whoever raises the event calls this
@@ -17,6 +21,15 @@ export interface VmplOperations {
    * @param by the thread that raised it; null for a timer's interrupt, whose time is host.now
    */
   readonly wakeLevel: (waiting: Vcpu, vmpl: number, by: HostThread | null) => void
+  /** Which object KVM_RUN of a descriptor runs, or an errno. Absent: the descriptor's own. */
+  readonly enter?: (descriptor: Vcpu) => Vcpu | number
+  /**
+   * Asked before each entry and before each sleep of an object: HANDLED.RESUME_GUEST to go on with it,
+   * HANDLED.SWITCH_VCPU to go on with what `schedule` names, HANDLED.EXIT_TO_USER with vcpu.run filled in.
+   */
+  readonly beforeEntry?: (vcpu: Vcpu) => number
+  /** The object that KVM_RUN goes on with after HANDLED.SWITCH_VCPU. */
+  readonly schedule?: (vcpu: Vcpu) => Vcpu
 }
 
 /** Nobody wakes a level that does not run: the event waits until that level is entered. */
