@@ -15,12 +15,47 @@ import { updateProtectedGuestState } from "./VmsaUpdate.ts"
 import { handleHalt, handleWriteTrap } from "./WriteTrap.ts"
 
 /**
- * KVM_RUN: enters the guest again and again until something needs user space. In the order of vcpu_enter_guest:
- * requests, signals, block while not runnable, TLB decision, VMRUN, exit, handler.
+ * KVM_RUN of a descriptor. Where KVM itself switches VMPLs, this is the loop around them: it puts one vCPU object of the
+ * guest vCPU and loads the next, without leaving the kernel.
  * @returns 0 with vcpu.run filled in, or an errno
  */
-export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
-  const { kvm } = vcpu.vm
+export function* kvmRun(descriptor: Vcpu, thread: HostThread): HostProgram<number> {
+  const { operations } = descriptor.vm
+  if (operations.enter === undefined) return yield* runVcpu(descriptor, thread)
+  const entered = operations.enter(descriptor)
+  if (typeof entered === "number") return entered
+  const { common } = descriptor
+  assert(!common.inRun, "a second thread would wait for the vCPU's mutex, and no VMM here has one")
+  common.inRun = true
+  for (common.current = entered; ; ) {
+    const { current } = common
+    const ret = yield* runVcpu(current, thread)
+    if (ret !== HANDLED.SWITCH_VCPU) {
+      common.inRun = false
+      return ret
+    }
+    const next = operations.schedule!(current)
+    if (next.updateSpan !== null) adoptUpdate(next, thread)
+    common.current = next
+    thread.charge(PRIMITIVE.vcpu_load_put)
+    thread.note("vcpu-switch", next.current.vmpl)
+  }
+}
+
+/** The path of the creation behind a pending update goes on here. Its request is not seen before it was made. */
+const adoptUpdate = ({ updateSpan }: Vcpu, thread: HostThread): void => {
+  if (updateSpan === null || thread.span === updateSpan) return
+  thread.time = Math.max(thread.time, updateSpan.begin + updateSpan.total())
+  thread.adopt(updateSpan)
+}
+
+/**
+ * vcpu_run: enters the guest again and again until something needs user space. In the order of vcpu_enter_guest:
+ * requests, signals, block while not runnable, TLB decision, VMRUN, exit, handler.
+ * @returns 0 with vcpu.run filled in, SWITCH_VCPU, or an errno
+ */
+function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
+  const { kvm, operations } = vcpu.vm
   const { host } = kvm
   vcpu.thread = thread
   vcpu.run.exitReason = EXIT_REASON.INTERNAL_ERROR
@@ -37,13 +72,8 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     if (host.sliceIsOver(thread)) yield WAIT.RESCHEDULE
     if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
-      const { updateSpan } = vcpu
+      adoptUpdate(vcpu, thread)
       vcpu.updateSpan = null
-      if (updateSpan !== null && thread.span !== updateSpan) {
-        // The thread that asked may be ahead: its request is not seen before it was made.
-        thread.time = Math.max(thread.time, updateSpan.begin + updateSpan.total())
-        thread.adopt(updateSpan)
-      }
       updateProtectedGuestState(vcpu, thread)
     }
     if (vcpu.signalPending) {
@@ -54,6 +84,10 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     acceptApicEvents(vcpu, thread)
     if (vcpu.mpState === MP_STATE.HALTED && hasEvents(vcpu)) vcpu.mpState = MP_STATE.RUNNABLE
     vcpu.requests &= ~REQUEST.EVENT
+    if (operations.beforeEntry !== undefined) {
+      const goesOn = operations.beforeEntry(vcpu)
+      if (goesOn !== HANDLED.RESUME_GUEST) return goesOn
+    }
     if (vcpu.mpState !== MP_STATE.RUNNABLE) {
       thread.span = null
       vcpu.blocking = true

@@ -25,6 +25,8 @@ export const EXIT_REASON = {
   INTR: "KVM_EXIT_INTR",
   RUN_VMPL: "run-vmpl",
   AP_CREATE: "ap-create",
+  LINK_VCPU: "link-vcpu",
+  PLANE_EVENT: "KVM_EXIT_PLANE_EVENT",
   MAP_GPA_RANGE: "KVM_HC_MAP_GPA_RANGE",
   IO: "KVM_EXIT_IO",
   MMIO: "KVM_EXIT_MMIO",
@@ -37,11 +39,23 @@ export const EXIT_REASON = {
 } as const
 export type ExitReason = (typeof EXIT_REASON)[keyof typeof EXIT_REASON]
 
+/** kvm_run.plane_event.cause. */
+export const PLANE_EVENT = { NONE: 0, INTERRUPT: 1, SWITCH: 2, CREATE_VCPU: 3 } as const
+
 /** The page shared between KVM and the VMM: what the exit is about, and what user space answers. */
 export interface KvmRun {
   exitReason: ExitReason
-  /** RUN_VMPL: the level asked for. */
+  /** RUN_VMPL, LINK_VCPU and PLANE_EVENT: the level asked for. */
   vmpl: number
+  /** PLANE_EVENT: one of PLANE_EVENT. */
+  cause: number
+  /** LINK_VCPU and PLANE_EVENT: the guest vCPU that lacks the level. */
+  apicId: number
+  /** In: the plane that KVM_RUN runs, where user space switches planes. */
+  plane: number
+  /** In: planes whose events make KVM_RUN come back, one bit each. PLANE_EVENT: those that have some. */
+  reqExitPlanes: number
+  pendingEventPlanes: number
   /** AP_CREATE. */
   apCreate: ApCreateRequest | null
   /** MAP_GPA_RANGE and MEMORY_FAULT. */
@@ -123,6 +137,8 @@ export class Vcpu {
   /** snp_target_vmpl: the slot that runs next, after a CREATE or a run VMPL for it. */
   target: VmplSlot
   mpState: number
+  /** snp_ap_runnable: the VMSA that AP creation named runs as soon as it is in the VMCB, not only after INIT. */
+  apRunnable = true
   requests = 0
   /** Observer: the operation behind a pending UPDATE_PROTECTED_GUEST_STATE. */
   updateSpan: Span | null = null
@@ -140,6 +156,8 @@ export class Vcpu {
   complete: CompleteUserspaceIo | null = null
   /** The in-kernel local APIC; null where the VM has no in-kernel irqchip. */
   lapic: Lapic | null = null
+  /** eventfd of the VMM: an event came for a level of this object, and no thread in KVM_RUN will hear of it. */
+  onUnheardEvent: ((vmpl: number, by: HostThread | null) => void) | null = null
   readonly events = new VcpuEvents()
   /** An interrupt window was asked of the hardware. */
   windowOpen = false
@@ -156,9 +174,14 @@ export class Vcpu {
   dr7 = 0x400
   /** #VMEXITs by exit code. */
   readonly exits = new Map<number, number>()
-  readonly run: KvmRun = {
+  run: KvmRun = {
     exitReason: EXIT_REASON.NONE,
     vmpl: 0,
+    cause: PLANE_EVENT.NONE,
+    apicId: 0,
+    plane: 0,
+    reqExitPlanes: 0,
+    pendingEventPlanes: 0,
     apCreate: null,
     gfn: 0,
     toPrivate: false,
@@ -193,6 +216,12 @@ export class Vcpu {
   join(common: VcpuCommon): void {
     this.common = common
     common.add(this)
+  }
+
+  /** The same, where one descriptor runs them all: they have one kvm_run. */
+  joinDescriptor(parent: Vcpu): void {
+    this.join(parent.common)
+    this.run = parent.run
   }
 
   /** kvm_inject_nmi, from a thread of user space: the vCPU takes it as soon as none is in progress. */

@@ -10,11 +10,20 @@ export class VcpuCommon {
   readonly vcpus: [Vcpu | null, Vcpu | null, Vcpu | null, Vcpu | null] = [null, null, null, null]
   /** The object that runs, or that would if its guest vCPU were not halted. */
   current: Vcpu
-  /** KVM_RUN is to choose anew which object it runs: target_vmpl has changed, KVM_REQ_PLANE_RESCHED. */
-  reschedule = false
+  /** target_vmpl: the object that KVM_RUN goes on with, where a request names it. */
+  target: Vcpu
+  /** Levels whose plane is RUNNABLE, one bit each; the others are STOPPED. */
+  runnablePlanes = 0
+  /** irr_pending_planes: levels for which an event came while another level ran, one bit each. */
+  pendingPlanes = 0
+  /** A plane that user space is yet to be told to switch to, because an AP creation started it; -1 is none. */
+  switchTo = -1
+  /** A thread is inside KVM_RUN of one of the objects. */
+  inRun = false
 
   constructor(first: Vcpu) {
     this.current = first
+    this.target = first
     this.add(first)
   }
 

@@ -1,5 +1,5 @@
 import { PAGE_2M, PAGES_PER_2M, RETURN_CODE } from "@vmpl-lab/rmp"
-import { CLEAN, GHCB_VERSION, INT_CTL, NESTED_CTL, PAGE_SIZE, VIRT_EXT, VMCB } from "@vmpl-lab/sev-es"
+import { CLEAN, GHCB_VERSION, INT_CTL, NESTED_CTL, PAGE_SIZE, SEV_FEATURES, VIRT_EXT, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { NestedPageTable } from "@vmpl-lab/vmpl"
 import { HV_FEATURES } from "./CpuidTable.ts"
@@ -16,6 +16,7 @@ import { ioctl } from "./Ioctl.ts"
 import { Irqchip } from "./Irqchip.ts"
 import type { Kvm } from "./Kvm.ts"
 import { Vcpu } from "./Vcpu.ts"
+import type { VmPlane } from "./VmPlane.ts"
 import type { VmplOperations } from "./VmplOperations.ts"
 
 const PAGE_4K = 0
@@ -68,7 +69,14 @@ export class Vm {
   /** System physical address of the table's root, for nCR3. */
   readonly nestedCr3: number
   readonly slots: Array<MemorySlot> = []
+  /** All vCPU objects. Those that user space creates on the VM's own descriptor stand under their id. */
   readonly vcpus = new Map<number, Vcpu>()
+  /** Planes beside plane 0, by their number. */
+  readonly planes = new Map<number, VmPlane>()
+  /** The VM object that launched the guest: this one, unless it has joined another's encryption context. */
+  encryptionOwner: Vm = this
+  /** SEV_FEATURES that the guest was launched with. */
+  launchFeatures: number = SEV_FEATURES.SNPActive
   /** GFNs that the guest has made shared: KVM_MEMORY_ATTRIBUTE_PRIVATE cleared. */
   readonly #shared = new Set<number>()
   /** How many of them lie in a 2 MiB region, for regions that have any. */
@@ -128,6 +136,7 @@ export class Vm {
   /** KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: joins the encryption context, hence the ASID, of the VM that launched. */
   copyEncContextFrom(thread: HostThread, owner: Vm): void {
     ioctl(thread)
+    this.encryptionOwner = owner
     this.asid = owner.asid
     this.guestRequest = owner.guestRequest
     this.isStateProtected = owner.isStateProtected
@@ -140,11 +149,26 @@ export class Vm {
    */
   createVcpu(thread: HostThread, id: number, apicId: number, vmpls: ReadonlyArray<number>): Vcpu | number {
     ioctl(thread)
+    return this.allocateVcpu(thread, id, id, apicId, vmpls)
+  }
+
+  /**
+   * What KVM does for a new vCPU object, whoever asks. `key` tells it from the others of the VM: objects of one guest
+   * vCPU may have the same id.
+   * @returns the vCPU, or EEXIST
+   */
+  allocateVcpu(
+    thread: HostThread,
+    key: number,
+    id: number,
+    apicId: number,
+    vmpls: ReadonlyArray<number>
+  ): Vcpu | number {
     thread.charge(this.vcpus.size === 0 ? PRIMITIVE.create_vcpu_first : PRIMITIVE.create_vcpu)
-    if (this.vcpus.has(id)) return ERRNO.EEXIST
+    if (this.vcpus.has(key)) return ERRNO.EEXIST
     const vmcb = this.kvm.frames.allocateNot2mAligned() * PAGE_SIZE
     const vcpu = new Vcpu(this, id, apicId, vmcb, vmpls)
-    this.vcpus.set(id, vcpu)
+    this.vcpus.set(key, vcpu)
     this.irqchip?.addVcpu(vcpu)
     this.initVmcb(vcpu)
     return vcpu

@@ -59,21 +59,28 @@ export class Vmm {
     return vm
   }
 
-  /** A thread for a vCPU object; it sleeps until the VMM lets its vCPU run. */
-  addVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number): VmmVcpu {
+  /**
+   * A vCPU descriptor with a thread of its own, which sleeps until the VMM lets the vCPU run. The creating thread pays
+   * for it.
+   */
+  spawnVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, by: HostThread, threadPerLevel: boolean): VmmVcpu {
+    by.charge(PRIMITIVE.thread_spawn)
     const affinity = this.#placement === "same-core" ? group.apicId : -1
-    const thread = this.kvm.host.spawn(`vcpu${group.apicId}${vmpl < 0 ? "" : `.vmpl${vmpl}`}`, affinity)
-    const self: VmmVcpu = { vcpu, thread, group, vmpl, interrupted: false }
-    thread.program = vcpuThread(this, self)
-    group.add(self)
+    const thread = this.kvm.host.spawn(`vcpu${group.apicId}${threadPerLevel ? `.vmpl${vmpl}` : ""}`, affinity)
+    thread.program = vcpuThread(this, group, thread)
     this.vcpuThreads++
-    return self
+    return this.#addVcpu(group, vcpu, vmpl, thread)
   }
 
-  /** The same for a vCPU that is created while the guest runs: the creating thread pays for the new one. */
-  spawnVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, by: HostThread): VmmVcpu {
-    by.charge(PRIMITIVE.thread_spawn)
-    return this.addVcpu(group, vcpu, vmpl)
+  /** A vCPU descriptor that the thread of the group's first one runs too. */
+  adoptVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number): VmmVcpu {
+    return this.#addVcpu(group, vcpu, vmpl, group.vcpus.find((known) => known !== null)!.thread)
+  }
+
+  #addVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, thread: HostThread): VmmVcpu {
+    const self: VmmVcpu = { vcpu, thread, group, vmpl, interrupted: false }
+    group.add(self)
+    return self
   }
 
   fail(detail: string): void {
