@@ -110,6 +110,36 @@ describe("normal injection", () => {
   )
 })
 
+describe("who runs VMPL0 for its interrupt when the guest never calls it", () => {
+  const OUTCOME: { readonly [name: string]: "delivered" | "misdelivered" | "waits" } = {
+    "multi-vmpl-vcpu": "misdelivered",
+    "vcpu-per-vmpl/vmm-threads": "waits",
+    "vcpu-per-vmpl/vmm-one-thread": "waits",
+    "vcpu-per-vmpl/kernel": "misdelivered",
+    "vm-per-vmpl/vmm-threads": "delivered",
+    "vm-per-vmpl/vmm-one-thread": "delivered",
+    "vm-per-vmpl/kernel-link": "delivered",
+    "planes/user-space": "delivered",
+    "planes/kernel": "delivered"
+  }
+
+  it.each(byName)("%s", (name, strategy) => {
+    const { records } = runInterrupts(strategy, { sources: [DEVICE_0], svsmShare: 0 })
+    const { raised, delivered, misdelivered, merged, pending } = records["device@0"]!
+    expect(raised).toBeGreaterThan(50)
+    switch (OUTCOME[name]) {
+      case "delivered":
+        return expect(delivered + merged).toBe(raised)
+      case "misdelivered":
+        return expect([delivered, misdelivered + merged]).toEqual([0, raised])
+      case "waits":
+        return expect([delivered, misdelivered, merged + pending]).toEqual([0, 0, raised])
+      default:
+        throw new Error(`no row for ${name}`)
+    }
+  })
+})
+
 describe("restricted injection of VMPL0 without a doorbell", () => {
   it("S1: what comes while the SVSM runs waits until the guest does", () => {
     const { records } = runInterrupts(STRATEGIES[0]!, { svsmInjection: "blocked", sources: [DEVICE_2] })
@@ -143,6 +173,6 @@ describe("alternate injection", () => {
       )
       return samples[samples.length >> 1]!
     }
-    expect(median({})).toBeGreaterThan(2 * median({ injection: "normal" }))
+    expect(median({})).toBeGreaterThan(1.5 * median({ injection: "normal" }))
   })
 })
