@@ -29,7 +29,7 @@ export const interruptCountTable = (interrupts: ReadonlyArray<StrategyInterrupts
 /** From source to handler, by whether the level ran. */
 export const interruptLatencyTable = (interrupts: ReadonlyArray<StrategyInterrupts>): string =>
   grid(
-    ["strategy", "source", "VMPL", "level ran\nnumber", "\np50", "\np99", "it did not\nnumber", "\np50", "\np99"],
+    ["strategy", "source", "VMPL", "ran\nnumber", "\np50", "\np99", "did not\nnumber", "\np50", "\np99"],
     [2, 3, 4, 5, 6, 7, 8],
     interrupts.flatMap((one) =>
       one.sources.map(({ source, vmpl, whileRunning, whileNotRunning }) => [
