@@ -11,6 +11,7 @@ import {
   type OperationRecord,
   type StrategyRun
 } from "./ComparisonRun.ts"
+import type { Timeline } from "./observe/Timeline.ts"
 import type { Scenario } from "./Scenario.ts"
 
 /** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
@@ -76,6 +77,8 @@ export interface ComparisonJson {
   readonly guestDigest: string | null
   readonly results: ReadonlyArray<ResultEntry>
   readonly strategies: ReadonlyArray<StrategyEntry>
+  /** One call with the median latency under each strategy, step by step; in the JSON that `compare` prints. */
+  readonly timeline?: ReadonlyArray<Timeline>
   /** Host wall time: the only part that differs from run to run. */
   readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
 }
