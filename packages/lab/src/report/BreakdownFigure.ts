@@ -32,23 +32,23 @@ export const breakdownFigure = (id: string, title: string, results: ReadonlyArra
   )
   const draw = (width: Width): Plot.PlotOptions => ({
     ...AXIS,
-    ...rowLabels(width, names.length, 46),
+    ...rowLabels(width, names.length, 44),
     x: nsAxis({ domain: [0, high * 1.02] }, high, width),
     y: { axis: null },
-    fy: { label: null, axis: null, domain: names, padding: 0.2 },
+    fy: { label: null, axis: null, domain: names, padding: 0.1 },
     marks: [
       Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1 }),
       Plot.barX(segments, {
-        ...{ x1: "begin", x2: "end", fy: "name", insetTop: 2, insetRight: 1 },
+        ...{ x1: "begin", x2: "end", fy: "name", insetTop: 17, insetRight: 1 },
         fill: ({ layer, basis }: (typeof segments)[number]) => fillOf(layer, basis),
         title: ({ primitive, ns, basis, source }: (typeof segments)[number]) =>
           `${primitive}: ${duration(ns)}, ${basis} (${source})`
       }),
       Plot.text(labels, {
-        ...{ fy: "name", text: "name", frameAnchor: "top-left", dy: -12, fontWeight: 600, fill: "var(--ink)" }
+        ...{ fy: "name", text: "name", frameAnchor: "top-left", dy: 2, fontWeight: 600, fill: "var(--ink)" }
       }),
       Plot.text(labels, {
-        ...{ fy: "name", frameAnchor: "top-right", dy: -12, fill: "var(--ink)" },
+        ...{ fy: "name", frameAnchor: "top-right", dy: 2, fill: "var(--ink)" },
         text: ({ mean, assumed }: (typeof labels)[number]) => (width === "wide" ? `${mean}, ${assumed} assumed` : mean)
       })
     ],

@@ -11,7 +11,9 @@ export const shownCell = (cell: Cell): string => {
 
 /** A table that scrolls in a box of its own, which the keyboard can reach; and a link that saves it as CSV. */
 export const tableHtml = (table: DataTable, shown: DataTable = table): Html => {
-  const isNumber = shown.columns.map((_, i) => shown.rows.every((row) => row[i] === null || typeof row[i] === "number"))
+  const isNumber = shown.columns.map((_, i) =>
+    shown.rows.every((row) => row[i] === null || typeof row[i] === "number" || isFigure(row[i]!))
+  )
   const header = shown.columns.map(
     (column, i) => html`<th scope="col"${isNumber[i] ? html` class="n"` : null}>${column}</th>`
   )
@@ -21,7 +23,7 @@ export const tableHtml = (table: DataTable, shown: DataTable = table): Html => {
         ? html`<th scope="row">${shownCell(cell)}</th>`
         : html`<td${isNumber[i] || isFigure(cell) ? html` class="n"` : null}>${shownCell(cell)}</td>`
     )
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="${shown.title}"><table>
+  return html`<div class="scroll" role="group" tabindex="0" aria-label="${shown.title}"><table>
 <caption>${shown.title}</caption>
 <thead><tr>${header}</tr></thead>
 <tbody>${shown.rows.map((cells) => html`<tr>${row(cells)}</tr>\n`)}</tbody>

@@ -55,9 +55,9 @@ export const latencyFigure = (id: string, title: string, results: ReadonlyArray<
   const sorted = rows.toSorted((a, b) => a.ns.p50 - b.ns.p50)
   const draw = (width: Width): Plot.PlotOptions => ({
     ...AXIS,
-    ...rowLabels(width, rows.length, 46),
+    ...rowLabels(width, rows.length, 60),
     x: nsAxis(isLog ? { type: "log", domain: [low * 0.8, high * 1.1] } : { domain: [0, high * 1.02] }, high, width),
-    y: { axis: null, domain: [-4, 104] },
+    y: { axis: null, domain: [0, 140] },
     fy: { label: null, axis: null, domain: rows.map(({ name }) => name), padding: 0.15 },
     marks: [
       Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1 }),
@@ -79,14 +79,14 @@ export const latencyFigure = (id: string, title: string, results: ReadonlyArray<
         points.filter((_, i) => rows[i]!.curve.length === 0),
         { x1: "p50", x2: "p90", y: () => 35, fy: "name", stroke: "var(--kvm)", strokeWidth: 7, strokeOpacity: 0.5 }
       ),
-      Plot.tickX(points, { x: "p50", fy: "name", y: () => 35, insetTop: 18, stroke: "var(--ink)", strokeWidth: 2.5 }),
+      Plot.ruleX(points, { x: "p50", fy: "name", y1: () => 5, y2: () => 65, stroke: "var(--ink)", strokeWidth: 2.5 }),
       Plot.dot(points, { x: "p99", fy: "name", y: () => 35, r: 3.5, stroke: "var(--ink)", fill: "var(--paper)" }),
       Plot.text(points, {
-        ...{ fy: "name", text: ({ name }: { name: string }) => name, frameAnchor: "top-left", dy: -12 },
+        ...{ fy: "name", text: ({ name }: { name: string }) => name, frameAnchor: "top-left", dy: 2 },
         ...{ fontWeight: 600, fill: "var(--ink)" }
       }),
       Plot.text(points, {
-        ...{ fy: "name", text: ({ p50 }: { p50: number }) => duration(p50), frameAnchor: "top-right", dy: -12 },
+        ...{ fy: "name", text: ({ p50 }: { p50: number }) => duration(p50), frameAnchor: "top-right", dy: 2 },
         ...{ fill: "var(--ink)" }
       })
     ]

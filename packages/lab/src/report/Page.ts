@@ -117,7 +117,7 @@ const comparisonChapter = (prefix: string, title: string, comparison: Comparison
   const operations = operationsOf(comparison.results).map(([key, title]) => {
     const results = comparison.results.filter(({ operation, samples }) => operation === key && samples > 0)
     const id = `${prefix}-${slug(key)}`
-    const { full, shown } = resultTables(id, `${title}. Virtual time`, results)
+    const { full, shown } = resultTables(id, "Latency in virtual time; counts are means for one switch", results)
     tables.push(full)
     const groups = results.flatMap((result) =>
       (result.groups ?? []).map((group) => ({
@@ -139,8 +139,7 @@ ${figures.map(figure)}
 ${groups.length > 0 ? html`<details><summary>By level and request</summary>${tableHtml(groupTable)}</details>` : null}`
   })
   const timelines = comparison.timeline ?? []
-  const spanNs = Math.max(1, ...timelines.map(({ elapsedNs }) => elapsedNs))
-  const sequences = timelines.map((one, i) => figure(sequenceFigure(`${prefix}-sequence-${i + 1}`, one, spanNs)))
+  const sequences = timelines.map((one, i) => figure(sequenceFigure(`${prefix}-sequence-${i + 1}`, one)))
   const extra = extraTables(prefix, comparison)
   tables.push(...extra)
   const body = html`${facts(comparison)}
@@ -149,39 +148,44 @@ ${
   sequences.length === 0
     ? null
     : html`<h3 id="${prefix}-sequence">One call, step by step</h3>
-<p>A call with the median latency under each strategy, all on one scale. Time runs to the right; an arrow is one thread
-waking another; a dot is the first instruction at a VMPL. Pale bars do not count for the latency.</p>
+<p>A call with the median latency under each strategy, each on a scale of its own. Time runs to the right; an arrow is one
+thread waking another; a dot is the first instruction at a VMPL. Pale bars do not count for the latency.</p>
 ${sequences}`
 }
 ${extra.length === 0 ? null : html`<h3 id="${prefix}-more">More of this result</h3>${extra.map((table) => tableHtml(table))}`}`
   return { id: prefix, title, body, tables }
 }
 
-const sensitivityChapter = (prefix: string, input: Extract<ReportInput, { kind: "sensitivity" }>): Chapter => {
+const sensitivityChapter = (
+  prefix: string,
+  title: string,
+  input: Extract<ReportInput, { kind: "sensitivity" }>
+): Chapter => {
   const { baseline } = input.sensitivity
   const figures = figuresIn(
     baseline.map(({ strategy }, i) => tornadoFigure(`${prefix}-${i + 1}`, input.sensitivity, strategy))
   )
   const body = html`<p>One price at a time goes from the low end of what is known of it to the high end. A bar is where the
 median goes; the line is the median at nominal prices.</p>${figures.map(figureHtml)}`
-  return { id: prefix, title: "Sensitivity to prices", body, tables: figures.map(({ data }) => data) }
+  return { id: prefix, title, body, tables: figures.map(({ data }) => data) }
 }
 
-const sweepChapter = (prefix: string, input: Extract<ReportInput, { kind: "sweep" }>): Chapter => {
+const sweepChapter = (prefix: string, title: string, input: Extract<ReportInput, { kind: "sweep" }>): Chapter => {
   const figure = sweepFigure(prefix, input.points)
   const table = sweepTable(`${prefix}-points`, `All ${input.points.length} points, medians in virtual ns`, input.points)
   const body = html`${figure === null ? null : figureHtml(figure)}
 <details><summary>All points</summary>${tableHtml(table)}</details>`
-  return { id: prefix, title: "Sweep", body, tables: [...(figure === null ? [] : [figure.data]), table] }
+  return { id: prefix, title, body, tables: [...(figure === null ? [] : [figure.data]), table] }
 }
 
 const chapterOf = (input: ReportInput, index: number, inputs: ReadonlyArray<ReportInput>): Chapter => {
   const prefix = `r${index + 1}`
-  if (input.kind === "sensitivity") return sensitivityChapter(prefix, input)
-  if (input.kind === "sweep") return sweepChapter(prefix, input)
+  const alike = inputs.filter(({ kind }) => kind === input.kind)
+  const number = alike.length === 1 ? "" : ` ${alike.indexOf(input) + 1}`
+  if (input.kind === "sensitivity") return sensitivityChapter(prefix, `Sensitivity to prices${number}`, input)
+  if (input.kind === "sweep") return sweepChapter(prefix, `Sweep${number}`, input)
   const { scenario, profile } = input.comparison
-  const alone = inputs.filter(({ kind }) => kind === "comparison").length === 1
-  return comparisonChapter(prefix, alone ? "Comparison" : `Comparison: ${scenario} on ${profile}`, input.comparison)
+  return comparisonChapter(prefix, `Comparison${number}: ${scenario} on ${profile}`, input.comparison)
 }
 
 /** No script, nothing fetched: the browser itself is told to refuse both, whatever a result holds. */

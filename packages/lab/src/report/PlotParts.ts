@@ -3,7 +3,7 @@ import { duration } from "../Units.ts"
 import { WIDTHS, type Width } from "./Figure.ts"
 
 /** What all figures share: labels stand in rows of their own, so both sides are free. */
-export const AXIS = { marginLeft: 14, marginRight: 14, marginTop: 24, marginBottom: 34 } as const
+export const AXIS = { marginLeft: 14, marginRight: 14, marginTop: 6, marginBottom: 34 } as const
 
 /** Height for so many rows, labels above each row included. */
 export const rowLabels = (_width: Width, rows: number, height: number): { readonly height: number } => ({

@@ -38,13 +38,12 @@ const rowAt = (steps: ReadonlyArray<Step>, thread: string, atNs: number, after: 
 }
 
 /**
- * One call with the median latency as a sequence in time. All sequences of a report share a scale, so that one page
- * compares them.
- *
- * @param spanNs length of the axis
+ * One call with the median latency as a sequence in time, on a scale of its own: on a common one the labels of the fast
+ * ones would not fit, and the breakdown compares the lengths already.
  */
-export const sequenceFigure = (id: string, timeline: ReportTimeline, spanNs: number): Figure => {
+export const sequenceFigure = (id: string, timeline: ReportTimeline): Figure => {
   const { steps, handOffs } = timeline
+  const spanNs = Math.max(1, timeline.elapsedNs)
   const rows = rowsOf(steps)
   const bars = steps
     .filter(({ ns }) => ns > 0)

@@ -7,7 +7,7 @@ export const STYLE = `
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
-body>*{max-width:792px;margin-inline:auto;padding-inline:16px}
+body>*{max-width:848px;margin-inline:auto;padding-inline:16px}
 a{color:var(--link)}
 a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:2px solid var(--link);outline-offset:2px}
 .skip{position:absolute;left:-9999px}.skip:focus{left:8px;top:8px;background:var(--paper);padding:4px 8px}
@@ -30,12 +30,12 @@ figcaption{font-weight:600;margin-bottom:.3em;overflow-wrap:anywhere}
 @media (max-width:700px){.wide{display:none}.narrow{display:block}h1{font-size:1.5rem}header{padding-top:24px}
 dl{grid-template-columns:minmax(0,1fr)}dd{margin-bottom:.4em}}
 .scroll{overflow-x:auto;margin:1em 0 .2em}
-table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-size:.82rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding-bottom:.5em}
-th,td{text-align:left;padding:.34em .9em .34em 0;border-bottom:1px solid var(--rule);vertical-align:top;white-space:nowrap}
+th,td{text-align:left;padding:.34em .6em .34em 0;border-bottom:1px solid var(--rule);vertical-align:top;white-space:nowrap}
 thead th{border-bottom:1px solid var(--ink);color:var(--soft);font-weight:500;vertical-align:bottom}
 tbody th{font-weight:600}
-.n{text-align:right;padding:.34em 0 .34em .9em}
+.n{text-align:right;padding:.34em 0 .34em .6em}
 .save{font-size:.8rem;margin:.3em 0 1em}
 summary{cursor:pointer;color:var(--link);font-size:.85rem}
 .textures{position:absolute}
