@@ -32,8 +32,11 @@ class StrategyTrace {
   /** VMPL track on which a slice is open, by thread. */
   readonly #running = new Map<Track, Track>()
   readonly #threads = new Map<number, Track>()
+  /** Whose slice is open on a core. */
+  readonly #holders = new Map<Track["tid"], OpenSlices>()
   #runnable = -1
-  #exits = 0
+  /** #VMEXITs of each guest vCPU, by its process. */
+  readonly #exits = new Map<number, number>()
   calls = 0
 
   constructor(index: number, name: string, emit: (event: TraceEvent) => void) {
@@ -41,6 +44,11 @@ class StrategyTrace {
     this.#name = name
     this.#emit = emit
     this.#tracks = new TrackNames(emit)
+  }
+
+  /** Whether there is a first value of every counter. */
+  get begun(): boolean {
+    return this.#runnable >= 0
   }
 
   step(seen: Seen, apicId: number): void {
@@ -59,7 +67,6 @@ class StrategyTrace {
         this.#runVmpl(track, apicId, Number(seen.value), seen.end)
         return
       case "#VMEXIT":
-        this.#exits++
         this.#mode(track, slices, null, seen.end)
         this.#leaveVmpl(track, seen.end, labelOf(seen.kind, seen.value))
         return
@@ -68,13 +75,12 @@ class StrategyTrace {
     }
   }
 
-  /** Counters at the time up to which the whole host has been simulated. */
-  counters(now: number, runnable: number): void {
+  /** How many threads run or wait for a core, at a time up to which the whole host has been simulated. */
+  runnable(now: number, threads: number): void {
+    if (threads === this.#runnable) return
+    this.#runnable = threads
     const track = { pid: this.#base + CORES, tid: 0 }
-    if (runnable === this.#runnable) return
-    this.#runnable = runnable
-    this.#emit({ ph: "C", ...track, name: "runnable threads", ts: micros(now), args: { threads: runnable } })
-    this.#emit({ ph: "C", ...track, name: "VMEXITs", ts: micros(now), args: { count: this.#exits } })
+    this.#emit({ ph: "C", ...track, name: "runnable threads", ts: micros(now), args: { threads } })
   }
 
   /** The arrows of a call: along its path from thread to thread, and through every exit. */
@@ -131,6 +137,10 @@ class StrategyTrace {
     if (slept || slices.core === null || slices.core.tid !== core.tid) {
       if (!inGuest) this.#mode(track, slices, null, slices.end)
       this.#leaveCore(slices, inGuest ? begin : slices.end)
+      // A thread that sleeps says nothing: that it has left is known once another one takes its core.
+      const holder = this.#holders.get(core.tid)
+      if (holder !== undefined && holder.core?.tid === core.tid) this.#leaveCore(holder, holder.end)
+      this.#holders.set(core.tid, slices)
       slices.core = core
       this.#emit({ ph: "B", ...core, name: seen.thread.name, ts: micros(begin) })
     }
@@ -180,8 +190,15 @@ class StrategyTrace {
     if (track === undefined) return
     this.#running.delete(thread)
     this.#emit({ ph: "E", ...track, ts: micros(time), args: why === null ? {} : { exit: why } })
+    if (why === null) return
+    const count = (this.#exits.get(track.pid) ?? 0) + 1
+    this.#exits.set(track.pid, count)
+    this.#emit({ ph: "C", pid: track.pid, tid: 0, name: "VMEXITs", ts: micros(time), args: { count } })
   }
 }
+
+const awake = ({ host }: Machine): number =>
+  host.threads.filter(({ state }) => state !== THREAD_STATE.BLOCKED && state !== THREAD_STATE.DONE).length
 
 /** What was traced of one strategy. `calls` of `planned` have arrows; the trace ends with the last of them. */
 export interface TracedStrategy {
@@ -221,14 +238,13 @@ export function* traceStrategy(
     calls: true,
     trace: (thread, kind, value, ns) => {
       const seen = watch.see(thread, kind, value, ns)
-      if (machine.log.started > 0 && trace.calls < calls) trace.step(seen, watch.apicId(thread))
+      if (machine.log.started === 0 || trace.calls >= calls) return
+      if (!trace.begun) trace.runnable(machine.host.now, awake(machine))
+      trace.step(seen, watch.apicId(thread))
     }
   })
-  const { threads } = machine.host
-  const awake = () =>
-    threads.reduce((n, { state }) => (state === THREAD_STATE.BLOCKED || state === THREAD_STATE.DONE ? n : n + 1), 0)
   while (trace.calls < calls && machine.stepMany(machine.log.started > 0 ? 1 : EVENTS_PER_CHUNK)) {
-    if (machine.log.started > 0) trace.counters(machine.host.now, awake())
+    if (machine.log.started > 0) trace.runnable(machine.host.now, awake(machine))
     if (text.length < 1 << 16) continue
     yield text
     text = ""

@@ -83,14 +83,18 @@ const isRecord = (value: unknown): value is object =>
 
 /** `interrupts`, `paired` and whatever else a result brings, as long as it is a list of objects or holds one. */
 const extraTables = (prefix: string, comparison: Comparison): ReadonlyArray<DataTable> =>
-  Object.entries(comparison).flatMap(([key, value]: [string, unknown]) => {
+  // What the strategies are made of is the least of news.
+  [
+    ...Object.entries(comparison).filter(([key]) => key !== "strategies"),
+    ["strategies", comparison.strategies] as const
+  ].flatMap(([key, value]: readonly [string, unknown]) => {
     if (DRAWN.has(key)) return []
     const lists: ReadonlyArray<readonly [string, unknown]> = isRecord(value)
       ? Object.entries(value).map(([inner, list]) => [`${key} ${inner}`, list] as const)
       : [[key, value]]
     return lists.flatMap(([name, list]) => {
       if (!Array.isArray(list) || list.length === 0 || !list.every(isRecord)) return []
-      const table = tableOf(`${prefix}-${slug(name)}`, name, list)
+      const table = tableOf(`${prefix}-${slug(name)}`, name.charAt(0).toUpperCase() + name.slice(1), list)
       return table.columns.length === 0 ? [] : [table]
     })
   })

@@ -64,7 +64,8 @@ const ComparisonSchema = Schema.Struct({
   stateDigest: text,
   machine: Schema.optionalKey(text),
   results: Schema.Array(Result),
-  timeline: Schema.optionalKey(Schema.Array(TimelineSchema))
+  timeline: Schema.optionalKey(Schema.Array(TimelineSchema)),
+  strategies: Schema.optionalKey(Schema.Array(Schema.Record(Schema.String, Schema.Unknown)))
 }).annotate({ expected: "a result of compare --json" })
 
 const SensitivitySchema = Schema.Struct({
