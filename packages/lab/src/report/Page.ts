@@ -118,9 +118,10 @@ const comparisonChapter = (prefix: string, title: string, comparison: Comparison
     tables.push(one.data)
     return figureHtml(one)
   }
-  const operations = operationsOf(comparison.results).map(([key, title]) => {
+  const operations = operationsOf(comparison.results).map(([key, title], i) => {
     const results = comparison.results.filter(({ operation, samples }) => operation === key && samples > 0)
-    const id = `${prefix}-${slug(key)}`
+    // Names that this version does not know might become equal ids.
+    const id = `${prefix}-${OPERATIONS.some(([known]) => known === key) ? key : `operation-${i + 1}`}`
     const { full, shown } = resultTables(id, "Latency in virtual time; counts are means for one switch", results)
     tables.push(full)
     const groups = results.flatMap((result) =>
@@ -175,7 +176,7 @@ median goes; the line is the median at nominal prices.</p>${figures.map(figureHt
 }
 
 const sweepChapter = (prefix: string, title: string, input: Extract<ReportInput, { kind: "sweep" }>): Chapter => {
-  const figure = sweepFigure(prefix, input.points)
+  const figure = sweepFigure(`${prefix}-lines`, input.points)
   const table = sweepTable(`${prefix}-points`, `All ${input.points.length} points, medians in virtual ns`, input.points)
   const body = html`${figure === null ? null : figureHtml(figure)}
 <details><summary>All points</summary>${tableHtml(table)}</details>`
