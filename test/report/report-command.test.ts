@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
 import type { ComparisonJson } from "@vmpl-lab/lab"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -85,6 +85,21 @@ describe("report", () => {
     const { code, out, err } = await vmplLab(["report", files[0]!, "-o", path("no-such-folder/r.html")])
     expect([code, out]).toEqual([2, ""])
     expect(err).toMatch(/r\.html: cannot be written: no such file/)
+  })
+})
+
+describe("an output file that cannot take its place", () => {
+  it("leaves nothing beside it: the unfinished one is removed", async () => {
+    mkdirSync(path("taken/inner"), { recursive: true })
+    for (const args of [
+      ["report", files[0]!, "-o"],
+      ["compare", "--calls", "2", "--boots", "1", "--trace-out"]
+    ]) {
+      const { code, err } = await vmplLab([...args, path("taken/inner")])
+      expect(code).toBe(2)
+      expect(err).toMatch(/inner: cannot be written: /)
+      expect(readdirSync(path("taken"))).toEqual(["inner"])
+    }
   })
 })
 
