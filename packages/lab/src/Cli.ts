@@ -13,6 +13,7 @@ import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
 import { replay } from "./ReplayCommand.ts"
+import { report as reportCommand } from "./ReportCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { packageVersion } from "./Version.ts"
@@ -20,11 +21,11 @@ import { packageVersion } from "./Version.ts"
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
-const COMMANDS = "compare, measure, replay, scenarios, explore, trace or layout"
+const COMMANDS = "compare, report, measure, replay, scenarios, explore, trace or layout"
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
-  Command.withSubcommands([compare, measure, replay, scenarios, explore, trace, layout])
+  Command.withSubcommands([compare, reportCommand, measure, replay, scenarios, explore, trace, layout])
 )
 
 // Help and version, when asked for, go to standard output; the library would also print help on every mistake.

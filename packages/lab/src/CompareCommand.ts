@@ -5,6 +5,7 @@ import { fitting, loadFirmware } from "./FirmwareFile.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
+import { writeOutputText } from "./OutputFile.ts"
 import { progressBar } from "./Progress.ts"
 import { codeCommit } from "./Version.ts"
 
@@ -37,7 +38,19 @@ const flags = {
     Flag.atLeast(0)
   ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
-  json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object"))
+  json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object")),
+  csv: optional(Flag.String("csv")).pipe(
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Write the results as a CSV file too")
+  ),
+  traceOut: optional(Flag.String("trace-out")).pipe(
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Write the first calls as a Chrome trace, which Perfetto opens")
+  ),
+  traceCalls: numberFlag("trace-calls", 1, 100_000).pipe(
+    Flag.withDescription("Calls of each strategy in that trace"),
+    Flag.withDefault(100)
+  )
 }
 
 /** The strategies asked for, once each and in the order of `known`; all of them when none is named. */
@@ -86,7 +99,21 @@ export const compare = Command.make(
     )
     const { summarize } = yield* Effect.promise(() => import("./Summary.ts"))
     const json = summarize({ run, profile, scenario, seed, commit: codeCommit() })
-    if (options.json) return yield* writeOut(`${JSON.stringify(json, null, 2)}\n`)
+    if (options.csv !== undefined) {
+      const { csvOf, resultTable } = yield* Effect.promise(() => import("./Csv.ts"))
+      yield* writeOutputText(options.csv, csvOf(resultTable(json)))
+    }
+    const observed = { scenario, profile, seed, svsm }
+    if (options.traceOut !== undefined) {
+      const { writeTrace } = yield* Effect.promise(() => import("./observe/TraceFile.ts"))
+      yield* writeTrace(options.traceOut, json, observed, options.traceCalls)
+    }
+    if (options.json) {
+      const { timelines } = yield* Effect.promise(() => import("./observe/Timelines.ts"))
+      const { wall, ...rest } = json
+      const timeline = yield* timelines(json, observed)
+      return yield* writeOut(`${JSON.stringify({ ...rest, timeline, wall }, null, 2)}\n`)
+    }
     const { renderComparison } = yield* Effect.promise(() => import("./Table.ts"))
     yield* writeOut(renderComparison(json, { colour: wantsColour(), breakdown: options.breakdown }))
   })

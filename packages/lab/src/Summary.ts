@@ -12,6 +12,7 @@ import {
   type StrategyRun
 } from "./ComparisonRun.ts"
 import { interruptEntries, type StrategyInterrupts } from "./InterruptSummary.ts"
+import type { Timeline } from "./observe/Timeline.ts"
 import type { Scenario } from "./Scenario.ts"
 
 /** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
@@ -79,6 +80,8 @@ export interface ComparisonJson {
   readonly strategies: ReadonlyArray<StrategyEntry>
   /** Interrupts from source to handler; only where the scenario has them. */
   readonly interrupts?: ReadonlyArray<StrategyInterrupts>
+  /** One call with the median latency under each strategy, step by step; in the JSON that `compare` prints. */
+  readonly timeline?: ReadonlyArray<Timeline>
   /** Host wall time: the only part that differs from run to run. */
   readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
 }

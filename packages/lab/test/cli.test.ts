@@ -36,8 +36,11 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 describe("bad usage and bad input: exit code 2, one line on standard error, nothing on standard output", () => {
   const cases: ReadonlyArray<readonly [args: string, says: RegExp]> = [
-    ["", /^no command given, expected compare, measure, replay, scenarios, explore, trace or layout/],
-    ["compile", /^"compile": unknown command, expected compare, measure, replay, scenarios, explore, trace or layout/],
+    ["", /^no command given, expected compare, report, measure, replay, scenarios, explore, trace or layout/],
+    [
+      "compile",
+      /^"compile": unknown command, expected compare, report, measure, replay, scenarios, explore, trace or layout/
+    ],
     ["--fast", /^--fast: unknown option/],
     ["compare --fast", /^--fast: unknown option/],
     ["compare --vcpu 3", /^--vcpu: unknown option, did you mean --vcpus\?/],
@@ -97,7 +100,7 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
 describe("help and version: exit code 0, nothing on standard error", () => {
   it.concurrent.each([
     ["--version", /^\d+\.\d+\.\d+\n$/],
-    ["--help", /compare .*\n.*measure /],
+    ["--help", /compare .*\n.*report .*\n.*measure /],
     ["compare --help", /--breakdown/],
     ["measure --help", /--output-format/],
     ["replay --help", /FILE .*standard input[\s\S]*--explain/],

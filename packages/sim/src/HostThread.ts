@@ -58,12 +58,12 @@ export class HostThread {
     const ns = this.#costs.sample(primitive)
     this.time += ns
     if (this.span !== null) this.span.add(primitive, ns)
-    if (this.#trace !== null) this.#trace(this, "charge", primitive)
+    if (this.#trace !== null) this.#trace(this, "charge", primitive, ns)
   }
 
   /** Tells the trace, if there is one. */
   note(kind: TraceKind, value: number | string): void {
-    if (this.#trace !== null) this.#trace(this, kind, value)
+    if (this.#trace !== null) this.#trace(this, kind, value, 0)
   }
 
   /** Counts something that happened (index of COUNTER) for the current operation. */
@@ -77,7 +77,9 @@ export class HostThread {
    */
   adopt(span: Span): void {
     const gap = this.time - (span.begin + span.total())
-    if (gap > 0) span.add(CORE_WAIT, gap)
     this.span = span
+    if (gap <= 0) return
+    span.add(CORE_WAIT, gap)
+    if (this.#trace !== null) this.#trace(this, "core-wait", CORE_WAIT, gap)
   }
 }
