@@ -30,7 +30,8 @@ export const PRIMITIVES = [
   "create_vcpu",
   "thread_spawn",
   "launch_update_fixed",
-  "launch_update_4k"
+  "launch_update_4k",
+  "port_emulation_in_kernel"
 ] as const
 
 export type PrimitiveName = (typeof PRIMITIVES)[number]
@@ -65,6 +66,9 @@ export interface Cost {
 export interface CostSum {
   readonly primitives: ReadonlyArray<PrimitiveName>
   readonly ns: number
+  /** Bounds of what is known of the sum; without them nothing is known but `ns`. */
+  readonly low?: number | undefined
+  readonly high?: number | undefined
   readonly basis: Basis
   readonly source: string
 }
@@ -73,6 +77,8 @@ export interface CostSum {
 export interface Profile {
   readonly name: string
   readonly machine: string
+  /** Core clock that the prices belong to, in MHz; a profile of another machine can be derived only with it. */
+  readonly clockMhz?: number | undefined
   readonly primitives: { readonly [K in PrimitiveName]: Cost }
   readonly sums: ReadonlyArray<CostSum>
 }
