@@ -65,7 +65,7 @@ export const deriveProfile = (profile: Profile, { name, machine, clockRatio, mit
     const ns = sum.primitives.reduce((total, primitive) => total + primitives[primitive].ns, 0)
     if (sum.primitives.every((primitive) => primitives[primitive] === profile.primitives[primitive])) return sum
     // The sum's own range keeps its proportion: its parts have other, wider ones.
-    const scaled = (bound: number): number => Math.round((bound * ns) / sum.ns)
+    const scaled = (bound: number): number => (sum.ns === 0 ? bound : Math.round((bound * ns) / sum.ns))
     return {
       ...sum,
       ns,
