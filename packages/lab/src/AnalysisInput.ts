@@ -15,6 +15,10 @@ export const analysisFlags = {
   ),
   profile: profileFlag,
   seed: seedFlag,
+  draws: numberFlag("draws", 1, 99).pipe(
+    Flag.withDescription("Runs with seeds from --seed on, to tell an effect from chance"),
+    Flag.withDefault(7)
+  ),
   vcpus: optional(numberFlag("vcpus", 1, 512)).pipe(Flag.withDescription("Guest vCPUs, instead of the scenario's")),
   calls: numberFlag("calls", 0, 1_000_000).pipe(
     Flag.withDescription("SVSM calls of each vCPU in each run"),
@@ -80,6 +84,10 @@ export const strategiesOf = Effect.fn("strategiesOf")(function* (flag: string, a
   const expected = `expected a key of, or one of ${STRATEGY_NAMES.join(", ")}`
   return yield* new InputInvalid({ line: oneLine(`--${flag}: ${JSON.stringify(names.unknown)} unknown, ${expected}`) })
 })
+
+/** Which seeds were used. */
+export const seedText = (seed: number, draws: number): string =>
+  draws === 1 ? `seed ${seed}` : `seeds ${seed} to ${seed + draws - 1}`
 
 /** Columns for text: the terminal's, but neither too few nor too many to read. */
 export const textWidth = (): number => Math.min(Math.max(process.stdout.columns ?? 98, 60), 160)

@@ -3,7 +3,7 @@ import type { PrimitiveName } from "@vmpl-lab/sim"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import { analysisFlags, analysisInput, strategiesOf, strategyFlag, textWidth } from "./AnalysisInput.ts"
+import { analysisFlags, analysisInput, seedText, strategiesOf, strategyFlag, textWidth } from "./AnalysisInput.ts"
 import { numberFlag, optional } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeOut } from "./Output.ts"
@@ -67,19 +67,19 @@ export const breakEvenCommand = Command.make(
     const { profile, evaluate, repeat } = yield* analysisInput(options)
     const strategies = a.length > 0 && b.length > 0 ? [...new Set([...a, ...b])] : STRATEGY_NAMES
     const begin = performance.now()
-    const { bound, operation, seed } = options
-    const run = breakEvens({ profile, a, b, knobs, bound, strategies, evaluate })
+    const { bound, operation, seed, draws } = options
+    const run = breakEvens({ profile, a, b, knobs, bound, strategies, draws, evaluate })
     const results = yield* Effect.scoped(
       Effect.flatMap(progressBar, (onProgress) => finish(run, ({ done, total }) => onProgress(done, total)))
     )
     const { name, machine } = profile
     if (options.json) {
       const wall = { totalMs: performance.now() - begin }
-      const head = { seed, commit: codeCommit(), profile: name, machine, ...repeat, operation, statistic: "p50" }
+      const head = { seed, commit: codeCommit(), profile: name, machine, ...repeat, draws, operation, statistic: "p50" }
       return yield* writeOut(`${JSON.stringify({ ...head, results, wall }, null, 2)}\n`)
     }
     const { breakEvenText } = yield* Effect.promise(() => import("./sensitivity/BreakEvenText.ts"))
-    const about = `Simulated, not measured. Profile ${name}, scenario ${repeat.scenario}, seed ${seed}.`
+    const about = `Simulated, not measured. Profile ${name}, scenario ${repeat.scenario}, ${seedText(seed, draws)}.`
     const text =
       results.length === 0 ? "Nothing to ask: the paths do not differ." : breakEvenText(results, operation, textWidth())
     yield* writeOut(`${text}\n${about}\n`)

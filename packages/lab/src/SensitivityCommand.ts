@@ -1,7 +1,7 @@
 import { performance } from "node:perf_hooks"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { analysisFlags, analysisInput, strategiesOf, strategyFlag, textWidth } from "./AnalysisInput.ts"
+import { analysisFlags, analysisInput, seedText, strategiesOf, strategyFlag, textWidth } from "./AnalysisInput.ts"
 import { writeOut } from "./Output.ts"
 import { progressBar } from "./Progress.ts"
 import { codeCommit } from "./Version.ts"
@@ -21,21 +21,21 @@ export const sensitivityCommand = Command.make(
     )
     const strategies = yield* strategiesOf("strategy", options.strategy)
     const { profile, evaluate, repeat } = yield* analysisInput(options)
+    const { operation, seed, draws } = options
     const begin = performance.now()
     const result = yield* Effect.scoped(
       Effect.flatMap(progressBar, (onProgress) =>
-        finish(sensitivity(profile, strategies, evaluate), ([done, total]) => onProgress(done, total))
+        finish(sensitivity({ profile, strategies, draws, evaluate }), ([done, total]) => onProgress(done, total))
       )
     )
-    const { operation, seed } = options
     const { name, machine } = profile
     if (options.json) {
       const wall = { totalMs: performance.now() - begin }
-      const head = { seed, commit: codeCommit(), profile: name, machine, ...repeat, operation, statistic: "p50" }
+      const head = { seed, commit: codeCommit(), profile: name, machine, ...repeat, draws, operation, statistic: "p50" }
       return yield* writeOut(`${JSON.stringify({ ...head, ...result, wall }, null, 2)}\n`)
     }
     const { sensitivityText } = yield* Effect.promise(() => import("./sensitivity/SensitivityText.ts"))
-    const about = `Simulated, not measured. Profile ${name}, scenario ${repeat.scenario}, seed ${seed}.`
+    const about = `Simulated, not measured. Profile ${name}, scenario ${repeat.scenario}, ${seedText(seed, draws)}.`
     yield* writeOut(`${sensitivityText(result, operation, textWidth())}\n${about}\n`)
   })
 ).pipe(Command.withDescription("How far each price of a profile moves the result within its range"))

@@ -1,4 +1,5 @@
 import type { PrimitiveName, Profile } from "@vmpl-lab/sim"
+import { nearestRank } from "../Summary.ts"
 import type { Evaluate } from "./Evaluate.ts"
 import { pricesAt } from "./Knobs.ts"
 import { priceFloor, withPrices } from "./Prices.ts"
@@ -12,10 +13,12 @@ export interface BreakEvenInput {
   readonly primitives: ReadonlyArray<PrimitiveName>
   /** Highest price tried, for all primitives together, in virtual ns. */
   readonly bound: number
+  /** Random runs of each price. */
+  readonly draws: number
   readonly evaluate: Evaluate
 }
 
-/** A price that was tried, for all primitives together, and how much longer `a` takes than `b` there. Virtual ns. */
+/** A price that was tried, for all primitives together, and how much longer `a` takes than `b` there: the median over the draws. Virtual ns. */
 export interface Trial {
   readonly ns: number
   readonly gapNs: number
@@ -47,7 +50,9 @@ export interface BreakEven {
   }>
   /** Where the gap is smallest among the prices tried. */
   readonly best: Trial
-  /** Whether the gap only grows, or only shrinks, over the prices tried. */
+  /** How far the gap of today differs from draw to draw, largest less smallest. */
+  readonly noiseNs: number
+  /** Whether the gap only grows, or only shrinks, over the prices tried, but for steps back within the noise. */
   readonly monotone: boolean
   /** In ascending order of prices. */
   readonly trials: ReadonlyArray<Trial>
@@ -61,20 +66,29 @@ const PARTS = 4
  * Between neighbouring prices tried whose gaps have different signs it interpolates and bisects down to 1 ns.
  */
 export function* breakEven(input: BreakEvenInput): Generator<void, BreakEven, void> {
-  const { profile, a, b, primitives, evaluate } = input
+  const { profile, a, b, primitives, draws, evaluate } = input
   const floor = primitives.reduce((sum, name) => sum + priceFloor(name), 0)
   const now = primitives.reduce((sum, name) => sum + profile.primitives[name].ns, 0)
   const bound = Math.max(input.bound, now, floor + 1)
   const known = new Map<number, number>()
+  // Today's gap comes first and tells whether there is any chance in it: without, one draw is as good as all.
+  let noise: number | undefined
   const gapAt = function* (ns: number): Generator<void, number, void> {
     const before = known.get(ns)
     if (before !== undefined) return before
     const priced = ns === now ? profile : withPrices(profile, pricesAt(profile, primitives, ns))
-    const gap = (yield* evaluate(a, priced)).ns - (yield* evaluate(b, priced)).ns
+    const gaps: Array<number> = []
+    for (let draw = 0; draw < (noise === 0 ? 1 : draws); draw++) {
+      gaps.push((yield* evaluate(a, priced, draw)).ns - (yield* evaluate(b, priced, draw)).ns)
+    }
+    const sorted = gaps.sort((x, y) => x - y)
+    const gap = nearestRank(sorted, 50)
     known.set(ns, gap)
+    noise ??= sorted.at(-1)! - sorted[0]!
     return gap
   }
 
+  yield* gapAt(now)
   const grid = Array.from({ length: PARTS + 1 }, (_, i) => floor + Math.floor(((bound - floor) * i) / PARTS))
   const looked = [...new Set([...grid, now])].sort((x, y) => x - y)
   for (const ns of looked) yield* gapAt(ns)
@@ -88,6 +102,7 @@ export function* breakEven(input: BreakEvenInput): Generator<void, BreakEven, vo
   }
 
   const trials = [...known].map(([ns, gapNs]) => ({ ns, gapNs })).sort((x, y) => x.ns - y.ns)
+  const noiseNs = noise ?? 0
   const steps = trials.slice(1).map(({ gapNs }, i) => gapNs - trials[i]!.gapNs)
   return {
     a,
@@ -101,7 +116,8 @@ export function* breakEven(input: BreakEvenInput): Generator<void, BreakEven, vo
     boundNs: bound,
     crossings,
     best: trials.reduce((best, trial) => (trial.gapNs < best.gapNs ? trial : best)),
-    monotone: steps.every((step) => step >= 0) || steps.every((step) => step <= 0),
+    noiseNs,
+    monotone: steps.every((step) => step >= -noiseNs) || steps.every((step) => step <= noiseNs),
     trials
   }
 }

@@ -16,6 +16,7 @@ export interface BreakEvenPlan {
   /** Highest price tried; undefined: the high end of each range, together. */
   readonly bound: number | undefined
   readonly strategies: ReadonlyArray<string>
+  readonly draws: number
   readonly evaluate: Evaluate
 }
 
@@ -47,11 +48,11 @@ function* reporting<T>(
 
 /** The pairs and knobs of a plan, one after the other. Yields its progress. */
 export function* breakEvens(plan: BreakEvenPlan): Generator<BreakEvenProgress, ReadonlyArray<BreakEven>, void> {
-  const { profile, strategies, evaluate } = plan
+  const { profile, strategies, draws, evaluate } = plan
   const nominal = new Map<string, Outcome>()
   for (const name of strategies) {
     const progress = { done: nominal.size, total: 10 * strategies.length }
-    nominal.set(name, yield* reporting(evaluate(name, profile), progress))
+    nominal.set(name, yield* reporting(evaluate(name, profile, 0), progress))
   }
   const fastest = strategies.reduce((best, name) => (nominal.get(name)!.ns < nominal.get(best)!.ns ? name : best))
   const questions = (plan.a.length === 0 ? strategies : plan.a).flatMap((a) =>
@@ -65,7 +66,7 @@ export function* breakEvens(plan: BreakEvenPlan): Generator<BreakEvenProgress, R
   for (const [i, question] of questions.entries()) {
     const bound = plan.bound ?? question.primitives.reduce((sum, name) => sum + profile.primitives[name].high, 0)
     const progress = { done: strategies.length + i, total: strategies.length + questions.length }
-    results.push(yield* reporting(breakEven({ profile, bound, evaluate, ...question }), progress))
+    results.push(yield* reporting(breakEven({ profile, bound, draws, evaluate, ...question }), progress))
   }
   return results
 }

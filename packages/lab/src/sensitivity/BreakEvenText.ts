@@ -6,8 +6,19 @@ import { setName } from "./Knobs.ts"
 /** A gap in words: `2.10 us slower`. */
 const gap = (ns: number): string => (ns === 0 ? "equal" : `${duration(Math.abs(ns))} ${ns > 0 ? "slower" : "faster"}`)
 
-const answerText = ({ answer, crossings, nowNs, gapNowNs, floorNs, boundNs, best, monotone }: BreakEven): string => {
-  const now = `now ${nowNs} ns, ${gap(gapNowNs)}`
+const answerText = ({
+  answer,
+  crossings,
+  nowNs,
+  gapNowNs,
+  floorNs,
+  boundNs,
+  best,
+  noiseNs,
+  monotone
+}: BreakEven): string => {
+  const chance = noiseNs === 0 ? "" : `, give or take ${duration(noiseNs / 2)}`
+  const now = `now ${nowNs} ns, ${gap(gapNowNs)}${chance}`
   const at = crossings.map(({ ns, notSlower }) => `${ns} ns (not slower ${notSlower})`).join(" and ")
   const bent = monotone ? "" : "; the gap is not monotone between the prices tried"
   switch (answer) {
@@ -32,7 +43,7 @@ export const breakEvenText = (results: ReadonlyArray<BreakEven>, operation: stri
     const title = `${result.a} as fast as ${result.b}, ${operation} at the median:`
     if (title !== pair) lines.push(...(pair === "" ? [] : [""]), wrap(title, width))
     pair = title
-    lines.push(wrap(`  ${setName(result.primitives)}: ${answerText(result)}`, width))
+    lines.push(wrap(`- ${setName(result.primitives)}: ${answerText(result)}`, width))
   }
   return lines.join("\n")
 }

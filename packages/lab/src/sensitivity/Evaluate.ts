@@ -15,8 +15,11 @@ export interface Outcome {
   readonly taken: ReadonlyMap<PrimitiveName, number>
 }
 
-/** Runs a strategy, named `key` or `key/variant`, under a profile. Yields now and then, so that it can be stopped. */
-export type Evaluate = (strategy: string, profile: Profile) => Generator<void, Outcome, void>
+/**
+ * Runs a strategy, named `key` or `key/variant`, under a profile. `draw` counts from 0 and says which of several random
+ * runs it is: equal draws have equal randomness. Yields now and then, so that it can be stopped.
+ */
+export type Evaluate = (strategy: string, profile: Profile, draw: number) => Generator<void, Outcome, void>
 
 /** A strategy did not come to its end, or the operation did not occur. */
 export class EvaluationFailed extends Error {}
@@ -49,11 +52,11 @@ export interface EvaluationInput {
   readonly operation: OperationName
 }
 
-/** Evaluation by simulating the scenario, with the same seed each time: differences are the prices' alone. */
+/** Evaluation by simulating the scenario; the seed of a draw is the first seed plus its number. */
 export const simulated = ({ scenario, seed, svsm, operation }: EvaluationInput): Evaluate =>
-  function* (name, profile) {
+  function* (name, profile, draw) {
     const strategy = STRATEGIES.find((one) => nameOf(one) === name)!
-    const run = runStrategy({ strategy, scenario, profile, seed, svsm })
+    const run = runStrategy({ strategy, scenario, profile, seed: seed + draw, svsm })
     let step = run.next()
     while (step.done !== true) {
       yield
@@ -74,11 +77,11 @@ export const simulated = ({ scenario, seed, svsm, operation }: EvaluationInput):
 /** Evaluations that are asked for more than once are made once. */
 export const remembered = (evaluate: Evaluate): Evaluate => {
   const known = new Map<string, Outcome>()
-  return function* (name, profile) {
-    const key = JSON.stringify([name, PRIMITIVES.map((primitive) => profile.primitives[primitive].ns)])
+  return function* (name, profile, draw) {
+    const key = JSON.stringify([name, draw, PRIMITIVES.map((primitive) => profile.primitives[primitive].ns)])
     const before = known.get(key)
     if (before !== undefined) return before
-    const outcome = yield* evaluate(name, profile)
+    const outcome = yield* evaluate(name, profile, draw)
     known.set(key, outcome)
     return outcome
   }

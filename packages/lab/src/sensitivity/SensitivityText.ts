@@ -23,9 +23,8 @@ export const bar = (width: number, from: number, to: number, low: number, high: 
   return text.join("")
 }
 
-const price = (ns: number): string => (ns < 100_000 ? String(ns) : duration(ns).replace(" ", ""))
-
-const rangeText = ({ low, high }: KnobEffect): string => `${price(low)} to ${price(high)} ns`.replace(/(s) ns$/, "$1")
+const rangeText = ({ low, high }: KnobEffect): string =>
+  high < 1_000_000 ? `${low} to ${high} ns` : `${duration(low)} to ${duration(high)}`
 
 /** One strategy's tornado: its knobs, widest swing first. */
 const tornado = (of: Baseline, index: number, { knobs }: Sensitivity, width: number): ReadonlyArray<string> => {
@@ -33,32 +32,45 @@ const tornado = (of: Baseline, index: number, { knobs }: Sensitivity, width: num
     .map((knob) => ({ knob, effect: knob.effects[index]! }))
     .filter(({ effect }) => swing(effect, of.ns) > 0)
     .toSorted((a, b) => swing(b.effect, of.ns) - swing(a.effect, of.ns))
-  const medians = [of.ns, ...rows.flatMap(({ effect }) => [effect.low, effect.high])]
+  const medians = [
+    of.ns,
+    ...rows.flatMap(({ effect }) => [
+      ...(effect.lowDetected ? [effect.low] : []),
+      ...(effect.highDetected ? [effect.high] : [])
+    ])
+  ]
   const from = Math.min(...medians)
   const to = Math.max(...medians)
   const room = Math.max(BAR_MIN, width - NAME - RANGE - 2 * MEDIAN - 4)
   return rows.flatMap(({ knob, effect }) => {
     const [name, ...more] = knob.knob.split(" + ").map((part, i, all) => (i + 1 < all.length ? `${part} +` : part))
-    const drawn = bar(room, from, to, effect.low, effect.high, of.ns)
+    const low = effect.lowDetected ? effect.low : of.ns
+    const high = effect.highDetected ? effect.high : of.ns
+    const drawn = bar(room, from, to, low, high, of.ns)
     const first = [
       name!.padEnd(NAME),
       rangeText(knob).padStart(RANGE),
-      duration(effect.low).padStart(MEDIAN),
+      duration(low).padStart(MEDIAN),
       drawn,
-      duration(effect.high).padStart(MEDIAN)
+      duration(high).padStart(MEDIAN)
     ]
     return [first.join(" "), ...more]
   })
 }
 
+const chance = ({ noiseNs }: Baseline): string => (noiseNs === 0 ? "" : `, seeds differ by ${duration(noiseNs)}`)
+
 /** Where a pair's ratio goes furthest, downwards and upwards. */
 const pairLine = ({ a, b, ratio: nominal, knobs }: PairEffect): string => {
-  const ends = knobs.flatMap(({ knob, ratioLow, ratioHigh }) => [
-    { knob, end: "low", value: ratioLow },
-    { knob, end: "high", value: ratioHigh }
-  ])
+  const ends = knobs
+    .filter(({ detected }) => detected)
+    .flatMap(({ knob, ratioLow, ratioHigh }) => [
+      { knob, end: "low", value: ratioLow },
+      { knob, end: "high", value: ratioHigh }
+    ])
   const known = ends.flatMap(({ value, ...where }) => (value === null ? [] : [{ ...where, value }]))
-  if (nominal === null || known.length === 0) return `${a} / ${b}: -`
+  if (nominal === null) return `${a} / ${b}: -`
+  if (known.length === 0) return `${a} / ${b}: ${ratio(nominal)}, whatever moves`
   const least = known.reduce((min, one) => (one.value < min.value ? one : min))
   const most = known.reduce((max, one) => (one.value > max.value ? one : max))
   const part = ({ knob, end, value }: typeof least): string => `${ratio(value)} (${knob} ${end})`
@@ -72,13 +84,17 @@ export const sensitivityText = (json: Sensitivity, operation: string, width: num
   const fastest = baseline.reduce((best, one) => (one.ns < best.ns ? one : best))
   const lines: Array<string> = []
   for (const [i, one] of baseline.entries()) {
-    lines.push(`${operation}, ${one.strategy}: median ${duration(one.ns)}`, ...tornado(one, i, json, width), "")
+    lines.push(
+      `${operation}, ${one.strategy}: median ${duration(one.ns)}${chance(one)}`,
+      ...tornado(one, i, json, width),
+      ""
+    )
   }
   if (baseline.length > 1) {
     lines.push(`Ratios to ${fastest.strategy}, the fastest, as one price at a time moves:`)
     for (const pair of pairs) {
-      if (pair.b === fastest.strategy) lines.push(wrap(`  ${pairLine(pair)}`, width))
-      else if (pair.a === fastest.strategy) lines.push(wrap(`  ${pairLine(turned(pair))}`, width))
+      if (pair.b === fastest.strategy) lines.push(wrap(`- ${pairLine(pair)}`, width))
+      else if (pair.a === fastest.strategy) lines.push(wrap(`- ${pairLine(turned(pair))}`, width))
     }
     if (reversals.length === 0) lines.push("No price alone makes one strategy overtake another within its range.")
     for (const { knob, end, ns, overtakes, overtaken, overtakesNs, overtakenNs } of reversals) {
@@ -86,7 +102,10 @@ export const sensitivityText = (json: Sensitivity, operation: string, width: num
       lines.push(wrap(`With ${knob} at its ${end}, ${ns} ns, ${overtakes} overtakes ${overtaken}: ${medians}.`, width))
     }
   }
-  if (withoutEffect.length > 0) lines.push(wrap(`Without effect on this median: ${withoutEffect.join(", ")}.`, width))
+  if (withoutEffect.length > 0)
+    lines.push(
+      wrap(`Without effect on this median, or none that all seeds agree on: ${withoutEffect.join(", ")}.`, width)
+    )
   return lines.join("\n")
 }
 
@@ -98,8 +117,9 @@ const turned = ({ a, b, ratio: nominal, differenceNs, knobs }: PairEffect): Pair
     b: a,
     ratio: inverse(nominal),
     differenceNs: -differenceNs,
-    knobs: knobs.map(({ knob, ratioLow, ratioHigh, differenceLow, differenceHigh }) => ({
+    knobs: knobs.map(({ knob, ratioLow, ratioHigh, differenceLow, differenceHigh, detected }) => ({
       knob,
+      detected,
       ratioLow: inverse(ratioLow),
       ratioHigh: inverse(ratioHigh),
       differenceLow: -differenceLow,

@@ -54,7 +54,7 @@ const roundTripNs = (profile: Profile, seed: number): number => {
   const { strategy, vcpus, calls } = ROUND_TRIP
   const scenario = new Scenario({ ...DEFAULT_SCENARIO, vcpus, calls, boots: 1 })
   const svsm = svsmLaunch(builtInFirmware(), vcpus)
-  const run = simulated({ scenario, seed, svsm, operation: "run-vmpl-round-trip" })(strategy, profile)
+  const run = simulated({ scenario, seed, svsm, operation: "run-vmpl-round-trip" })(strategy, profile, 0)
   for (;;) {
     const { done, value } = run.next()
     if (done === true) return value.ns

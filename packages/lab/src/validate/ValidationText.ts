@@ -1,4 +1,5 @@
 import { grid } from "../Grid.ts"
+import { wrap } from "../Wrap.ts"
 import type { Validation, ValidationRow } from "./Validate.ts"
 
 const signed = (percent: number): string => `${percent > 0 ? "+" : ""}${percent.toFixed(1)} %`
@@ -14,18 +15,17 @@ const worst = (percent: number | null): string => (percent === null ? "none" : `
 /** The rows as a table of at most 100 columns, what they are worth, and the sweeps. */
 export const validationText = ({ rows, sweeps, sweepDeviationPercent, worst: errors }: Validation): string => {
   const table = grid(
-    ["result", "predicted", "published", "error", "use", "source"],
+    ["result and its source", "predicted", "published", "error", "use"],
     [1, 2, 3],
     rows.map((row) => [
-      row.what.replace(/, (explicit VMGEXIT|less a hypercall|twice the pages|KVM switches)$/, ",\n$1"),
+      `${row.what}\n${row.sources.join(", ")}`,
       value(row.predicted, row.unit),
       published(row),
       signed(row.errorPercent),
-      row.use.replace(" ", "\n"),
-      row.sources.join("\n")
+      row.use
     ])
   )
-  const notes = rows.flatMap(({ what, note }) => (note === null ? [] : [`Not comparable, ${what}: ${note}.`]))
+  const notes = rows.flatMap(({ what, note }) => (note === null ? [] : [wrap(`Not comparable, ${what}: ${note}.`)]))
   const clocks = new Set(rows.flatMap(({ clockMhz }) => clockMhz ?? []))
   const derived = [...clocks].map(
     (mhz) => `Rows of a machine at ${mhz} MHz are computed from the profile derived to that clock.`
