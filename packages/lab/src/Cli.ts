@@ -27,6 +27,10 @@ export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } a
 const COMMANDS =
   "compare, sensitivity, break-even, validate, profile, measure, replay, scenarios, explore, trace or layout"
 
+/** What may follow a command, by its path. */
+const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
+  path?.at(-1) === "profile" ? "derive" : COMMANDS
+
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
   Command.withSubcommands([
@@ -66,12 +70,12 @@ const usageLine = (error: CliError.CliError): string => {
   switch (error._tag) {
     case "ShowHelp":
       return error.errors[0] === undefined
-        ? `no command given, expected ${COMMANDS}, see --help`
+        ? `no command given, expected ${expectedAfter(error.commandPath)}, see --help`
         : usageLine(error.errors[0])
     case "UnrecognizedOption":
       return `${error.option}: unknown option, ${hint(error.suggestions)}`
     case "UnknownSubcommand":
-      return `${shown(error.subcommand)}: unknown command, expected ${COMMANDS}`
+      return `${shown(error.subcommand)}: unknown command, expected ${expectedAfter(error.parent)}`
     case "MissingOption":
       return `--${error.option}: missing, expected this option`
     case "MissingArgument":

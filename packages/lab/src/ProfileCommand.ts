@@ -66,7 +66,7 @@ const derive = Command.make(
     const [{ loadProfile, parseProfile }, { deriveProfile }] = yield* Effect.promise(() =>
       Promise.all([import("./ProfileFile.ts"), import("./derive/DeriveProfile.ts")])
     )
-    const from = yield* loadProfile(options.from)
+    const from = yield* loadProfile(options.from, "from")
     const clockRatio = yield* clockRatioOf(options, options.from, from.clockMhz)
     const { mitigations, output } = options
     const factors = `clock ratio ${Number(clockRatio.toPrecision(6))}, mitigation factor ${mitigations}`

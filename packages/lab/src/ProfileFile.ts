@@ -154,18 +154,18 @@ const builtIns = Effect.gen(function* () {
 })
 
 /**
- * A profile by name (`epyc-9654p`) or by path (anything with a slash, or ending in `.json`).
+ * A profile by name (`epyc-9654p`) or by path (anything with a slash, or ending in `.json`), from that flag.
  *
  * @returns InputInvalid for an unknown name, an unreadable file, or contents that are not a profile.
  */
-export const loadProfile = Effect.fn("loadProfile")(function* (nameOrPath: string) {
+export const loadProfile = Effect.fn("loadProfile")(function* (nameOrPath: string, flag = "profile") {
   if (isPath(nameOrPath)) return yield* parseFile(nameOrPath, nameOrPath)
   const known = yield* builtIns
   const found = known.find((profile) => profile.name === nameOrPath)
   if (found !== undefined) return yield* parseFile(found.path, `profiles/${found.name}.json`)
   const names = known.map((profile) => profile.name).join(", ")
   return yield* new InputInvalid({
-    line: oneLine(`--profile: ${JSON.stringify(nameOrPath)} unknown, expected ${names} or the path of a JSON file`)
+    line: oneLine(`--${flag}: ${JSON.stringify(nameOrPath)} unknown, expected ${names} or the path of a JSON file`)
   })
 })
 

@@ -20,11 +20,16 @@ export interface BreakEvenPlan {
   readonly evaluate: Evaluate
 }
 
-/** Primitives of which one path has more than the other, each alone, then those of the way to user space together. */
+/**
+ * Primitives of which one path has more than the other, each alone; then those of the way to user space together, and
+ * all that `a` has more of.
+ */
 export const knobsBetween = (a: Outcome, b: Outcome): ReadonlyArray<ReadonlyArray<PrimitiveName>> => {
   const differ = PRIMITIVES.filter((name) => a.taken.get(name) !== b.taken.get(name))
   const away = USER_SPACE.filter((name) => differ.includes(name))
-  return [...differ.map((name) => [name]), ...(away.length > 1 ? [away] : [])]
+  const more = differ.filter((name) => (a.taken.get(name) ?? 0) > (b.taken.get(name) ?? 0))
+  const together = [away, ...(more.length > away.length ? [more] : [])].filter((names) => names.length > 1)
+  return [...differ.map((name) => [name]), ...together]
 }
 
 /** Work done and all of it: strategies at nominal prices, then answers. The total grows until the former are known. */

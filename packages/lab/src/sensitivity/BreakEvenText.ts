@@ -1,10 +1,13 @@
-import { duration } from "../Units.ts"
+import { duration, percent } from "../Units.ts"
 import { wrap } from "../Wrap.ts"
 import type { BreakEven } from "./BreakEven.ts"
 import { setName } from "./Knobs.ts"
 
 /** A gap in words: `2.10 us slower`. */
 const gap = (ns: number): string => (ns === 0 ? "equal" : `${duration(Math.abs(ns))} ${ns > 0 ? "slower" : "faster"}`)
+
+/** ", 23 % of today's": how far a price has to go. */
+const share = (ns: number, now: number): string => (now === 0 ? "" : `, ${percent(ns / now)} of today's`)
 
 const answerText = ({
   answer,
@@ -23,7 +26,7 @@ const answerText = ({
   const bent = monotone ? "" : "; the gap is not monotone between the prices tried"
   switch (answer) {
     case "at":
-      return `at ${crossings[0]!.ns} ns and ${crossings[0]!.notSlower} (${now})${bent}`
+      return `at ${crossings[0]!.ns} ns and ${crossings[0]!.notSlower}${share(crossings[0]!.ns, nowNs)} (${now})${bent}`
     case "several":
       return `at ${at} (${now})${bent}`
     case "never": {

@@ -80,7 +80,7 @@ const pairLine = ({ a, b, ratio: nominal, knobs }: PairEffect): string => {
 
 /** The whole text, ending without a line feed. */
 export const sensitivityText = (json: Sensitivity, operation: string, width: number): string => {
-  const { baseline, pairs, reversals, withoutEffect } = json
+  const { baseline, knobs, pairs, reversals, withoutEffect } = json
   const fastest = baseline.reduce((best, one) => (one.ns < best.ns ? one : best))
   const lines: Array<string> = []
   for (const [i, one] of baseline.entries()) {
@@ -102,10 +102,13 @@ export const sensitivityText = (json: Sensitivity, operation: string, width: num
       lines.push(wrap(`With ${knob} at its ${end}, ${ns} ns, ${overtakes} overtakes ${overtaken}: ${medians}.`, width))
     }
   }
-  if (withoutEffect.length > 0)
-    lines.push(
-      wrap(`Without effect on this median, or none that all seeds agree on: ${withoutEffect.join(", ")}.`, width)
-    )
+  const still = knobs.filter(({ knob }) => withoutEffect.includes(knob))
+  const list = (taken: boolean): string =>
+    still
+      .flatMap((one) => (one.taken === taken ? [`${one.knob} (${one.kind})`.replace(" (primitive)", "")] : []))
+      .join(", ")
+  if (list(true) !== "") lines.push(wrap(`Taken, but without an effect that all seeds agree on: ${list(true)}.`, width))
+  if (list(false) !== "") lines.push(wrap(`Without effect, as no path takes it: ${list(false)}.`, width))
   return lines.join("\n")
 }
 

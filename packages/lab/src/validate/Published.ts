@@ -69,11 +69,11 @@ const PAGES_PER_GIB = 0x4_0000
 export const PUBLISHED: ReadonlyArray<PublishedResult> = [
   genoa("sigm-snpx-hypercall", "hypercall, explicit VMGEXIT", 2_965, "explicit hypercall"),
   genoa("sigm-snpx-cpuid1", "CPUID leaf 1, explicit VMGEXIT", 2_943, "explicit cpuid-1"),
-  genoa("sigm-snpx-cpuid40m", "CPUID hypervisor leaf, explicit VMGEXIT", 2_955, "explicit cpuid-hypervisor"),
+  genoa("sigm-snpx-cpuid40m", "CPUID 0x40000000, explicit VMGEXIT", 2_955, "explicit cpuid-hypervisor"),
   genoa("sigm-snpx-msr", "RDMSR APIC base, explicit VMGEXIT", 3_042, "explicit rdmsr-apic-base"),
   genoa("sigm-snpx-inb", "IN port 0x40, explicit VMGEXIT", 3_364, "explicit in-pit"),
   genoa("sigm-snp-hypercall", "hypercall, #VC", 3_927, "#VC hypercall"),
-  genoa("sigm-snp-cpuid40m", "CPUID hypervisor leaf, #VC, no exit", 730, "#VC cpuid-hypervisor"),
+  genoa("sigm-snp-cpuid40m", "CPUID 0x40000000, #VC, no exit", 730, "#VC cpuid-hypervisor"),
   withShare("sigm-snpx-cpuid1", "CPUID leaf 1, #VC", 2_943, 1_321, "#VC cpuid-1"),
   withShare("sigm-snpx-msr", "RDMSR APIC base, #VC", 3_042, 908, "#VC rdmsr-apic-base"),
   withShare("sigm-snpx-inb", "IN port 0x40, #VC", 3_364, 1_030, "#VC in-pit"),
@@ -116,7 +116,7 @@ export const PUBLISHED: ReadonlyArray<PublishedResult> = [
   },
   {
     id: "sigm-userspace-rt-derived",
-    what: "port read in user space, less a hypercall",
+    what: "user-space port read, less a hypercall",
     clockMhz: null,
     value: 2_470,
     low: 2_326,

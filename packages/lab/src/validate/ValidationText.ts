@@ -25,19 +25,19 @@ export const validationText = ({ rows, sweeps, sweepDeviationPercent, worst: err
       row.use
     ])
   )
-  const notes = rows.flatMap(({ what, note }) => (note === null ? [] : [wrap(`Not comparable, ${what}: ${note}.`)]))
+  const notes = rows.flatMap(({ what, note }) => (note === null ? [] : [`Not comparable, ${what}: ${note}.`]))
   const clocks = new Set(rows.flatMap(({ clockMhz }) => clockMhz ?? []))
   const derived = [...clocks].map(
     (mhz) => `Rows of a machine at ${mhz} MHz are computed from the profile derived to that clock.`
   )
   const lengths = sweeps.filter(({ instruction }) => instruction === "RMPADJUST").map(({ pages }) => pages)
-  return [
-    table,
+  const below = [
     `Largest error: in-sample ${worst(errors.inSample)}, out-of-sample ${worst(errors.outOfSample)}.`,
     "In-sample: the profile names that result as the source of a price, so that agreement is no evidence.",
     `PVALIDATE and RMPADJUST over ${lengths.join(", ")} pages: ${sweepDeviationPercent.toFixed(2)} % off a straight line.`,
     ...derived,
     ...notes,
     "Simulated, not measured."
-  ].join("\n")
+  ]
+  return [table, ...below.map((line) => wrap(line))].join("\n")
 }
