@@ -1,5 +1,19 @@
+// @ghcb 0x7b
+import { GHCB } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
+import { HANDLED } from "../../src/index.ts"
 import { Pit } from "../../src/kvm/Pit.ts"
+import { handleVmgexit } from "../../src/kvm/Vmgexit.ts"
+import {
+  type Bench,
+  benchWithGhcb,
+  type Fields,
+  FULL_CONFIG,
+  fill,
+  GHCB_GPA,
+  ghcbAddress,
+  setGhcbMsr
+} from "./support.ts"
 
 const MS = 1_000_000
 /** Ticks of the 8254 in a millisecond, as it counts them. */
@@ -100,5 +114,49 @@ describe("PIT", () => {
     load(pit, 0x34, 0xe8, 0x03, 0)
     const year = 365 * 86_400 * 1e9
     expect(word(pit, year)).toBe(1_000 - ((365 * 86_400 * 1_193_182) % 1_000))
+  })
+})
+
+describe("port I/O of a VM with a PIT in the kernel", () => {
+  const vmgexit = (bench: Bench, port: number, info: number, more: Fields = {}): number => {
+    const sw_exit_info_1 = (port << 16) | info
+    fill(bench, { sw_exit_code: 0x7b, sw_exit_info_1, sw_exit_info_2: 0, ...more })
+    setGhcbMsr(bench, GHCB_GPA)
+    return handleVmgexit(bench.vcpu, bench.thread)
+  }
+  const rax = (bench: Bench): number => bench.kvm.hardware.host.read64(ghcbAddress(bench) + GHCB.rax)
+  const OUT = 0x10
+  const IN = 0x11
+
+  it("is answered without user space, and charged for each element", () => {
+    const bench = benchWithGhcb({ ...FULL_CONFIG, pit: true })
+    const begin = bench.thread.time
+    for (const [port, byte] of [
+      [0x43, 0x30],
+      [0x40, 0x34],
+      [0x40, 0x12]
+    ] as const) {
+      expect(vmgexit(bench, port, OUT, { rax: byte })).toBe(HANDLED.RESUME_GUEST)
+    }
+    expect(vmgexit(bench, 0x40, IN)).toBe(HANDLED.RESUME_GUEST)
+    expect(rax(bench)).toBe(0x34)
+    // Two bytes at once are one byte of the counter.
+    expect(vmgexit(bench, 0x40, 0x21)).toBe(HANDLED.RESUME_GUEST)
+    expect(rax(bench)).toBe(0x12)
+    expect(bench.thread.time - begin).toBe(5)
+    expect(vmgexit(bench, 0x40, IN | 0xc, { sw_exit_info_2: 3, sw_scratch: GHCB_GPA + 0x800 })).toBe(
+      HANDLED.RESUME_GUEST
+    )
+    expect(bench.thread.time - begin).toBe(8)
+    expect(bench.vcpu.complete).toBeNull()
+  })
+
+  it.each([0x3f, 0x44, 0x3f8])("leaves port %i to user space", (port) => {
+    const bench = benchWithGhcb({ ...FULL_CONFIG, pit: true })
+    expect(vmgexit(bench, port, IN)).toBe(HANDLED.EXIT_TO_USER)
+  })
+
+  it("goes to user space where there is no PIT in the kernel", () => {
+    expect(vmgexit(benchWithGhcb(FULL_CONFIG), 0x40, IN)).toBe(HANDLED.EXIT_TO_USER)
   })
 })
