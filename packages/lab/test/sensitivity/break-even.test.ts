@@ -156,7 +156,7 @@ describe("the simulation on one vCPU without spread is counts times prices", () 
 
   it.each([
     ["never", away],
-    ["at", [...away, "ioctl"]]
+    ["at", [...away, "ioctl", "tlb_flush_asid"]]
   ] as const)("so break-even is what arithmetic says: %s, with %j", (answer, primitives) => {
     const [a, b] = ["vcpu-per-vmpl/vmm-threads", "multi-vmpl-vcpu"]
     const slow = ended(run(a, real, 0))
