@@ -36,7 +36,8 @@ export const PRIMITIVES = [
   "pvalidate_2m",
   "rmpadjust_2m",
   "zero_page_2m",
-  "psmash_2m"
+  "psmash_2m",
+  "port_emulation_in_kernel"
 ] as const
 
 export type PrimitiveName = (typeof PRIMITIVES)[number]
@@ -71,6 +72,9 @@ export interface Cost {
 export interface CostSum {
   readonly primitives: ReadonlyArray<PrimitiveName>
   readonly ns: number
+  /** Bounds of what is known of the sum; without them nothing is known but `ns`. */
+  readonly low?: number | undefined
+  readonly high?: number | undefined
   readonly basis: Basis
   readonly source: string
 }
@@ -79,6 +83,8 @@ export interface CostSum {
 export interface Profile {
   readonly name: string
   readonly machine: string
+  /** Core clock that the prices belong to, in MHz; a profile of another machine can be derived only with it. */
+  readonly clockMhz?: number | undefined
   readonly primitives: { readonly [K in PrimitiveName]: Cost }
   readonly sums: ReadonlyArray<CostSum>
 }

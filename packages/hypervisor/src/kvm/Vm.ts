@@ -15,6 +15,7 @@ import {
 import { ioctl } from "./Ioctl.ts"
 import { Irqchip } from "./Irqchip.ts"
 import type { Kvm } from "./Kvm.ts"
+import { Pit } from "./Pit.ts"
 import { Vcpu } from "./Vcpu.ts"
 import type { VmPlane } from "./VmPlane.ts"
 import type { VmplOperations } from "./VmplOperations.ts"
@@ -35,6 +36,8 @@ export interface VmConfig {
    * level. A proposal that KVM has not taken.
    */
   readonly lowerLevelEvents: boolean
+  /** KVM_CREATE_PIT2: the PIT in the kernel. Without it user space has those ports. */
+  readonly pit: boolean
   /** Highest GHCB version offered. */
   readonly ghcbVersionMax: number
   /** GHCB hypervisor features offered. */
@@ -46,6 +49,7 @@ export const DEFAULT_VM_CONFIG: VmConfig = {
   capabilities: DEFAULT_CAPABILITIES,
   irqchip: false,
   lowerLevelEvents: false,
+  pit: false,
   ghcbVersionMax: GHCB_VERSION.MAX,
   hvFeatures: HV_FEATURES
 }
@@ -88,6 +92,8 @@ export class Vm {
   apJumpTable = 0
   /** In-kernel irqchip: local APICs of the vCPUs, I/O APIC, routes. */
   readonly irqchip: Irqchip | null
+  /** In-kernel PIT. */
+  readonly pit: Pit | null
   guestRequest: GuestRequestPort | null = null
   /** guest_state_protected: a VMSA was encrypted, and with it all registers. */
   isStateProtected = false
@@ -99,6 +105,7 @@ export class Vm {
     this.kvm = kvm
     this.config = config
     this.irqchip = config.irqchip ? new Irqchip(this) : null
+    this.pit = config.pit ? new Pit() : null
     this.#intercepts = interceptWords(config.capabilities)
     this.#msrpm = kvm.permissionMap(msrPermissionMap())
     this.memory = memory

@@ -68,6 +68,8 @@ export const labelOf = (kind: TraceKind, value: number | string): string => {
       return `VMRUN VMPL${value}`
     case "vmsa-swap":
       return `VMSA of VMPL${value}`
+    case "vcpu-switch":
+      return `vCPU object of VMPL${value}`
     case "hand-off":
       return `wake ${value}`
     case "arrived":
