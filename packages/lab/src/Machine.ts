@@ -55,9 +55,7 @@ export class Machine {
     this.log = new GuestLog(vcpus)
     const platform = new Platform({
       operations: strategy.operations,
-      cores: host.cores,
-      placement: host.placement,
-      timeSliceNs: host.timeSliceNs,
+      host,
       vcpus,
       memorySlots: svsm.memorySlots,
       profile,

@@ -29,8 +29,12 @@ export const kickFromInterrupt = (vcpu: Vcpu, time: number, code: number): void 
   else if (vcpu.inGuest) vcpu.processor?.interrupt(time, null, code)
 }
 
-/** A signal to the thread inside KVM_RUN: it leaves with EINTR. */
+/**
+ * A signal to the thread inside KVM_RUN, by the system call tgkill: it leaves with EINTR. Sending it is on the path of
+ * the operation that signals.
+ */
 export const signalVcpu = (vcpu: Vcpu, by: HostThread, span: Span | null): void => {
+  by.charge(PRIMITIVE.signal_send)
   vcpu.signalPending = true
   kick(vcpu, by, span)
 }

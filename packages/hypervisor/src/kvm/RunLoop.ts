@@ -2,6 +2,7 @@ import { EXIT, exitName, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
 import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { acceptApicEvents } from "./ApReset.ts"
+import { blockVcpu, rescheduleVcpu } from "./Block.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
 import { syncScratch } from "./ghcb/ScratchArea.ts"
 import { completeEvents, hasEvents, injectEvents, syncLapicToCr8, windowOpened } from "./Interrupts.ts"
@@ -33,7 +34,7 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   }
   for (;;) {
     if (host.ahead(thread)) yield WAIT.SYNC
-    if (host.sliceIsOver(thread)) yield WAIT.RESCHEDULE
+    if (host.needResched(thread)) yield* rescheduleVcpu(thread)
     if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
       const { updateSpan } = vcpu
@@ -48,17 +49,14 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     if (vcpu.signalPending) {
       vcpu.signalPending = false
       vcpu.run.exitReason = EXIT_REASON.INTR
+      thread.charge(PRIMITIVE.signal_delivery)
       return ERRNO.EINTR
     }
     acceptApicEvents(vcpu, thread)
     if (vcpu.mpState === MP_STATE.HALTED && hasEvents(vcpu)) vcpu.mpState = MP_STATE.RUNNABLE
     vcpu.requests &= ~REQUEST.EVENT
     if (vcpu.mpState !== MP_STATE.RUNNABLE) {
-      thread.span = null
-      vcpu.blocking = true
-      yield WAIT.BLOCK
-      vcpu.blocking = false
-      thread.charge(PRIMITIVE.vcpu_load_put)
+      yield* blockVcpu(vcpu, thread)
       continue
     }
     injectEvents(vcpu, thread)
@@ -104,8 +102,8 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       return code
     }
     yield WAIT.SYNC
-    // The scheduler's tick: the guest is interrupted, and the run loop gives the core away.
-    if (host.sliceIsOver(thread)) cpu.interrupt(thread.time, null)
+    // The scheduler's tick or its IPI: the guest is interrupted, and the run loop gives the core away.
+    if (host.needResched(thread)) cpu.interrupt(thread.time, null)
   }
 }
 

@@ -15,6 +15,7 @@ export function* vcpuThread(vmm: Vmm, self: VmmVcpu): HostProgram {
   for (;;) {
     while (group.active !== self) {
       thread.span = null
+      thread.charge(vmm.handOff.wait)
       yield WAIT.BLOCK
     }
     // A signal that came while this thread was in user space has done its work by the next line.
@@ -76,4 +77,6 @@ const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
 export const handOver = (vmm: Vmm, from: VmmVcpu, to: VmmVcpu): void => {
   from.group.active = to
   vmm.kvm.host.wake(to.thread, from.thread, from.thread.span)
+  // The hand-off is priced from call to return on the other side; the caller's own end of it is beside the path.
+  from.thread.charge(vmm.handOff.signal)
 }
