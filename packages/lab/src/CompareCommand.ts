@@ -1,3 +1,4 @@
+import { PLACEMENTS } from "@vmpl-lab/hypervisor"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -26,7 +27,7 @@ const flags = {
     Flag.withDescription("SVSM calls of each vCPU, instead of the scenario's")
   ),
   boots: optional(numberFlag("boots", 1, 1_000)).pipe(Flag.withDescription("Boots, instead of the scenario's")),
-  placement: optional(Flag.Literals("placement", ["spread", "same-core"])).pipe(
+  placement: optional(Flag.Literals("placement", PLACEMENTS)).pipe(
     Flag.withDescription("Where vCPU threads run, instead of the scenario's")
   ),
   ring: optional(Flag.Literals("ring", ["page", "msr"])).pipe(

@@ -59,9 +59,7 @@ export class Machine {
     this.interrupts = interruptRun(scenario, seed, () => this.log.started === vcpus && this.log.finished === 0)
     const platform = new Platform({
       operations: strategy.operations,
-      cores: host.cores,
-      placement: host.placement,
-      timeSliceNs: host.timeSliceNs,
+      host,
       vcpus,
       memorySlots: svsm.memorySlots,
       profile,

@@ -64,6 +64,10 @@ const knotTrouble = (points: Knots, ns: number): Trouble | undefined => {
   return undefined
 }
 
+const probability = Schema.Struct({ permille, low: permille, high: permille }).annotate({
+  expected: "a probability: an object with permille, low and high"
+})
+
 const CostSchema = Schema.Struct({
   ns: nanoseconds,
   low: nanoseconds,
@@ -71,6 +75,7 @@ const CostSchema = Schema.Struct({
   basis,
   source: text,
   quantiles: Schema.optionalKey(knots),
+  probability: Schema.optionalKey(probability),
   note: Schema.optionalKey(text)
 })
   .annotate({ expected: "a cost: an object with ns, low, high, basis and source" })
@@ -78,6 +83,11 @@ const CostSchema = Schema.Struct({
     Schema.makeFilter((cost): Trouble | undefined => {
       if (cost.low > cost.ns) return { path: ["low"], issue: `at most ns, ${cost.ns}` }
       if (cost.high < cost.ns) return { path: ["high"], issue: `at least ns, ${cost.ns}` }
+      if (cost.probability !== undefined) {
+        const { permille, low, high } = cost.probability
+        if (low > permille) return { path: ["probability", "low"], issue: `at most permille, ${permille}` }
+        if (high < permille) return { path: ["probability", "high"], issue: `at least permille, ${permille}` }
+      }
       return cost.quantiles === undefined ? undefined : knotTrouble(cost.quantiles, cost.ns)
     })
   )

@@ -9,7 +9,7 @@ export const PRIMITIVES = [
   "vc_exception",
   "vmcb_swap_fields",
   "gpa_translate_vmsa",
-  "vcpu_load_put",
+  "vcpu_load",
   "userspace_exit",
   "userspace_entry",
   "vmm_dispatch",
@@ -37,7 +37,19 @@ export const PRIMITIVES = [
   "rmpadjust_2m",
   "zero_page_2m",
   "psmash_2m",
-  "port_emulation_in_kernel"
+  "port_emulation_in_kernel",
+  "vcpu_put",
+  "futex_wake",
+  "futex_wait",
+  "eventfd_signal",
+  "eventfd_wait",
+  "signal_send",
+  "signal_delivery",
+  "thread_migration",
+  "deep_idle_exit",
+  "halt_poll_wake",
+  "srcu_grace_period",
+  "create_vm_tail"
 ] as const
 
 export type PrimitiveName = (typeof PRIMITIVES)[number]
@@ -54,6 +66,8 @@ export type Basis = "measured" | "published" | "assumed"
  * The price of one primitive. `ns` is the median in virtual nanoseconds; `low` and `high` bound what is known of it
  * (uncertainty, not randomness). `quantiles`, where given, is the spread from one execution to the next: a piecewise
  * linear quantile function as [permille, ns] knots from 0 to 1000; without it every execution costs `ns`.
+ * `probability`, where given, says of how many in a thousand occasions the step is taken at all, with the range of what
+ * is known of that; without it, the code that takes the step knows when.
  */
 export interface Cost {
   readonly ns: number
@@ -62,7 +76,15 @@ export interface Cost {
   readonly basis: Basis
   readonly source: string
   readonly quantiles?: ReadonlyArray<readonly [permille: number, ns: number]> | undefined
+  readonly probability?: Probability | undefined
   readonly note?: string | undefined
+}
+
+/** How often something happens, in permille; like a price, an input with a range. */
+export interface Probability {
+  readonly permille: number
+  readonly low: number
+  readonly high: number
 }
 
 /**

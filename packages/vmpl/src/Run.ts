@@ -45,15 +45,16 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
       }
       if (cpu.halted) {
         // Nothing can become pending while the core waits: only a physical event ends it.
-        cpu.thread.time = Math.min(cpu.interruptAt, horizon + 1)
-        assert(cpu.thread.time !== Infinity, "a core that waits for an event is let run for a time")
+        const until = Math.min(cpu.interruptAt, horizon + 1)
+        assert(until !== Infinity, "a core that waits for an event is let run for a time")
+        cpu.thread.passInGuest(until)
         continue
       }
       if (cpu.thread.time !== clock) {
         clock = cpu.thread.time
         free = 0
       } else if (++free > FREE_OPERATIONS) {
-        cpu.thread.time += FREE_OPERATIONS_NS
+        cpu.thread.passInGuest(cpu.thread.time + FREE_OPERATIONS_NS)
         continue
       }
       // A pending operation was fetched before the exit that it is restarted after.

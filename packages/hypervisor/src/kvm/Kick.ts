@@ -30,8 +30,12 @@ export const kickFromInterrupt = (vcpu: Vcpu, time: number, code: number): void 
   else if (vcpu.inGuest) vcpu.processor?.interrupt(time, null, code)
 }
 
-/** A signal to the thread inside KVM_RUN: it leaves with EINTR. `by` is null where a timer's interrupt is behind it. */
+/**
+ * A signal to the thread inside KVM_RUN, by the system call tgkill: it leaves with EINTR. Sending it is on the path of
+ * the operation that signals. `by` is null where a timer's interrupt is behind it.
+ */
 export const signalVcpu = (vcpu: Vcpu, by: HostThread | null, span: Span | null): void => {
+  by?.charge(PRIMITIVE.signal_send)
   vcpu.signalPending = true
   if (by === null) kickFromInterrupt(vcpu, vcpu.vm.kvm.host.now, EXIT.INTR)
   else kick(vcpu, by, span)

@@ -2,6 +2,7 @@ import { EXIT, exitName, VECTOR, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
 import { type GuestMode, STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { acceptApicEvents } from "./ApReset.ts"
+import { blockVcpu, rescheduleVcpu } from "./Block.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
 import { syncScratch } from "./ghcb/ScratchArea.ts"
 import type { InterruptMeter } from "./InterruptMeter.ts"
@@ -37,7 +38,9 @@ export function* kvmRun(descriptor: Vcpu, thread: HostThread): HostProgram<numbe
     const next = operations.schedule!(current)
     if (next.updateSpan !== null) adoptUpdate(next, thread)
     common.current = next
-    thread.charge(PRIMITIVE.vcpu_load_put)
+    // vcpu_put of the object that ran, vcpu_load of the next.
+    thread.charge(PRIMITIVE.vcpu_put)
+    thread.charge(PRIMITIVE.vcpu_load)
     thread.note("vcpu-switch", next.current.vmpl)
   }
 }
@@ -69,7 +72,7 @@ function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   }
   for (;;) {
     if (host.ahead(thread)) yield WAIT.SYNC
-    if (host.sliceIsOver(thread)) yield WAIT.RESCHEDULE
+    if (host.needResched(thread)) yield* rescheduleVcpu(thread)
     if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
       adoptUpdate(vcpu, thread)
@@ -79,6 +82,7 @@ function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     if (vcpu.signalPending) {
       vcpu.signalPending = false
       vcpu.run.exitReason = EXIT_REASON.INTR
+      thread.charge(PRIMITIVE.signal_delivery)
       return ERRNO.EINTR
     }
     acceptApicEvents(vcpu, thread)
@@ -89,11 +93,7 @@ function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       if (goesOn !== HANDLED.RESUME_GUEST) return goesOn
     }
     if (vcpu.mpState !== MP_STATE.RUNNABLE) {
-      thread.span = null
-      vcpu.blocking = true
-      yield WAIT.BLOCK
-      vcpu.blocking = false
-      thread.charge(PRIMITIVE.vcpu_load_put)
+      yield* blockVcpu(vcpu, thread)
       continue
     }
     injectEvents(vcpu, thread)
@@ -140,8 +140,8 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       return code
     }
     yield WAIT.SYNC
-    // The scheduler's tick: the guest is interrupted, and the run loop gives the core away.
-    if (host.sliceIsOver(thread)) cpu.interrupt(thread.time, null)
+    // The scheduler's tick or its IPI: the guest is interrupted, and the run loop gives the core away.
+    if (host.needResched(thread)) cpu.interrupt(thread.time, null)
   }
 }
 

@@ -150,6 +150,8 @@ export class Vcpu {
   inGuest = false
   /** Asleep inside KVM_RUN: a kick is a wake-up. */
   blocking = false
+  /** halt_poll_ns of this vCPU: for how long it polls before it sleeps in a halt. */
+  haltPollNs = 0
   /** The thread that is inside KVM_RUN. */
   thread: HostThread | null = null
   processor: GuestMode | null = null

@@ -12,7 +12,7 @@ import {
   msrPermissionMap,
   PAUSE_FILTER
 } from "./InterceptSetup.ts"
-import { ioctl } from "./Ioctl.ts"
+import { ioctl, synchronizeSrcu } from "./Ioctl.ts"
 import { Irqchip } from "./Irqchip.ts"
 import type { Kvm } from "./Kvm.ts"
 import { Pit } from "./Pit.ts"
@@ -118,6 +118,7 @@ export class Vm {
   setMemoryRegion(thread: HostThread, slot: MemorySlot): void {
     ioctl(thread)
     thread.charge(PRIMITIVE.memslot_setup)
+    synchronizeSrcu(this.kvm, thread)
     this.slots.push(slot)
   }
 
@@ -173,6 +174,7 @@ export class Vm {
   ): Vcpu | number {
     thread.charge(this.vcpus.size === 0 ? PRIMITIVE.create_vcpu_first : PRIMITIVE.create_vcpu)
     if (this.vcpus.has(key)) return ERRNO.EEXIST
+    synchronizeSrcu(this.kvm, thread)
     const vmcb = this.kvm.frames.allocateNot2mAligned() * PAGE_SIZE
     const vcpu = new Vcpu(this, id, apicId, vmcb, vmpls)
     this.vcpus.set(key, vcpu)

@@ -15,6 +15,7 @@ export function* vcpuThread(vmm: Vmm, group: VcpuGroup, thread: HostThread): Hos
     const self = group.active
     if (self === null || self.thread !== thread) {
       thread.span = null
+      thread.charge(vmm.handOff.wait)
       yield WAIT.BLOCK
       continue
     }
@@ -80,5 +81,8 @@ const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
  */
 export const handOver = (vmm: Vmm, from: VmmVcpu, to: VmmVcpu): void => {
   from.group.active = to
-  if (to.thread !== from.thread) vmm.kvm.host.wake(to.thread, from.thread, from.thread.span)
+  if (to.thread === from.thread) return
+  vmm.kvm.host.wake(to.thread, from.thread, from.thread.span)
+  // The hand-off is priced from call to return on the other side; the caller's own end of it is beside the path.
+  from.thread.charge(vmm.handOff.signal)
 }

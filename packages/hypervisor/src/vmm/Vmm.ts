@@ -4,12 +4,10 @@ import type { Kvm } from "../kvm/Kvm.ts"
 import type { Vcpu } from "../kvm/Vcpu.ts"
 import { DEFAULT_VM_CONFIG, type Vm, type VmConfig } from "../kvm/Vm.ts"
 import { DeviceBus } from "./devices/DeviceBus.ts"
+import { affinityOf, HAND_OFF, type Pin, type Placement } from "./Placement.ts"
 import { VcpuGroup, type VmmVcpu } from "./VcpuGroup.ts"
 import { vcpuThread } from "./VcpuThread.ts"
 import type { VmmOperations } from "./VmmOperations.ts"
-
-/** Where the VMM's vCPU threads may run. */
-export type Placement = "spread" | "same-core"
 
 /** The user-space VMM: one process that owns the guest's VM objects, vCPU threads and memory. */
 export class Vmm {
@@ -27,6 +25,10 @@ export class Vmm {
   vcpuThreads = 0
   /** What answers at ports and in MMIO. */
   readonly devices = new DeviceBus()
+  /** By what its threads let each other run. */
+  handOff: (typeof HAND_OFF)[keyof typeof HAND_OFF] = HAND_OFF.futex
+  /** Threads whose core is fixed one by one. */
+  pins: ReadonlyArray<Pin> = []
   readonly #config: VmConfig
   readonly #placement: Placement
 
@@ -65,8 +67,10 @@ export class Vmm {
    */
   spawnVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, by: HostThread, threadPerLevel: boolean): VmmVcpu {
     by.charge(PRIMITIVE.thread_spawn)
-    const affinity = this.#placement === "same-core" ? group.apicId : -1
-    const thread = this.kvm.host.spawn(`vcpu${group.apicId}${threadPerLevel ? `.vmpl${vmpl}` : ""}`, affinity)
+    const { host } = this.kvm
+    const level = threadPerLevel ? vmpl : -1
+    const affinity = affinityOf(this.#placement, this.pins, group.apicId, level, host.threads.length)
+    const thread = host.spawn(`vcpu${group.apicId}${threadPerLevel ? `.vmpl${vmpl}` : ""}`, affinity)
     thread.program = vcpuThread(this, group, thread)
     this.vcpuThreads++
     return this.#addVcpu(group, vcpu, vmpl, thread)
