@@ -31,7 +31,7 @@ const writeAll = function* (values: Values): Program {
   for (const [i, name] of OTHERS.entries()) yield writeRegister(VMSA[name], values[2 * i + 1]!, values[2 * i]!)
 }
 
-describe.each(STRATEGIES)("calls under $key", (strategy) => {
+describe.each(STRATEGIES)("calls under $key $variant", (strategy) => {
   it.each(RINGS)("are served once each and in order, rung by %s", (ring) => {
     const calls = 60
     const served: Array<number> = []

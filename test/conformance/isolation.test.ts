@@ -47,7 +47,7 @@ const ATTEMPTS: ReadonlyArray<readonly [string, (gpa: number) => Operation]> = [
   ["a page clear", (gpa) => zeroPage(gpa)]
 ]
 
-describe.each(STRATEGIES)("under $key the SVSM's memory", (strategy) => {
+describe.each(STRATEGIES)("under $key $variant the SVSM's memory", (strategy) => {
   it.each(ATTEMPTS)("stops %s by VMPL2, and stays as it was", (_, attempt) => {
     for (const page of PAGES) {
       let before: ReadonlyArray<string> = []
@@ -174,7 +174,7 @@ const watchEntries = (machine: Machine) => {
   return { inGuest, taken }
 }
 
-describe.each(STRATEGIES)("under $key a guest vCPU", (strategy) => {
+describe.each(STRATEGIES)("under $key $variant a guest vCPU", (strategy) => {
   it.each(["spread", "same-core"] as const)("is in guest mode at one level at a time, placement %s", (placement) => {
     const vcpus = 3
     let watched: ReturnType<typeof watchEntries> | null = null

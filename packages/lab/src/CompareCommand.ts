@@ -3,7 +3,6 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { fitting, loadFirmware } from "./FirmwareFile.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
-import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
 import { progressBar } from "./Progress.ts"
 import { codeCommit } from "./Version.ts"
@@ -32,22 +31,12 @@ const flags = {
     Flag.withDescription("GHCB page event or MSR request, instead of the scenario's")
   ),
   strategy: Flag.String("strategy").pipe(
-    Flag.withMetavar("KEY"),
-    Flag.withDescription("Run this strategy only; may be given several times"),
+    Flag.withMetavar("KEY[/VARIANT]"),
+    Flag.withDescription("Run this strategy only, all its variants or one; several times, or a list by commas"),
     Flag.atLeast(0)
   ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
   json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object"))
-}
-
-/** The strategies asked for, once each and in the order of `known`; all of them when none is named. */
-const chosen = (asked: ReadonlyArray<string>, known: ReadonlyArray<string>) => {
-  const stranger = asked.find((key) => !known.includes(key))
-  if (stranger !== undefined) {
-    const line = oneLine(`--strategy: ${JSON.stringify(stranger)} unknown, expected one of ${known.join(", ")}`)
-    return Effect.fail(new InputInvalid({ line }))
-  }
-  return Effect.succeed(asked.length === 0 ? known : known.filter((key) => asked.includes(key)))
 }
 
 /** `vmpl-lab compare`: every strategy under one scenario, as a table or as JSON. */
@@ -56,16 +45,17 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [{ builtInFirmware, runComparison, STRATEGY_KEYS }, { svsmLaunch }, { loadProfile }, scenarios] =
+    const [{ builtInFirmware, runComparison }, { askedStrategies }, { svsmLaunch }, { loadProfile }, scenarios] =
       yield* Effect.promise(() =>
         Promise.all([
           import("./Compare.ts"),
+          import("./StrategyChoice.ts"),
           import("./SvsmLaunch.ts"),
           import("./ProfileFile.ts"),
           import("./ScenarioFile.ts")
         ])
       )
-    const strategies = yield* chosen(options.strategy, STRATEGY_KEYS)
+    const strategies = yield* askedStrategies(options.strategy)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware

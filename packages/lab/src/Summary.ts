@@ -77,7 +77,10 @@ export interface ComparisonJson {
   readonly results: ReadonlyArray<ResultEntry>
   readonly strategies: ReadonlyArray<StrategyEntry>
   /** Host wall time: the only part that differs from run to run. */
-  readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
+  readonly wall: {
+    readonly totalMs: number
+    readonly strategies: ReadonlyArray<{ strategy: string; variant: string | null; ms: number }>
+  }
 }
 
 /** What a summary is made from. */
@@ -186,7 +189,7 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     strategies: run.runs.map(strategyEntry),
     wall: {
       totalMs: run.runs.reduce((ms, one) => ms + one.wallMs, 0),
-      strategies: run.runs.map((one) => ({ strategy: one.strategy, ms: one.wallMs }))
+      strategies: run.runs.map((one) => ({ strategy: one.strategy, variant: one.variant, ms: one.wallMs }))
     }
   }
 }
