@@ -14,6 +14,7 @@ import type { HostThread } from "@vmpl-lab/sim"
 import { createInKernel } from "./ApCreation.ts"
 import { createBootVm, neverInUserSpace } from "./BootVm.ts"
 import type { Strategy } from "./Strategy.ts"
+import { INJECTION_MODE } from "./StrategyDesign.ts"
 
 /** AP creation inside KVM: the level's slot of the target vCPU. */
 const apCreate = (vcpu: Vcpu, thread: HostThread, request: ApCreateRequest): number => {
@@ -55,6 +56,20 @@ export const multiVmplVcpu: Strategy = {
   key: "multi-vmpl-vcpu",
   variant: null,
   summary: "one VM, a vCPU holds all VMPLs, KVM switches",
+  design: {
+    status: "published",
+    source: "S1: KVM: SEV-SNP support for running an SVSM (Lendacky, 2024)",
+    switchedIn: "KVM's exit handler",
+    perLevel: "VMSA, GHCB and its registration, GHCB MSR, switch save area",
+    shared: "vCPU, VMCB, local APIC, event queue, nested page table",
+    saved:
+      "int_state, exit_int_info, its error code, GHCB MSR in the VMCB; CR0, CR4, CR8, EFER as KVM knows them; CR2 is the VMSA's",
+    missingOnCreate: "the level's slot is always there",
+    features: INJECTION_MODE,
+    wakes: "nobody: whoever runs takes it, from the one local APIC",
+    tlb: "the VMCB stays: none; all its groups are dirty",
+    unconfirmed: ["whether hardware tags TLB entries by VMPL, without which no flush would be too few"]
+  },
   operations: {
     kernel,
     createGuest: createBootVm({ vmpls: [0, 1, 2, 3], descriptor: -1, threadPerLevel: false }),

@@ -9,9 +9,7 @@ import {
   HANDLED,
   kick,
   kickFromInterrupt,
-  MP_STATE,
   PLANE_EVENT,
-  REQUEST,
   requestUpdate,
   type Vcpu,
   type Vmm,
@@ -21,6 +19,17 @@ import {
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION, EXIT, REASON } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
+import { OTHER_VMCB, type StrategyDesign } from "./StrategyDesign.ts"
+
+/** What both ways to run planes have in common. */
+export const PLANES: Omit<StrategyDesign, "source" | "switchedIn" | "saved" | "wakes" | "unconfirmed"> = {
+  status: "published",
+  perLevel: "plane with its descriptor, vCPU object, VMCB, local APIC, event queue, SEV features",
+  shared: "VM, plane 0's descriptor and kvm_run, CPUID, mutex, memory slots and attributes, nested page table",
+  missingOnCreate: "exit CREATE_VCPU to the VMM, which creates plane and vCPU; the event is served anew",
+  features: "all bits as in the plane's first VMSA, plane 0 as launched",
+  tlb: OTHER_VMCB
+}
 
 /** What the two ways to run planes differ in. */
 export interface PlaneSwitch {
@@ -86,22 +95,18 @@ const apCreate = ({ started }: PlaneSwitch, vcpu: Vcpu, thread: HostThread, requ
   return HANDLED.RESUME_GUEST
 }
 
-/** Run VMPL acts on the plane as INIT and SIPI would: what waits or has halted runs. Whether it has a VMSA is not asked. */
+/**
+ * Run VMPL acts on the plane as INIT and SIPI would: what waits or has halted runs. One without a VMSA is switched to all
+ * the same, and sleeps: the caller is not told.
+ */
 const runVmpl = ({ switchTo }: PlaneSwitch, vcpu: Vcpu, vmpl: number): number => {
   const target = vcpu.common.vcpuOf(vmpl)
   if (target === null) return ERRNO.EINVAL
   if (target === vcpu) return HANDLED.RESUME_GUEST
-  target.setRunnable()
+  const { vmsaPfn, waitingForReset } = target.current
+  if (vmsaPfn >= 0 || waitingForReset) target.setRunnable()
   target.apRunnable = true
   return switchTo(vcpu, target)
-}
-
-/** pre_sev_run: KVM_RUN fails for a vCPU that is to run without a VMSA. */
-const hasVmsa = (vcpu: Vcpu): boolean => {
-  if (vcpu.mpState !== MP_STATE.RUNNABLE || vcpu.current.vmsaPfn >= 0) return true
-  if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) return true
-  vcpu.run.detail = `plane ${vcpu.current.vmpl} of APIC ID ${vcpu.apicId} is to run and has no VMSA`
-  return false
 }
 
 /** KVM's half of planes. KVM_RUN is on plane 0's descriptor; a plane's own has no such ioctl. */
@@ -112,10 +117,7 @@ export const planeOperations = (how: PlaneSwitch): VmplOperations => ({
   runVmplMsr: "KVM_RUN fails",
   wakeLevel: how.wakeLevel,
   enter: (descriptor) => (descriptor.current.vmpl === 0 ? how.enter(descriptor) : ERRNO.ENOTTY),
-  beforeEntry: (vcpu) => {
-    const goesOn = how.beforeEntry(vcpu)
-    return goesOn === HANDLED.RESUME_GUEST && !hasVmsa(vcpu) ? ERRNO.EINVAL : goesOn
-  }
+  beforeEntry: how.beforeEntry
 })
 
 /** The VMM's answer to CREATE_VCPU: the plane, if it is the first vCPU there, and its vCPU. @returns 0 or an errno */

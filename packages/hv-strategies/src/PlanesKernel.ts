@@ -1,6 +1,6 @@
 import { HANDLED, hasEvents, MP_STATE, REQUEST, type Vcpu, type VcpuCommon } from "@vmpl-lab/hypervisor"
 import { createBootVm } from "./BootVm.ts"
-import { createVcpuOfPlane, kickPlanes, planeOperations } from "./Planes.ts"
+import { createVcpuOfPlane, kickPlanes, PLANES, planeOperations } from "./Planes.ts"
 import type { Strategy } from "./Strategy.ts"
 
 const isIdle = (vcpu: Vcpu): boolean =>
@@ -37,6 +37,18 @@ export const planesKernel: Strategy = {
   key: "planes",
   variant: "kernel",
   summary: "one VM with planes, a vCPU per plane, KVM schedules the lowest runnable",
+  design: {
+    ...PLANES,
+    source: "KVM Planes + SEV-SNP Support (Rödel, 2026)",
+    switchedIn: "KVM's plane scheduler, in KVM_RUN's loop",
+    saved: "vcpu_put and vcpu_load",
+    wakes: "an event that plane 0 can take preempts planes 1 to 3; these never preempt each other",
+    unconfirmed: [
+      "that a plane which halts lets one of a higher number run",
+      "that CREATE makes its plane RUNNABLE",
+      "that run VMPL of a plane without a VMSA puts the guest vCPU to sleep"
+    ]
+  },
   operations: {
     kernel: {
       ...planeOperations({

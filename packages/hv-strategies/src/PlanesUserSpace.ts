@@ -1,6 +1,6 @@
 import { ERRNO, HANDLED, type KvmRun, PLANE_EVENT, type Vcpu } from "@vmpl-lab/hypervisor"
 import { createBootVm } from "./BootVm.ts"
-import { createVcpuOfPlane, kickPlanes, planeEvent, planeOperations } from "./Planes.ts"
+import { createVcpuOfPlane, kickPlanes, PLANES, planeEvent, planeOperations } from "./Planes.ts"
 import type { Strategy } from "./Strategy.ts"
 
 /** KVM_RUN on plane 0's descriptor runs the plane that user space has put into kvm_run. */
@@ -40,6 +40,18 @@ export const planesUserSpace: Strategy = {
   key: "planes",
   variant: "user-space",
   summary: "one VM with planes, a vCPU per plane, the VMM names the plane to run",
+  design: {
+    ...PLANES,
+    source: "KVM: VM planes (Bonzini, 2025), as ported to SNP for Linux 6.17",
+    switchedIn: "the VMM, which names the plane in kvm_run",
+    saved: "vcpu_put and vcpu_load within KVM_RUN",
+    wakes: "exit INTERRUPT to the VMM for planes in req_exit_planes: all that are more privileged",
+    unconfirmed: [
+      "the answers to a refused run VMPL, taken from the 2026 series",
+      "that AP creation starts a plane by exit SWITCH",
+      "that run VMPL of a plane without a VMSA puts the guest vCPU to sleep"
+    ]
+  },
   operations: {
     kernel: planeOperations({
       started: (target) => {

@@ -1,4 +1,5 @@
 import type { VmmOperations } from "@vmpl-lab/hypervisor"
+import type { StrategyDesign } from "./StrategyDesign.ts"
 
 /** A way to instantiate and run VMPLs, as a user chooses it. */
 export interface Strategy {
@@ -8,6 +9,8 @@ export interface Strategy {
   readonly variant: string | null
   /** One line for tables. */
   readonly summary: string
+  /** What a run does not show: where it comes from, and what it is like inside. */
+  readonly design: StrategyDesign
   readonly operations: VmmOperations
 }
 

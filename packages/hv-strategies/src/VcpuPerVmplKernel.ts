@@ -3,6 +3,7 @@ import { AP_CREATION } from "@vmpl-lab/sev-es"
 import { createBootVm, neverInUserSpace } from "./BootVm.ts"
 import { type KernelSwitch, kernelSwitch } from "./KernelSwitch.ts"
 import type { Strategy } from "./Strategy.ts"
+import { INJECTION_MODE, OTHER_VMCB } from "./StrategyDesign.ts"
 import { VMPL_SHIFT } from "./VcpuPerVmpl.ts"
 
 /**
@@ -37,6 +38,23 @@ export const vcpuPerVmplKernel: Strategy = {
   key: "vcpu-per-vmpl",
   variant: "kernel",
   summary: "one VM, a vCPU per VMPL under one descriptor, KVM_RUN's loop switches",
+  design: {
+    status: "published",
+    source: "S2: Extend SEV-SNP SVSM support with a kvm_vcpu per VMPL (Hopkins, 2024)",
+    switchedIn: "KVM_RUN's loop",
+    perLevel: "kvm_vcpu, VMCB, local APIC, event queue",
+    shared: "VM, descriptor, kvm_run, mutex, memory slots, nested page table",
+    saved: "vcpu_put and vcpu_load",
+    missingOnCreate: "KVM allocates the level's vCPU",
+    features: INJECTION_MODE,
+    wakes: "nobody: the event waits in its level's local APIC",
+    tlb: OTHER_VMCB,
+    unconfirmed: [
+      "when the level's vCPU is allocated: here by the first AP creation for it",
+      "whose request carries out an AP creation, the level's own (here) or the running level's",
+      "that run VMPL makes a level run that has halted"
+    ]
+  },
   operations: {
     kernel: { ...kernelSwitch({ missing, enter, wakeLevel: wakesNobody }), outsideVmpl },
     createGuest: createBootVm({ vmpls: [0], descriptor: -1, threadPerLevel: false }),

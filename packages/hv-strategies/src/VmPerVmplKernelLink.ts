@@ -15,7 +15,7 @@ import { AP_CREATION, EXIT } from "@vmpl-lab/sev-es"
 import { createBootVm } from "./BootVm.ts"
 import { type KernelSwitch, kernelSwitch } from "./KernelSwitch.ts"
 import type { Strategy } from "./Strategy.ts"
-import { vcpuInVmOfLevel } from "./VmPerVmpl.ts"
+import { VM_PER_VMPL, vcpuInVmOfLevel } from "./VmPerVmpl.ts"
 
 /** KVM has no link to a level's vCPU: the VMM creates the VM object and the vCPU, links them, and KVM looks again. */
 const missing: KernelSwitch["missing"] = (vcpu, parent, _thread, request) => {
@@ -60,6 +60,19 @@ export const vmPerVmplKernelLink: Strategy = {
   key: "vm-per-vmpl",
   variant: "kernel-link",
   summary: "a VM per VMPL, vCPUs linked by APIC ID, KVM_RUN's loop switches",
+  design: {
+    ...VM_PER_VMPL,
+    switchedIn: "KVM_RUN's loop, over a link between VM objects",
+    saved: "vcpu_put and vcpu_load",
+    missingOnCreate: "exit to the VMM, which creates VM and vCPU and links them; the event is served anew",
+    wakes: "a kick through the link, if the level that runs is less privileged",
+    unconfirmed: [
+      ...VM_PER_VMPL.unconfirmed,
+      "AP creation and run VMPL themselves as in the S1 series",
+      "a second thread in KVM_RUN of a linked vCPU gets EBUSY",
+      "linked vCPUs have one kvm_run"
+    ]
+  },
   operations: {
     kernel: kernelSwitch({ missing, enter, wakeLevel }),
     createGuest: createBootVm({ vmpls: [0], descriptor: -1, threadPerLevel: false }),

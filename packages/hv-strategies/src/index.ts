@@ -8,6 +8,7 @@ import { vmPerVmplOneThread, vmPerVmplThreads } from "./VmPerVmpl.ts"
 import { vmPerVmplKernelLink } from "./VmPerVmplKernelLink.ts"
 
 export { type Strategy, strategyName } from "./Strategy.ts"
+export type { StrategyDesign } from "./StrategyDesign.ts"
 
 /** Every strategy, in the order of tables. A new one is a file and a line here. */
 export const STRATEGIES: ReadonlyArray<Strategy> = [

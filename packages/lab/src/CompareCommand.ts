@@ -4,7 +4,6 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { fitting, loadFirmware } from "./FirmwareFile.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
-import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
 import { writeOutputText } from "./OutputFile.ts"
 import { progressBar } from "./Progress.ts"
@@ -34,8 +33,8 @@ const flags = {
     Flag.withDescription("GHCB page event or MSR request, instead of the scenario's")
   ),
   strategy: Flag.String("strategy").pipe(
-    Flag.withMetavar("KEY"),
-    Flag.withDescription("Run this strategy only; may be given several times"),
+    Flag.withMetavar("KEY[/VARIANT]"),
+    Flag.withDescription("Run this strategy only, all its variants or one; several times, or a list by commas"),
     Flag.atLeast(0)
   ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
@@ -54,16 +53,6 @@ const flags = {
   )
 }
 
-/** The strategies asked for, once each and in the order of `known`; all of them when none is named. */
-const chosen = (asked: ReadonlyArray<string>, known: ReadonlyArray<string>) => {
-  const stranger = asked.find((key) => !known.includes(key))
-  if (stranger !== undefined) {
-    const line = oneLine(`--strategy: ${JSON.stringify(stranger)} unknown, expected one of ${known.join(", ")}`)
-    return Effect.fail(new InputInvalid({ line }))
-  }
-  return Effect.succeed(asked.length === 0 ? known : known.filter((key) => asked.includes(key)))
-}
-
 /** `vmpl-lab compare`: every strategy under one scenario, as a table or as JSON. */
 export const compare = Command.make(
   "compare",
@@ -71,7 +60,8 @@ export const compare = Command.make(
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
     const [
-      { builtInFirmware, runComparison, STRATEGY_KEYS },
+      { builtInFirmware, runComparison },
+      { askedStrategies },
       { svsmLaunch },
       { interruptLaunch },
       { loadProfile },
@@ -79,13 +69,14 @@ export const compare = Command.make(
     ] = yield* Effect.promise(() =>
       Promise.all([
         import("./Compare.ts"),
+        import("./StrategyChoice.ts"),
         import("./SvsmLaunch.ts"),
         import("./InterruptRun.ts"),
         import("./ProfileFile.ts"),
         import("./ScenarioFile.ts")
       ])
     )
-    const strategies = yield* chosen(options.strategy, STRATEGY_KEYS)
+    const strategies = yield* askedStrategies(options.strategy)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware

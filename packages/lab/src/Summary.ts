@@ -83,7 +83,10 @@ export interface ComparisonJson {
   /** One call with the median latency under each strategy, step by step; in the JSON that `compare` prints. */
   readonly timeline?: ReadonlyArray<Timeline>
   /** Host wall time: the only part that differs from run to run. */
-  readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
+  readonly wall: {
+    readonly totalMs: number
+    readonly strategies: ReadonlyArray<{ strategy: string; variant: string | null; ms: number }>
+  }
 }
 
 /** What a summary is made from. */
@@ -194,7 +197,7 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     ...(interrupts === undefined ? {} : { interrupts }),
     wall: {
       totalMs: run.runs.reduce((ms, one) => ms + one.wallMs, 0),
-      strategies: run.runs.map((one) => ({ strategy: one.strategy, ms: one.wallMs }))
+      strategies: run.runs.map((one) => ({ strategy: one.strategy, variant: one.variant, ms: one.wallMs }))
     }
   }
 }

@@ -45,7 +45,7 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
     ["compare extra", /^"extra": unexpected argument/],
     [
       "compare --strategy best",
-      /^--strategy: "best" unknown, expected one of multi-vmpl-vcpu, vcpu-per-vmpl, vm-per-vmpl/
+      /^--strategy: "best" unknown, expected one of multi-vmpl-vcpu, vcpu-per-vmpl, vm-per-vmpl, planes, or with a variant/
     ],
     ["compare --vcpus 0", /^--vcpus: expected a whole number from 1 to 512, got "0"$/],
     ["compare --vcpus 513", /^--vcpus: .* got "513"$/],
