@@ -5,6 +5,7 @@
  * `--json FILE`.
  */
 import { readFileSync, writeFileSync } from "node:fs"
+import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import {
   builtInFirmware,
   type ComparisonJson,
@@ -13,7 +14,6 @@ import {
   type ResultEntry,
   runComparison,
   Scenario,
-  STRATEGY_KEYS,
   summarize,
   svsmLaunch
 } from "@vmpl-lab/lab"
@@ -61,7 +61,7 @@ const compare = (placement: (typeof PLACEMENTS)[number], prices: Profile): Compa
       scenario,
       profile: prices,
       seed: SEED,
-      strategies: STRATEGY_KEYS,
+      strategies: STRATEGIES,
       onProgress: () => {}
     })
   )

@@ -2,36 +2,19 @@ import { BLOCK, CORE_CALL, PROTOCOL, pvalidateList, type Ring } from "@vmpl-lab/
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { MSR_GHCB, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { IMAGE } from "@vmpl-lab/svsm"
-import { OP, type Program, rdmsr, readRegister, writeBytes, writeRegister } from "@vmpl-lab/vmpl"
+import { OP, type Program, rdmsr, readRegister, writeBytes } from "@vmpl-lab/vmpl"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { type Client, type Guest, runGuestProgram, setUp, setUpAp, startAp } from "../support/guestRun.ts"
+import { OTHERS, readAll, type Values, writeAll } from "../support/registers.ts"
 import { replaced, svsmBase, traced, wrapProgram } from "../support/wrapped.ts"
 
 const RINGS: ReadonlyArray<Ring> = ["page", "msr"]
 
-/** Registers that an SVSM call does not carry: a switch must leave them alone. */
-const OTHERS = ["rbx", "rbp", "rsi", "rdi", "rsp", "r9", "r10", "r11", "r12", "r13", "r14", "r15"] as const
-/** Their values, upper half before lower half. */
-type Values = ReadonlyArray<number>
-
 /** In R8 with the caller's APIC ID: one of the calls that a test counts. */
 const MARK = 0x100
 
-const readAll = function* (): Program<Values> {
-  const values: Array<number> = []
-  for (const name of OTHERS) {
-    const { lo, hi } = yield readRegister(VMSA[name])
-    values.push(hi, lo)
-  }
-  return values
-}
-
-const writeAll = function* (values: Values): Program {
-  for (const [i, name] of OTHERS.entries()) yield writeRegister(VMSA[name], values[2 * i + 1]!, values[2 * i]!)
-}
-
-describe.each(STRATEGIES)("calls under $key", (strategy) => {
+describe.each(STRATEGIES)("calls under $key $variant", (strategy) => {
   it.each(RINGS)("are served once each and in order, rung by %s", (ring) => {
     const calls = 60
     const served: Array<number> = []

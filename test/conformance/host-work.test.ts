@@ -1,4 +1,4 @@
-import { STRATEGIES, type Strategy } from "@vmpl-lab/hv-strategies"
+import { STRATEGIES, type Strategy, strategyName } from "@vmpl-lab/hv-strategies"
 import type { OperationName, OperationRecord, StrategyRun } from "@vmpl-lab/lab"
 import { PRIMITIVE, type PrimitiveName } from "@vmpl-lab/sim"
 import { describe, expect, it } from "vitest"
@@ -7,13 +7,16 @@ import { runScenario } from "../support/scenarioRun.ts"
 const VCPUS = 2
 const CALLS = 40
 const S1 = STRATEGIES.find(({ key }) => key === "multi-vmpl-vcpu")!
-const IN_VMM = STRATEGIES.filter((strategy) => strategy !== S1)
+const OTHERS = STRATEGIES.filter((strategy) => strategy !== S1)
+const THREADS = STRATEGIES.filter(({ variant }) => variant === "vmm-threads")
+const ONE_THREAD = STRATEGIES.filter(({ variant }) => variant === "vmm-one-thread" || variant === "user-space")
+const IN_KERNEL = STRATEGIES.filter(({ variant }) => variant === "kernel" || variant === "kernel-link")
 
 const of = (run: StrategyRun, name: OperationName): OperationRecord =>
   run.operations.find(({ operation }) => operation === name)!
 const times = ({ countByPrimitive }: OperationRecord, name: PrimitiveName): number => countByPrimitive[PRIMITIVE[name]]!
 
-describe.each(STRATEGIES)("work under $key", (strategy) => {
+describe.each(STRATEGIES)("work under $key $variant", (strategy) => {
   const run = runScenario(strategy, { vcpus: VCPUS, calls: CALLS })
 
   it("is recorded for every call: two switches each, and their latencies add up", () => {
@@ -40,8 +43,9 @@ describe.each(STRATEGIES)("work under $key", (strategy) => {
     expect(times(oneWay, "vmexit_sev_snp")).toBe(switches)
     expect(times(oneWay, "vmrun_sev_snp")).toBe(switches)
     expect(times(oneWay, "kvm_dispatch")).toBe(switches)
-    // Spread: every vCPU thread has a core of its own, on which its VMCB ran last.
-    expect([oneWay.counters.tlbFlushes, times(oneWay, "tlb_flush_asid")]).toEqual([0, 0])
+    // Spread: every vCPU thread has a core of its own. The VMCB that ran last there is the same, if the thread has one.
+    const flushes = strategy === S1 || THREADS.includes(strategy) ? 0 : switches
+    expect([oneWay.counters.tlbFlushes, times(oneWay, "tlb_flush_asid")]).toEqual([flushes, flushes])
     expect(times(oneWay, "thread_handoff_same_core")).toBe(0)
   })
 
@@ -106,36 +110,55 @@ describe("S1, all levels in one vCPU", () => {
   })
 })
 
-describe.each(IN_VMM)("$key, a vCPU per level", (strategy) => {
-  it("is one exit to user space, one KVM_RUN and one hand-off per switch", () => {
-    const oneWay = of(runScenario(strategy, { vcpus: VCPUS, calls: CALLS }), "run-vmpl-one-way")
-    const n = oneWay.ns.length
-    expect(oneWay.counters).toMatchObject({ vmExits: n, userExits: n, threadHandOffs: n, kicks: 0 })
-    // KVM_RUN each time. The AP's first call finds VMPL0 halted, as the creation of VMPL2 left it: KVM_SET_MP_STATE.
-    expect([oneWay.counters.ioctls, times(oneWay, "ioctl")]).toEqual([n + VCPUS - 1, VCPUS - 1])
-    for (const name of ["userspace_exit", "vmm_dispatch", "userspace_entry", "thread_handoff_cross_core"] as const) {
-      expect([name, times(oneWay, name)]).toEqual([name, n])
-    }
-    expect(times(oneWay, "vmcb_swap_fields")).toBe(0)
-  })
+it("takes every strategy's steps into one of the three groups", () => {
+  expect([...THREADS, ...ONE_THREAD, ...IN_KERNEL].map(strategyName).sort()).toEqual(OTHERS.map(strategyName).sort())
+})
 
-  it("has a vCPU object and a thread per level that a guest vCPU uses", () => {
+describe.each(OTHERS)("$key $variant, a vCPU per level", (strategy) => {
+  it("has a vCPU object per level that a guest vCPU uses, and threads by its variant", () => {
     const { hostObjects } = runScenario(strategy, { vcpus: 3, calls: 1 })
     const vms = strategy.key === "vm-per-vmpl" ? 2 : 1
-    expect(hostObjects).toEqual({ vms, vcpus: 6, vmcbs: 6, lapics: 6, threads: 6, nestedPageTables: vms })
-  })
-
-  it("flushes the TLB on every switch on a shared core, and hands over inside it", () => {
-    const oneWay = of(runScenario(strategy, { calls: CALLS, placement: "same-core" }), "run-vmpl-one-way")
-    const n = oneWay.ns.length
-    expect([oneWay.counters.tlbFlushes, times(oneWay, "tlb_flush_asid")]).toEqual([n, n])
-    expect(times(oneWay, "thread_handoff_same_core")).toBe(n)
-    expect(times(oneWay, "thread_handoff_cross_core")).toBe(0)
+    const threads = THREADS.includes(strategy) ? 6 : 3
+    expect(hostObjects).toEqual({ vms, vcpus: 6, vmcbs: 6, lapics: 6, threads, nestedPageTables: vms })
   })
 
   it("is slower than S1, which takes part of its steps", () => {
     const sum = (candidate: Strategy): number =>
       of(runScenario(candidate), "run-vmpl-round-trip").ns.reduce((a, b) => a + b, 0)
     expect(sum(strategy)).toBeGreaterThan(sum(S1))
+  })
+
+  it("flushes the TLB on every switch on a shared core", () => {
+    const oneWay = of(runScenario(strategy, { calls: CALLS, placement: "same-core" }), "run-vmpl-one-way")
+    const n = oneWay.ns.length
+    expect([oneWay.counters.tlbFlushes, times(oneWay, "tlb_flush_asid")]).toEqual([n, n])
+    expect(times(oneWay, "thread_handoff_same_core")).toBe(THREADS.includes(strategy) ? n : 0)
+    expect(times(oneWay, "thread_handoff_cross_core")).toBe(0)
+  })
+})
+
+describe.each([...THREADS, ...ONE_THREAD])("$key $variant, switched in user space", (strategy) => {
+  it("is one exit to user space and one KVM_RUN per switch, and a hand-off where threads change", () => {
+    const oneWay = of(runScenario(strategy, { vcpus: VCPUS, calls: CALLS }), "run-vmpl-one-way")
+    const n = oneWay.ns.length
+    const handOffs = THREADS.includes(strategy) ? n : 0
+    expect(oneWay.counters).toMatchObject({ vmExits: n, userExits: n, threadHandOffs: handOffs, kicks: 0 })
+    // KVM_RUN each time. The AP's first call finds VMPL0 halted, as the creation of VMPL2 left it: KVM_SET_MP_STATE,
+    // which with planes is KVM's own.
+    const ioctls = strategy.key === "planes" ? 0 : VCPUS - 1
+    expect([oneWay.counters.ioctls, times(oneWay, "ioctl")]).toEqual([n + ioctls, ioctls])
+    for (const name of ["userspace_exit", "vmm_dispatch", "userspace_entry"] as const) {
+      expect([name, times(oneWay, name)]).toEqual([name, n])
+    }
+    expect(times(oneWay, "thread_handoff_cross_core")).toBe(handOffs)
+    expect([times(oneWay, "vmcb_swap_fields"), times(oneWay, "vcpu_load_put")]).toEqual([0, 0])
+  })
+})
+
+describe.each(IN_KERNEL)("$key $variant, switched by KVM_RUN's loop", (strategy) => {
+  it("never leaves the kernel for a switch: it puts one vCPU and loads the other", () => {
+    const oneWay = of(runScenario(strategy, { vcpus: VCPUS, calls: CALLS }), "run-vmpl-one-way")
+    expect(oneWay.counters).toMatchObject({ userExits: 0, ioctls: 0, threadHandOffs: 0, kicks: 0 })
+    expect([times(oneWay, "vcpu_load_put"), times(oneWay, "vmcb_swap_fields")]).toEqual([oneWay.ns.length, 0])
   })
 })

@@ -188,7 +188,7 @@ const expectSound = ({ guest, machine }: GuestOutcome): void => {
   }
 }
 
-describe.each(STRATEGIES)("under $key", (strategy) => {
+describe.each(STRATEGIES)("under $key $variant", (strategy) => {
   it("no guest at VMPL2 breaks the model or reaches the SVSM, whatever three vCPUs ask for at once", () => {
     let ended = 0
     const actions = fc.array(action, { maxLength: 12 })

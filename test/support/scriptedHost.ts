@@ -125,6 +125,9 @@ export class ScriptedHost {
     this.state.parameters = {
       vcpus: VCPUS,
       ramSize: RAM_SIZE,
+      highRam: { gpa: 0x1_0000_0000, size: 0 },
+      guestVmpl: GUEST_VMPL,
+      entriesPerCall: 0,
       svsm: SVSM,
       firmware: FIRMWARE,
       resetVector: FIRMWARE.gpa,
@@ -134,9 +137,9 @@ export class ScriptedHost {
       callingAreaLaunched: true,
       preValidated: []
     }
-    const served = { vmsaGpa: GUEST_VMSA, caGpa: CA, apicId: 0, guestOwned: false }
-    this.state.registry.push(served)
-    this.state.served.push(served, null, null, null)
+    const served = { vmsaGpa: GUEST_VMSA, caGpa: CA, apicId: 0, vmpl: GUEST_VMPL, guestOwned: false }
+    this.state.served.push([], [], [], [])
+    this.state.register(served)
     this.#makeVmsa(SVSM_VMSA, 0, SVSM_CODE)
     this.#makeVmsa(GUEST_VMSA, GUEST_VMPL, FIRMWARE.gpa)
     programs.install(SVSM_CODE + 0x10, () =>
@@ -188,7 +191,7 @@ export class ScriptedHost {
 
   /** One SVSM call of the guest at VMPL2, from its registers to its result. */
   call(protocol: number, call: number, registers: CallRegisters = {}): CallOutcome {
-    const served = this.state.served[0]!
+    const served = this.state.served[0]![GUEST_VMPL]!
     this.setRegister("rax", [protocol, call])
     for (const name of ["rcx", "rdx", "r8"] as const) this.setRegister(name, registers[name] ?? 0)
     this.poke(served.caGpa).setUint8(0, 1)

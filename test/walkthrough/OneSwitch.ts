@@ -66,8 +66,12 @@ export const oneSwitch = (strategy: Strategy, profile: Profile): OneSwitch => {
       const { memory, rmp } = machine.hardware
       const frame = (gpa: number): number => machine.vmm.memory.privateFrameIfPresent(gpa / PAGE_SIZE)
       const guestVmsa = frame(svsm.parameters.svsm.gpa + IMAGE.GUEST_VMSA)
-      const svsmVmsa = machine.vmm.groups[0]!.vcpus[0]!.vcpu.slot(0)!.vmsaPfn
-      const running = machine.vmm.groups[0]!.vcpus.find((vcpu) => vcpu?.thread === thread)
+      const { active, vcpus } = machine.vmm.groups[0]!
+      const { common } = vcpus[0]!.vcpu
+      const svsmVmsa = common.vcpuOf(0)!.slot(0)!.vmsaPfn
+      // A thread of one level runs that level's vCPU; one that runs them all runs the current one.
+      const own = vcpus.filter((vcpu) => vcpu?.thread === thread)
+      const running = own.length === 1 && own[0]!.vmpl >= 0 ? own[0]!.vcpu : active!.vcpu.common.current
       const host = (pfn: number): DataView => copy(memory.read(pfn, HOST_ASID))
       hops.push({
         kind,
@@ -75,7 +79,7 @@ export const oneSwitch = (strategy: Strategy, profile: Profile): OneSwitch => {
         thread: thread.name,
         time: thread.time,
         core: thread.core,
-        vmcb: running ? host(running.vcpu.vmcb / PAGE_SIZE) : null,
+        vmcb: own.length > 0 ? host(running.vmcb / PAGE_SIZE) : null,
         guestVmsa: copy(memory.read(guestVmsa, GUEST_ASID)),
         guestVmsaAsHost: host(guestVmsa),
         guestGhcb: host(machine.vmm.memory.sharedFrame((block + BLOCK.GHCB) / PAGE_SIZE)),

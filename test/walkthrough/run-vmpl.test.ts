@@ -6,14 +6,14 @@
  *  2. packages/guest/src/Ghcb.ts              the bytes of the GHCB page event 0x80000018
  *  3. packages/vmpl/src/Exit.ts               VMGEXIT: registers into the VMSA, little into the VMCB
  *  4. packages/hypervisor/src/kvm/RunLoop.ts  from exit code to handler; VmgexitPage.ts decodes the GHCB
- *  5. packages/hv-strategies/src/             MultiVmplVcpu.ts or UserSpaceSwitch.ts: which VMSA runs next
+ *  5. packages/hv-strategies/src/             MultiVmplVcpu.ts, UserSpaceSwitch.ts, KernelSwitch.ts or Planes.ts: who runs next
  *  6. packages/vmpl/src/Enter.ts              VMRUN's checks, then load
  *  7. packages/svsm/src/RequestLoop.ts        call pending? serve; protocols/Core.ts answers
  *  then 3 to 6 again, back to VMPL2.
  */
 import { readFileSync } from "node:fs"
 import { CALLING_AREA, CORE_CALL, PROTOCOL } from "@vmpl-lab/guest"
-import { STRATEGIES, type Strategy } from "@vmpl-lab/hv-strategies"
+import { STRATEGIES, type Strategy, strategyName } from "@vmpl-lab/hv-strategies"
 import { parseProfile } from "@vmpl-lab/lab"
 import { EFER_SVME, EXIT, GHCB, NAE, REPLY, VMCB, VMSA, validByte, validMask } from "@vmpl-lab/sev-es"
 import { PRIMITIVES, type Profile } from "@vmpl-lab/sim"
@@ -32,8 +32,26 @@ const profile = ((): Profile => {
 /** The host's steps between the exit that asks for a level and the first instruction there. */
 const HOST_STEPS: { readonly [key: string]: ReadonlyArray<string> } = {
   "multi-vmpl-vcpu": ["kvm_dispatch", "vmcb_swap_fields", "vmsa-swap", "vmrun_sev_snp", "VMRUN", "arrived"],
-  "vcpu-per-vmpl": VMM_THREADS(),
-  "vm-per-vmpl": VMM_THREADS()
+  "vcpu-per-vmpl/vmm-threads": VMM_THREADS(),
+  "vcpu-per-vmpl/vmm-one-thread": ONE_THREAD(),
+  "vcpu-per-vmpl/kernel": KERNEL_LOOP(),
+  "vm-per-vmpl/vmm-threads": VMM_THREADS(),
+  "vm-per-vmpl/vmm-one-thread": ONE_THREAD(),
+  "vm-per-vmpl/kernel-link": KERNEL_LOOP(),
+  "planes/user-space": ONE_THREAD(),
+  "planes/kernel": KERNEL_LOOP()
+}
+
+/** One VMCB after the other on one core, with one ASID: VMRUN flushes. */
+function ONE_THREAD(): ReadonlyArray<string> {
+  return [
+    ...["kvm_dispatch", "userspace_exit", "vmm_dispatch", "KVM_EXIT", "userspace_entry"],
+    ...["vmrun_sev_snp", "tlb_flush_asid", "VMRUN", "arrived"]
+  ]
+}
+
+function KERNEL_LOOP(): ReadonlyArray<string> {
+  return ["kvm_dispatch", "vcpu_load_put", "vcpu-switch", "vmrun_sev_snp", "tlb_flush_asid", "VMRUN", "arrived"]
 }
 
 function VMM_THREADS(): ReadonlyArray<string> {
@@ -63,7 +81,7 @@ const story = (strategy: Strategy) => {
   }
 }
 
-describe.each(STRATEGIES.map((strategy) => [strategy.key, strategy] as const))(
+describe.each(STRATEGIES.map((strategy) => [strategyName(strategy), strategy] as const))(
   "one switch under %s",
   (key, strategy) => {
     const told = story(strategy)
@@ -104,7 +122,7 @@ describe.each(STRATEGIES.map((strategy) => [strategy.key, strategy] as const))(
 
     it("5. who runs next is a matter of the strategy: the same thread and VMCB, or the other ones", () => {
       const sameThread = told.asked.thread === told.arrivedAt0.thread
-      expect(sameThread).toBe(key === "multi-vmpl-vcpu")
+      expect(sameThread).toBe(!key.endsWith("vmm-threads"))
       expect(told.asked.core === told.arrivedAt0.core).toBe(sameThread)
       expect(vmsaPa(told.arrivedAt0.vmcb!)).not.toBe(vmsaPa(told.asked.vmcb!))
     })

@@ -7,10 +7,25 @@ import { runVmplMsr } from "./MsrProtocol.ts"
 export const SVSM_VMPL = 0
 
 /** Calling area: one byte says that a call waits. @spec SVSM 5 table 2 */
-export const CALLING_AREA = { call_pending: 0, mem_available: 1, SIZE: 8 } as const
+export const CALLING_AREA = { call_pending: 0, mem_available: 1, no_eoi_required: 2, SIZE: 8 } as const
 
 /** SVSM protocols. @spec SVSM table 3 */
-export const PROTOCOL = { CORE: 0 } as const
+export const PROTOCOL = { CORE: 0, APIC: 3 } as const
+
+/** Calls of the APIC protocol, version 1. */
+export const APIC_CALL = {
+  QUERY_FEATURES: 0,
+  CONFIGURE: 1,
+  READ_REGISTER: 2,
+  WRITE_REGISTER: 3,
+  CONFIGURE_VECTOR: 4
+} as const
+
+/** RCX of CONFIGURE. */
+export const APIC_CONFIGURE = { QUERY: 0, DEREGISTER: 1, REGISTER: 2 } as const
+
+/** RCX of CONFIGURE_VECTOR beside the vector. */
+export const APIC_VECTOR = { ENABLE: 1 << 8, ALL: 1 << 9 } as const
 
 /** Calls of the core protocol. @spec SVSM table 5 */
 export const CORE_CALL = {

@@ -3,39 +3,28 @@ import {
   ERRNO,
   HANDLED,
   initProtectedGuestState,
-  kick,
   loadSlot,
-  noteVmsa,
   REQUEST,
-  requestUpdate,
   type Vcpu,
-  type VmmOperations,
-  type VmplOperations
+  type VmplOperations,
+  wakesNobody
 } from "@vmpl-lab/hypervisor"
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
-import { AP_CREATION } from "@vmpl-lab/sev-es"
-import { assert, type HostThread } from "@vmpl-lab/sim"
-import { createBootVm } from "./BootVm.ts"
+import type { HostThread } from "@vmpl-lab/sim"
+import { createInKernel } from "./ApCreation.ts"
+import { createBootVm, neverInUserSpace } from "./BootVm.ts"
 import type { Strategy } from "./Strategy.ts"
+import { INJECTION_MODE } from "./StrategyDesign.ts"
 
-const ALL_VMPLS = [0, 1, 2, 3]
-
-/** AP creation inside KVM: notes the VMSA in the target's slot and lets the target's own thread put it into its VMCB. */
+/** AP creation inside KVM: the level's slot of the target vCPU. */
 const apCreate = (vcpu: Vcpu, thread: HostThread, request: ApCreateRequest): number => {
   if (request.vmpl >= NUM_VMPLS) return ERRNO.EINVAL
   const target = vcpu.vm.vcpus.get(request.apicId)
   if (target === undefined) return ERRNO.EINVAL
   const slot = target.slot(request.vmpl)!
-  const noted = noteVmsa(target, slot, request)
-  const starts = noted === 0 && request.request === AP_CREATION.CREATE
-  // What starts nothing stops the vCPU if the level that has lost its VMSA is the one that runs. No other is disturbed.
-  if (starts || (request.request !== AP_CREATION.CREATE_ON_INIT && target.current === slot)) {
+  return createInKernel(target, slot, thread, request, () => {
     target.target = slot
-    const path = starts ? thread.span : null
-    requestUpdate(target, path)
-    kick(target, thread, path)
-  }
-  return noted < 0 ? noted : HANDLED.RESUME_GUEST
+  })
 }
 
 /** Run VMPL inside KVM: the handler swaps the VMSA and what goes with it in the one VMCB, and re-enters. */
@@ -51,17 +40,12 @@ const runVmpl = (vcpu: Vcpu, thread: HostThread, vmpl: number): number => {
   return HANDLED.RESUME_GUEST
 }
 
-const kernel: VmplOperations = { apCreate, runVmpl }
-
-const neverInUserSpace = (): never => {
-  assert(false, "KVM serves AP creation and run VMPL itself")
-}
-
-const operations: VmmOperations = {
-  kernel,
-  createGuest: (vmm, thread, vcpus) => createBootVm(vmm, thread, vcpus, ALL_VMPLS),
-  runVmpl: neverInUserSpace,
-  apCreate: neverInUserSpace
+const kernel: VmplOperations = {
+  apCreate,
+  runVmpl,
+  runVmplReason: 0,
+  runVmplMsr: "response",
+  wakeLevel: wakesNobody
 }
 
 /**
@@ -72,5 +56,23 @@ export const multiVmplVcpu: Strategy = {
   key: "multi-vmpl-vcpu",
   variant: null,
   summary: "one VM, a vCPU holds all VMPLs, KVM switches",
-  operations
+  design: {
+    status: "published",
+    source: "S1: KVM: SEV-SNP support for running an SVSM (Lendacky, 2024)",
+    switchedIn: "KVM's exit handler",
+    perLevel: "VMSA, GHCB and its registration, GHCB MSR, switch save area",
+    shared: "vCPU, VMCB, local APIC, event queue, nested page table",
+    saved:
+      "int_state, exit_int_info, its error code, GHCB MSR in the VMCB; CR0, CR4, CR8, EFER as KVM knows them; CR2 is the VMSA's",
+    missingOnCreate: "the level's slot is always there",
+    features: INJECTION_MODE,
+    wakes: "nobody: whoever runs takes it, from the one local APIC",
+    tlb: "the VMCB stays: none; all its groups are dirty",
+    unconfirmed: ["whether hardware tags TLB entries by VMPL, without which no flush would be too few"]
+  },
+  operations: {
+    kernel,
+    createGuest: createBootVm({ vmpls: [0, 1, 2, 3], descriptor: -1, threadPerLevel: false }),
+    serve: neverInUserSpace
+  }
 }

@@ -1,4 +1,5 @@
 import type { VmmOperations } from "@vmpl-lab/hypervisor"
+import type { StrategyDesign } from "./StrategyDesign.ts"
 
 /** A way to instantiate and run VMPLs, as a user chooses it. */
 export interface Strategy {
@@ -8,5 +9,11 @@ export interface Strategy {
   readonly variant: string | null
   /** One line for tables. */
   readonly summary: string
+  /** What a run does not show: where it comes from, and what it is like inside. */
+  readonly design: StrategyDesign
   readonly operations: VmmOperations
 }
+
+/** How a strategy is named on the command line and in tables: `key`, or `key/variant`. */
+export const strategyName = ({ key, variant }: Pick<Strategy, "key" | "variant">): string =>
+  variant === null ? key : `${key}/${variant}`

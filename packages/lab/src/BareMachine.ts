@@ -79,11 +79,9 @@ export class BareMachine {
     ]
     const vmConfig = { ...DEFAULT_VM_CONFIG, irqchip: true, ...guest.vmConfig, kind: guest.kind }
     const counting = (): boolean => false
-    const placement = "spread"
     this.platform = new Platform({
       operations,
-      cores,
-      placement,
+      host: { cores, placement: "spread" },
       vcpus,
       memorySlots,
       profile,

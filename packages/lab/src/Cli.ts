@@ -6,25 +6,48 @@ import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { breakEvenCommand } from "./BreakEvenCommand.ts"
 import { compare } from "./CompareCommand.ts"
 import { explore } from "./ExploreCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
+import { profileCommand } from "./ProfileCommand.ts"
 import { replay } from "./ReplayCommand.ts"
+import { report as reportCommand } from "./ReportCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
+import { sensitivityCommand } from "./SensitivityCommand.ts"
 import { trace } from "./TraceCommand.ts"
+import { validateCommand } from "./ValidateCommand.ts"
 import { packageVersion } from "./Version.ts"
 
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
-const COMMANDS = "compare, measure, replay, scenarios, explore, trace or layout"
+const COMMANDS =
+  "compare, report, sensitivity, break-even, validate, profile, measure, replay, scenarios, explore, trace or layout"
+
+/** What may follow a command, by its path. */
+const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
+  path?.at(-1) === "profile" ? "derive" : COMMANDS
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
-  Command.withSubcommands([compare, measure, replay, scenarios, explore, trace, layout])
+  Command.withSubcommands([
+    compare,
+    reportCommand,
+    sensitivityCommand,
+    breakEvenCommand,
+    validateCommand,
+    profileCommand,
+    measure,
+    replay,
+    scenarios,
+    explore,
+    trace,
+    layout
+  ])
 )
 
 // Help and version, when asked for, go to standard output; the library would also print help on every mistake.
@@ -49,12 +72,12 @@ const usageLine = (error: CliError.CliError): string => {
   switch (error._tag) {
     case "ShowHelp":
       return error.errors[0] === undefined
-        ? `no command given, expected ${COMMANDS}, see --help`
+        ? `no command given, expected ${expectedAfter(error.commandPath)}, see --help`
         : usageLine(error.errors[0])
     case "UnrecognizedOption":
       return `${error.option}: unknown option, ${hint(error.suggestions)}`
     case "UnknownSubcommand":
-      return `${shown(error.subcommand)}: unknown command, expected ${COMMANDS}`
+      return `${shown(error.subcommand)}: unknown command, expected ${expectedAfter(error.parent)}`
     case "MissingOption":
       return `--${error.option}: missing, expected this option`
     case "MissingArgument":

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { basename } from "node:path"
-import { STRATEGIES } from "@vmpl-lab/hv-strategies"
+import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type FirmwareImage, parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
 import type { Profile } from "@vmpl-lab/sim"
 import * as Effect from "effect/Effect"
@@ -10,9 +10,6 @@ import { runStrategy } from "./RunStrategy.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
 
-/** Names of the ways to instantiate and run VMPLs, in the order in which a comparison runs and reports them. */
-export const STRATEGY_KEYS: ReadonlyArray<string> = STRATEGIES.map(({ key }) => key)
-
 /** What a comparison needs. Equal inputs give an equal ComparisonRun, but for `wallMs`. */
 export interface ComparisonInput {
   /** The guest's firmware, and what is launched from it. */
@@ -21,8 +18,7 @@ export interface ComparisonInput {
   readonly scenario: Scenario
   readonly profile: Profile
   readonly seed: number
-  /** Keys out of STRATEGY_KEYS. */
-  readonly strategies: ReadonlyArray<string>
+  readonly strategies: ReadonlyArray<Strategy>
   /** Called now and then with the work done so far, in units of one boot or one call of one vCPU. */
   readonly onProgress: (done: number, total: number) => void
 }
@@ -39,8 +35,7 @@ export const builtInFirmware = (): FirmwareImage => parseFirmware(syntheticFirmw
 
 /** Runs the scenario under each strategy and records what the host did. */
 export const runComparison = Effect.fnUntraced(function* (input: ComparisonInput) {
-  const { image, svsm, scenario, profile, seed, onProgress } = input
-  const strategies = STRATEGIES.filter(({ key }) => input.strategies.includes(key))
+  const { image, svsm, scenario, profile, seed, strategies, onProgress } = input
   const work = scenario.boots + scenario.calls * scenario.vcpus
   const runs: Array<StrategyRun> = []
   let launchDigest = ""

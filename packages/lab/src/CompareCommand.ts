@@ -1,10 +1,11 @@
+import { PLACEMENTS } from "@vmpl-lab/hypervisor"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { fitting, loadFirmware } from "./FirmwareFile.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
-import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
+import { writeOutputText } from "./OutputFile.ts"
 import { progressBar } from "./Progress.ts"
 import { codeCommit } from "./Version.ts"
 
@@ -25,29 +26,31 @@ const flags = {
     Flag.withDescription("SVSM calls of each vCPU, instead of the scenario's")
   ),
   boots: optional(numberFlag("boots", 1, 1_000)).pipe(Flag.withDescription("Boots, instead of the scenario's")),
-  placement: optional(Flag.Literals("placement", ["spread", "same-core"])).pipe(
+  placement: optional(Flag.Literals("placement", PLACEMENTS)).pipe(
     Flag.withDescription("Where vCPU threads run, instead of the scenario's")
   ),
   ring: optional(Flag.Literals("ring", ["page", "msr"])).pipe(
     Flag.withDescription("GHCB page event or MSR request, instead of the scenario's")
   ),
   strategy: Flag.String("strategy").pipe(
-    Flag.withMetavar("KEY"),
-    Flag.withDescription("Run this strategy only; may be given several times"),
+    Flag.withMetavar("KEY[/VARIANT]"),
+    Flag.withDescription("Run this strategy only, all its variants or one; several times, or a list by commas"),
     Flag.atLeast(0)
   ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
-  json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object"))
-}
-
-/** The strategies asked for, once each and in the order of `known`; all of them when none is named. */
-const chosen = (asked: ReadonlyArray<string>, known: ReadonlyArray<string>) => {
-  const stranger = asked.find((key) => !known.includes(key))
-  if (stranger !== undefined) {
-    const line = oneLine(`--strategy: ${JSON.stringify(stranger)} unknown, expected one of ${known.join(", ")}`)
-    return Effect.fail(new InputInvalid({ line }))
-  }
-  return Effect.succeed(asked.length === 0 ? known : known.filter((key) => asked.includes(key)))
+  json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object")),
+  csv: optional(Flag.String("csv")).pipe(
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Write the results as a CSV file too")
+  ),
+  traceOut: optional(Flag.String("trace-out")).pipe(
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Write the first calls as a Chrome trace, which Perfetto opens")
+  ),
+  traceCalls: numberFlag("trace-calls", 1, 100_000).pipe(
+    Flag.withDescription("Calls of each strategy in that trace"),
+    Flag.withDefault(100)
+  )
 }
 
 /** `vmpl-lab compare`: every strategy under one scenario, as a table or as JSON. */
@@ -56,21 +59,29 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [{ builtInFirmware, runComparison, STRATEGY_KEYS }, { svsmLaunch }, { loadProfile }, scenarios] =
-      yield* Effect.promise(() =>
-        Promise.all([
-          import("./Compare.ts"),
-          import("./SvsmLaunch.ts"),
-          import("./ProfileFile.ts"),
-          import("./ScenarioFile.ts")
-        ])
-      )
-    const strategies = yield* chosen(options.strategy, STRATEGY_KEYS)
+    const [
+      { builtInFirmware, runComparison },
+      { askedStrategies },
+      { svsmLaunch },
+      { interruptLaunch },
+      { loadProfile },
+      scenarios
+    ] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./Compare.ts"),
+        import("./StrategyChoice.ts"),
+        import("./SvsmLaunch.ts"),
+        import("./InterruptRun.ts"),
+        import("./ProfileFile.ts"),
+        import("./ScenarioFile.ts")
+      ])
+    )
+    const strategies = yield* askedStrategies(options.strategy)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus))
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, { interrupts: interruptLaunch(scenario) }))
 
     const { seed } = options
     const run = yield* Effect.scoped(
@@ -80,7 +91,21 @@ export const compare = Command.make(
     )
     const { summarize } = yield* Effect.promise(() => import("./Summary.ts"))
     const json = summarize({ run, profile, scenario, seed, commit: codeCommit() })
-    if (options.json) return yield* writeOut(`${JSON.stringify(json, null, 2)}\n`)
+    if (options.csv !== undefined) {
+      const { csvOf, resultTable } = yield* Effect.promise(() => import("./Csv.ts"))
+      yield* writeOutputText(options.csv, csvOf(resultTable(json)))
+    }
+    const observed = { scenario, profile, seed, svsm }
+    if (options.traceOut !== undefined) {
+      const { writeTrace } = yield* Effect.promise(() => import("./observe/TraceFile.ts"))
+      yield* writeTrace(options.traceOut, json, observed, options.traceCalls)
+    }
+    if (options.json) {
+      const { timelines } = yield* Effect.promise(() => import("./observe/Timelines.ts"))
+      const { wall, ...rest } = json
+      const timeline = yield* timelines(json, observed)
+      return yield* writeOut(`${JSON.stringify({ ...rest, timeline, wall }, null, 2)}\n`)
+    }
     const { renderComparison } = yield* Effect.promise(() => import("./Table.ts"))
     yield* writeOut(renderComparison(json, { colour: wantsColour(), breakdown: options.breakdown }))
   })

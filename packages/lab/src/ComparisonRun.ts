@@ -1,3 +1,5 @@
+import type { InterruptRecord } from "./InterruptRun.ts"
+
 /** The three operations a comparison reports. */
 export const OPERATIONS = ["ap-create", "run-vmpl-round-trip", "run-vmpl-one-way"] as const
 export type OperationName = (typeof OPERATIONS)[number]
@@ -45,6 +47,8 @@ export interface StrategyRun {
   readonly variant: string | null
   readonly summary: string
   readonly operations: ReadonlyArray<OperationRecord>
+  /** What became of the interrupts, by source and level; absent where the scenario has none. */
+  readonly interrupts?: ReadonlyArray<InterruptRecord>
   readonly hostObjects: HostObjects
   readonly guestVcpus: number
   /** SHA-256 over the final machine: RMP, memory, VMSAs, virtual time, counters. Hex. */

@@ -107,13 +107,15 @@ const typeName = (tag: string): string => TYPE_NAMES[tag] ?? "another value"
  * JSON text to a typed value. Schema messages say what is expected ("a whole number ..."); the line adds file, path and
  * the value found.
  *
+ * @param onExcessProperty "ignore" drops unknown keys instead of refusing them: for results, which may have more
  * @returns InputInvalid for text that is not JSON, a key given twice, an unknown or missing key, a value that the schema
  *   refuses: always the first trouble only, in one line.
  */
 export const decodeJsonText = <S extends Schema.ConstraintDecoder<unknown>>(
   schema: S,
   file: string,
-  text: string
+  text: string,
+  onExcessProperty: "error" | "ignore" = "error"
 ): Result.Result<S["Type"], InputInvalid> => {
   const fail = (what: string) => Result.fail(new InputInvalid({ line: oneLine(`${file}: ${what}`) }))
   let raw: unknown
@@ -125,7 +127,7 @@ export const decodeJsonText = <S extends Schema.ConstraintDecoder<unknown>>(
   const twice = duplicateKey(text)
   if (twice !== null) return fail(`${twice}: key given twice, expected once`)
 
-  const decoded = Schema.decodeUnknownResult(schema, { onExcessProperty: "error" })(raw)
+  const decoded = Schema.decodeUnknownResult(schema, { onExcessProperty })(raw)
   if (Result.isSuccess(decoded)) return Result.succeed(decoded.success)
   const { path, issue, expected } = firstLeaf(decoded.failure.issue, [], undefined)
   const where = path.length === 0 ? "" : `${pathText(path)}: `

@@ -8,6 +8,7 @@ import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
+import { type InterruptRun, interruptRun } from "./InterruptRun.ts"
 import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
@@ -40,6 +41,8 @@ export class Machine {
   readonly log: GuestLog
   /** Launch digest, hex; empty until the launch has finished. */
   launchDigest = ""
+  /** Sources and measurement of interrupts, where the scenario has them. */
+  readonly interrupts: InterruptRun | null
   /** Virtual time that the launch took. */
   launchNs = 0
   /** Progress of the guest when it was last looked at, and the time then. */
@@ -53,17 +56,17 @@ export class Machine {
     const { vcpus, host } = scenario
     this.#options = options
     this.log = new GuestLog(vcpus)
+    this.interrupts = interruptRun(scenario, seed, () => this.log.started === vcpus && this.log.finished === 0)
     const platform = new Platform({
       operations: strategy.operations,
-      cores: host.cores,
-      placement: host.placement,
-      timeSliceNs: host.timeSliceNs,
+      host,
       vcpus,
       memorySlots: svsm.memorySlots,
       profile,
       seed,
       boot: options.boot,
       rmpSwitches: scenario.rmpSwitches,
+      vmConfig: this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
       trace: options.trace
     })
@@ -74,6 +77,7 @@ export class Machine {
     this.meter = platform.meter
     this.#firmware = platform.snp
     this.#installPrograms(this.hardware.programs)
+    if (options.calls) this.interrupts?.attach(this.vmm)
     const main = this.host.spawn("vmm-main", -1)
     main.program = this.#main(main)
     this.host.start(main, 0)
@@ -81,7 +85,7 @@ export class Machine {
 
   /** Simulates up to `maxEvents` events. False when nothing is left to happen. */
   stepMany(maxEvents: number): boolean {
-    const more = this.vmm.failure === null && this.host.stepMany(maxEvents)
+    const more = this.vmm.failure === null && this.#step(maxEvents)
     const progress = this.log.callsMade + this.log.started + (this.launchDigest === "" ? 0 : 1)
     if (progress !== this.#progress || this.launchDigest === "") {
       this.#progress = progress
@@ -90,6 +94,16 @@ export class Machine {
       this.vmm.fail(`the guest makes no progress since ${this.#progressAt} ns`)
     }
     return more
+  }
+
+  /** With interrupts the end is the guest's: timers would go on for ever. */
+  #step(maxEvents: number): boolean {
+    if (this.interrupts === null) return this.host.stepMany(maxEvents)
+    const { vcpus } = this.#options.scenario
+    for (let left = maxEvents; left > 0; left--) {
+      if (this.log.finished === vcpus || !this.host.stepMany(1)) return false
+    }
+    return true
   }
 
   /** Why the guest did not come to its end, or null when it did. */
@@ -104,7 +118,7 @@ export class Machine {
   stateDigest(): string {
     const hash = createHash("sha256")
     this.hardware.rmp.digestInto((bytes) => hash.update(bytes))
-    this.hardware.memory.forEachFrame((pfn, asid, bytes) => hash.update(`${pfn}:${asid};`).update(bytes))
+    this.hardware.memory.digestInto((data) => hash.update(data))
     for (const { time, core } of this.host.threads) hash.update(`${time}@${core};`)
     return hash.digest("hex")
   }
@@ -122,7 +136,8 @@ export class Machine {
       heapGpa,
       ring: scenario.ring,
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
-      report: this.log
+      report: this.log,
+      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {})
     }
     programs.install(parameters.resetVector, () => bootProcessor(plan))
     programs.install(AP_TRAMPOLINE_GPA, () => applicationProcessor(plan))

@@ -1,9 +1,14 @@
 import {
   type GuestRequestPort,
+  HALT_POLL,
+  HAND_OFF,
+  type HandOffMeans,
   HostFrames,
   Kvm,
   type MemorySlot,
   Meter,
+  type Pin,
+  type Placement,
   type VmConfig,
   Vmm,
   type VmmOperations
@@ -11,7 +16,7 @@ import {
 import { AsidTable, type PspMemory, SevFirmware, SnpFirmware, STATUS } from "@vmpl-lab/psp"
 import { Rmp, type Switches } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { CostTable, Host, type Profile, TIME_SLICE_NS, type TraceSink } from "@vmpl-lab/sim"
+import { CostTable, type CStates, Host, type Profile, type TraceSink } from "@vmpl-lab/sim"
 import {
   GuestMode,
   type Hardware,
@@ -29,12 +34,21 @@ const FIRST_FREE_FRAME = 0x100
 /** Frames per guest vCPU beyond the image: guest and SVSM pages, VMCBs, tables. */
 const FRAMES_PER_VCPU = 32
 
+/** The host's cores and how threads share them; what is left out is as the scenario's documentation says. */
+export interface HostSetup {
+  readonly cores: number
+  readonly placement: Placement
+  readonly pins?: ReadonlyArray<Pin> | undefined
+  readonly timeSliceNs?: number | undefined
+  readonly cStates?: CStates | undefined
+  readonly haltPollNs?: number | undefined
+  readonly handOff?: HandOffMeans | undefined
+}
+
 /** What one host with one guest is made of, whatever runs in the guest. */
 export interface PlatformOptions {
   readonly operations: VmmOperations
-  readonly cores: number
-  readonly placement: "spread" | "same-core"
-  readonly timeSliceNs?: number | undefined
+  readonly host: HostSetup
   readonly vcpus: number
   readonly memorySlots: ReadonlyArray<MemorySlot>
   readonly profile: Profile
@@ -60,10 +74,13 @@ export class Platform {
   readonly sev: SevFirmware
 
   constructor(options: PlatformOptions) {
-    const { operations, cores, placement, vcpus, memorySlots, profile, seed } = options
+    const { operations, vcpus, memorySlots, profile, seed } = options
+    const { cores, placement, pins, timeSliceNs, cStates, haltPollNs, handOff } = options.host
     const costs = new CostTable(profile, seed, options.boot ?? 0)
-    this.host = new Host(cores, costs, options.trace ?? null, options.timeSliceNs ?? TIME_SLICE_NS)
-    const pages = FRAMES + vcpus * FRAMES_PER_VCPU
+    this.host = new Host(cores, costs, options.trace ?? null, { timeSliceNs, cStates })
+    // What lies above 4 GiB is the guest's to accept: as many frames, and room to align its 2 MiB pages.
+    const highRam = memorySlots.reduce((sum, slot) => sum + (slot.large === undefined ? 0 : slot.pages + 512), 0)
+    const pages = FRAMES + vcpus * FRAMES_PER_VCPU + highRam
     const rmp = new Rmp({ pages: Math.ceil(pages / 512) * 512, switches: options.rmpSwitches ?? {} })
     const memory = new PhysicalMemory(rmp.coveredPages)
     this.hardware = {
@@ -78,7 +95,10 @@ export class Platform {
     this.meter = new Meter(options.counting)
     const frames = new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages)
     this.kvm = new Kvm(this.host, this.hardware, (thread) => new GuestMode(this.hardware, thread), frames, this.meter)
+    this.kvm.haltPoll = { ...HALT_POLL, maximumNs: haltPollNs ?? HALT_POLL.maximumNs }
     this.vmm = new Vmm(this.kvm, operations, memorySlots, vcpus, placement, options.vmConfig)
+    this.vmm.pins = pins ?? []
+    this.vmm.handOff = HAND_OFF[handOff ?? "futex"]
     const asids = new AsidTable({ cores })
     this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids })
     const vmsaSealed = (pfn: number, asid: number): void => sealVmsa(this.hardware, pfn, asid)

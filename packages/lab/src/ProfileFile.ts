@@ -22,6 +22,9 @@ const wholeNumber = (maximum: number, expected: string) =>
   )
 
 const nanoseconds = wholeNumber(NS_MAX, `a whole number of nanoseconds from 0 to ${NS_MAX}`)
+const megahertz = wholeNumber(100_000, "a whole number of MHz from 100 to 100000").check(
+  Schema.makeFilter((mhz) => mhz >= 100, { expected: "a whole number of MHz from 100 to 100000" })
+)
 const permille = wholeNumber(1_000, "a whole permille from 0 to 1000")
 const basis = Schema.Literals(["measured", "published", "assumed"])
 const primitiveName = Schema.Literals(PRIMITIVES).annotate({ expected: "the name of a primitive" })
@@ -61,6 +64,10 @@ const knotTrouble = (points: Knots, ns: number): Trouble | undefined => {
   return undefined
 }
 
+const probability = Schema.Struct({ permille, low: permille, high: permille }).annotate({
+  expected: "a probability: an object with permille, low and high"
+})
+
 const CostSchema = Schema.Struct({
   ns: nanoseconds,
   low: nanoseconds,
@@ -68,6 +75,7 @@ const CostSchema = Schema.Struct({
   basis,
   source: text,
   quantiles: Schema.optionalKey(knots),
+  probability: Schema.optionalKey(probability),
   note: Schema.optionalKey(text)
 })
   .annotate({ expected: "a cost: an object with ns, low, high, basis and source" })
@@ -75,6 +83,11 @@ const CostSchema = Schema.Struct({
     Schema.makeFilter((cost): Trouble | undefined => {
       if (cost.low > cost.ns) return { path: ["low"], issue: `at most ns, ${cost.ns}` }
       if (cost.high < cost.ns) return { path: ["high"], issue: `at least ns, ${cost.ns}` }
+      if (cost.probability !== undefined) {
+        const { permille, low, high } = cost.probability
+        if (low > permille) return { path: ["probability", "low"], issue: `at most permille, ${permille}` }
+        if (high < permille) return { path: ["probability", "high"], issue: `at least permille, ${permille}` }
+      }
       return cost.quantiles === undefined ? undefined : knotTrouble(cost.quantiles, cost.ns)
     })
   )
@@ -82,6 +95,8 @@ const CostSchema = Schema.Struct({
 const SumSchema = Schema.Struct({
   primitives: Schema.Array(primitiveName),
   ns: nanoseconds,
+  low: Schema.optionalKey(nanoseconds),
+  high: Schema.optionalKey(nanoseconds),
   basis,
   source: text,
   note: Schema.optionalKey(text)
@@ -95,6 +110,7 @@ const costs = Object.fromEntries(PRIMITIVES.map((name) => [name, CostSchema])) a
 export const ProfileSchema = Schema.Struct({
   name: text,
   machine: text,
+  clockMhz: Schema.optionalKey(megahertz),
   note: Schema.optionalKey(text),
   primitives: Schema.Struct(costs).annotate({ expected: "an object with one cost per primitive" }),
   sums: Schema.Array(SumSchema)
@@ -117,6 +133,11 @@ export const ProfileSchema = Schema.Struct({
           taken.add(name)
         }
         const parts = sum.primitives.reduce((ns, name) => ns + profile.primitives[name].ns, 0)
+        if (sum.low !== undefined && sum.low > sum.ns)
+          return { path: ["sums", s, "low"], issue: `at most ns, ${sum.ns}` }
+        if (sum.high !== undefined && sum.high < sum.ns) {
+          return { path: ["sums", s, "high"], issue: `at least ns, ${sum.ns}` }
+        }
         if (parts !== sum.ns) return { path: ["sums", s, "ns"], issue: `${parts}, what its primitives add up to` }
       }
       return undefined
@@ -143,18 +164,18 @@ const builtIns = Effect.gen(function* () {
 })
 
 /**
- * A profile by name (`epyc-9654p`) or by path (anything with a slash, or ending in `.json`).
+ * A profile by name (`epyc-9654p`) or by path (anything with a slash, or ending in `.json`), from that flag.
  *
  * @returns InputInvalid for an unknown name, an unreadable file, or contents that are not a profile.
  */
-export const loadProfile = Effect.fn("loadProfile")(function* (nameOrPath: string) {
+export const loadProfile = Effect.fn("loadProfile")(function* (nameOrPath: string, flag = "profile") {
   if (isPath(nameOrPath)) return yield* parseFile(nameOrPath, nameOrPath)
   const known = yield* builtIns
   const found = known.find((profile) => profile.name === nameOrPath)
   if (found !== undefined) return yield* parseFile(found.path, `profiles/${found.name}.json`)
   const names = known.map((profile) => profile.name).join(", ")
   return yield* new InputInvalid({
-    line: oneLine(`--profile: ${JSON.stringify(nameOrPath)} unknown, expected ${names} or the path of a JSON file`)
+    line: oneLine(`--${flag}: ${JSON.stringify(nameOrPath)} unknown, expected ${names} or the path of a JSON file`)
   })
 })
 

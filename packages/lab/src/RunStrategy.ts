@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import type { Strategy } from "@vmpl-lab/hv-strategies"
+import { type Strategy, strategyName } from "@vmpl-lab/hv-strategies"
 import { OperationTotals } from "@vmpl-lab/hypervisor"
 import type { Profile } from "@vmpl-lab/sim"
 import {
@@ -48,7 +48,7 @@ export function* runStrategy(input: StrategyInput): Generator<number, StrategyOu
     const machine = new Machine({ strategy, scenario, profile, seed, boot, calls: boot === 0, svsm })
     while (machine.stepMany(EVENTS_PER_CHUNK)) yield boot + callsMade + machine.log.callsMade
     const failure = machine.failure()
-    if (failure !== null) return `${strategy.key}, boot ${boot}: ${failure}`
+    if (failure !== null) return `${strategyName(strategy)}, boot ${boot}: ${failure}`
     callsMade += machine.log.callsMade
     apCreate.merge(machine.meter.apCreate)
     for (const [name, ns] of machine.meter.apCreateGroups) groups.set(name, [...(groups.get(name) ?? []), ...ns])
@@ -80,6 +80,7 @@ const strategyRun = (
     variant: strategy.variant,
     summary: strategy.summary,
     operations,
+    ...(machine.interrupts === null ? {} : { interrupts: machine.interrupts.close(machine.vmm) }),
     hostObjects: hostObjects(machine),
     guestVcpus: scenario.vcpus,
     stateDigest: digestOf(machine.stateDigest(), operations),

@@ -1,5 +1,7 @@
+import { HAND_OFF_MEANS, PLACEMENTS } from "@vmpl-lab/hypervisor"
 import { SWITCH_IDS, type SwitchId } from "@vmpl-lab/rmp"
 import * as Schema from "effect/Schema"
+import { WORKLOADS, workloadKeys } from "./workloads/Workload.ts"
 
 const share = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000 })))
 
@@ -21,6 +23,8 @@ const rmpSwitches = Schema.Struct(
  */
 export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   name: printable,
+  /** What the guest does; `svsm-calls` when left out. Each has further keys, under an object of its name. */
+  workload: Schema.optionalKey(Schema.Literals(WORKLOADS)),
   vcpus: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 512 }))),
   calls: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))),
   boots: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
@@ -30,13 +34,36 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   ring: Schema.Literals(["page", "msr"]),
   /** Those left out are at their default. */
   rmpSwitches: Schema.optionalKey(rmpSwitches),
+  ...workloadKeys,
   host: Schema.Struct({
     cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),
-    /** `spread`: a thread wakes on an idle core of its own; `same-core`: all threads of one guest vCPU share one core. */
-    placement: Schema.Literals(["spread", "same-core"]),
+    /**
+     * `spread`: each vCPU thread is pinned to a core of its own while there are enough; `same-core`: all threads of one
+     * guest vCPU share one core; `two-cores`: VMPL0 has one and the other levels share another; `unpinned`: the
+     * scheduler decides.
+     */
+    placement: Schema.Literals(PLACEMENTS),
+    /** Threads whose core is fixed one by one, against the placement: all of a guest vCPU, or that of one VMPL. */
+    pins: Schema.optionalKey(
+      Schema.Array(
+        Schema.Struct({
+          vcpu: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 511 }))),
+          vmpl: Schema.optionalKey(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 3 })))),
+          core: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 4_095 })))
+        })
+      )
+    ),
     /** How long a thread keeps its core, in virtual ns, while others wait for it; Linux' base slice when left out. */
     timeSliceNs: Schema.optionalKey(
       Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1_000, maximum: 1_000_000_000 })))
-    )
+    ),
+    /** Ceiling of KVM's halt polling in virtual ns, 0 to turn it off; KVM's default, 200 us, when left out. */
+    haltPollNs: Schema.optionalKey(
+      Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000_000 })))
+    ),
+    /** Whether idle cores enter a deep state, which a wake then pays for leaving; `shallow` when left out. */
+    cStates: Schema.optionalKey(Schema.Literals(["shallow", "deep"])),
+    /** By what the VMM's threads let each other run; `futex` when left out. */
+    handOff: Schema.optionalKey(Schema.Literals(HAND_OFF_MEANS))
   })
 }) {}

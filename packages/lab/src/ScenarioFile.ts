@@ -7,12 +7,32 @@ import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { decodeJsonText } from "./JsonText.ts"
 import { Scenario } from "./Scenario.ts"
 
-/** A scenario whose mix asks for at least one call. */
+/** What is wrong with a scenario's pins: each names a vCPU and a core that exist, and no thread twice. */
+const pinTrouble = ({ vcpus, host }: Scenario) => {
+  const seen = new Set<string>()
+  for (const [index, { vcpu, vmpl, core }] of (host.pins ?? []).entries()) {
+    const path = ["host", "pins", index]
+    if (vcpu >= vcpus) return { path: [...path, "vcpu"], issue: `a vCPU below vcpus, ${vcpus}` }
+    if (core >= host.cores) return { path: [...path, "core"], issue: `a core below host.cores, ${host.cores}` }
+    const thread = `${vcpu}:${vmpl ?? "all"}`
+    if (seen.has(thread)) return { path, issue: "a thread that no pin names before this" }
+    seen.add(thread)
+  }
+  return undefined
+}
+
+/** A scenario whose mix asks for at least one call, and whose pins can be kept to. */
 const ScenarioSchema = Scenario.check(
+  Schema.makeFilter(pinTrouble),
   Schema.makeFilter((scenario) =>
     Object.values(scenario.mix).some((weight) => weight > 0)
       ? undefined
       : { path: ["mix"], issue: "at least one weight above 0" }
+  ),
+  Schema.makeFilter(({ workload, interrupts }) =>
+    workload === "interrupts" && interrupts === undefined
+      ? { path: ["interrupts"], issue: "this key, which the workload needs" }
+      : undefined
   )
 )
 

@@ -11,6 +11,8 @@ import {
   type OperationRecord,
   type StrategyRun
 } from "./ComparisonRun.ts"
+import { interruptEntries, type StrategyInterrupts } from "./InterruptSummary.ts"
+import type { Timeline } from "./observe/Timeline.ts"
 import type { Scenario } from "./Scenario.ts"
 
 /** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
@@ -76,8 +78,15 @@ export interface ComparisonJson {
   readonly guestDigest: string | null
   readonly results: ReadonlyArray<ResultEntry>
   readonly strategies: ReadonlyArray<StrategyEntry>
+  /** Interrupts from source to handler; only where the scenario has them. */
+  readonly interrupts?: ReadonlyArray<StrategyInterrupts>
+  /** One call with the median latency under each strategy, step by step; in the JSON that `compare` prints. */
+  readonly timeline?: ReadonlyArray<Timeline>
   /** Host wall time: the only part that differs from run to run. */
-  readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
+  readonly wall: {
+    readonly totalMs: number
+    readonly strategies: ReadonlyArray<{ strategy: string; variant: string | null; ms: number }>
+  }
 }
 
 /** What a summary is made from. */
@@ -168,6 +177,7 @@ const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
 export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput): ComparisonJson => {
   const { name, vcpus, calls, boots, mix, ring, host } = scenario
+  const interrupts = interruptEntries(run.runs)
   const guestDigests = new Set(run.runs.map((one) => one.guestDigest))
   return {
     seed,
@@ -184,9 +194,10 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     guestDigest: guestDigests.size === 1 ? [...guestDigests][0]! : null,
     results: results(run, profile),
     strategies: run.runs.map(strategyEntry),
+    ...(interrupts === undefined ? {} : { interrupts }),
     wall: {
       totalMs: run.runs.reduce((ms, one) => ms + one.wallMs, 0),
-      strategies: run.runs.map((one) => ({ strategy: one.strategy, ms: one.wallMs }))
+      strategies: run.runs.map((one) => ({ strategy: one.strategy, variant: one.variant, ms: one.wallMs }))
     }
   }
 }

@@ -1,4 +1,4 @@
-import { AP_TRAMPOLINE_GPA, BLOCK } from "@vmpl-lab/guest"
+import { AP_TRAMPOLINE_GPA, BLOCK, GUEST_VMPL, LEVEL_BLOCK } from "@vmpl-lab/guest"
 import {
   FirmwareError,
   type FirmwareImage,
@@ -13,6 +13,7 @@ import {
 import { PAGE_TYPE } from "@vmpl-lab/psp"
 import { INITIAL_VMSA_GPA, PAGE_SIZE, SEGMENT, SEV_FEATURES, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { encodeParameters, IMAGE, type SvsmParameters, svsmCodePage, svsmRangeSize } from "@vmpl-lab/svsm"
+import type { InterruptLaunch } from "./InterruptRun.ts"
 
 const MIB = 0x10_0000
 /** Guest RAM below which the guest does not put its own pages: firmware metadata usually lies there. */
@@ -32,6 +33,32 @@ export interface SvsmLaunch {
   readonly heapGpa: number
 }
 
+/** What the workload asks of the launch. */
+export interface LaunchNeeds {
+  /** Level of the start-up vCPU, 1 or 2. */
+  readonly guestVmpl: number
+  /** Less privileged levels that every vCPU gets beside it. */
+  readonly lowerLevels: number
+  /** Entries of a PVALIDATE list that the SVSM serves in one call; 0: all. */
+  readonly entriesPerCall: number
+  /** Bytes of RAM above 4 GiB, a multiple of 2 MiB. */
+  readonly highRam: number
+  /** Which of its 2 MiB regions, counted from its start, the host backs with one page of 2 MiB. */
+  readonly isLarge: (region: number) => boolean
+  /** How VMPL0 and the guest's level take interrupts; undefined where neither does. */
+  readonly interrupts?: InterruptLaunch | undefined
+}
+
+const PLAIN: LaunchNeeds = {
+  guestVmpl: GUEST_VMPL,
+  lowerLevels: 0,
+  entriesPerCall: 0,
+  highRam: 0,
+  isLarge: () => false
+}
+const HIGH_RAM_GPA = 0x1_0000_0000
+const REGION = 2 * MIB
+
 const up = (value: number, to: number): number => Math.ceil(value / to) * to
 
 /**
@@ -39,11 +66,13 @@ const up = (value: number, to: number): number => Math.ceil(value / to) * to
  * pages, and one VMSA, the SVSM's boot processor at VMPL0. Throws FirmwareError when the firmware leaves no place for
  * what the guest needs.
  */
-export const svsmLaunch = (image: FirmwareImage, vcpus: number): SvsmLaunch => {
+export const svsmLaunch = (image: FirmwareImage, vcpus: number, asked: Partial<LaunchNeeds> = {}): SvsmLaunch => {
+  const needs: LaunchNeeds = { ...PLAIN, ...asked }
+  const { interrupts } = needs
   const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
   const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
-  const ramSize = heapGpa + up(vcpus * BLOCK.SIZE + PAGE_SIZE, 2 * MIB)
-  const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus) }
+  const ramSize = heapGpa + up(vcpus * (BLOCK.SIZE + needs.lowerLevels * LEVEL_BLOCK.SIZE) + PAGE_SIZE, 2 * MIB)
+  const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus, interrupts !== undefined) }
   if (svsm.gpa + svsm.size > image.gpa) {
     throw new FirmwareError(image.name, `sections end at 0x${sectionsEnd.toString(16)}, expected room below the image`)
   }
@@ -58,27 +87,39 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number): SvsmLaunch => {
   if (image.sections.length > SECTIONS_MAX) {
     throw new FirmwareError(image.name, `${image.sections.length} sections, expected at most ${SECTIONS_MAX}`)
   }
-  const parameters = parametersOf(image, vcpus, ramSize, svsm)
+  const own = parametersOf(image, vcpus, ramSize, svsm, needs)
+  const parameters = interrupts === undefined ? own : { ...own, interrupts: interrupts.svsm }
   const input = { image, vmmType: "QEMU", vcpus: 1, signature: 0, sevFeatures: SEV_FEATURES.SNPActive } as const
   const firmware = launchPlan(input).filter(({ type }) => type !== PAGE_TYPE.VMSA)
   const plan: ReadonlyArray<LaunchPage> = [
     ...firmware,
     { gpa: svsm.gpa + IMAGE.CODE, type: PAGE_TYPE.NORMAL, contents: svsmCodePage() },
     { gpa: svsm.gpa + IMAGE.PARAMETERS, type: PAGE_TYPE.UNMEASURED, contents: encodeParameters(parameters) },
-    { gpa: INITIAL_VMSA_GPA, type: PAGE_TYPE.VMSA, contents: bootVmsa(svsm.gpa) }
+    { gpa: INITIAL_VMSA_GPA, type: PAGE_TYPE.VMSA, contents: bootVmsa(svsm.gpa, interrupts?.svsmFeatures ?? 0) }
   ]
   const memorySlots = [
     { gfn: 0, pages: (svsm.gpa + svsm.size) / PAGE_SIZE },
-    { gfn: image.gpa / PAGE_SIZE, pages: image.bytes.length / PAGE_SIZE }
+    { gfn: image.gpa / PAGE_SIZE, pages: image.bytes.length / PAGE_SIZE },
+    ...highRamSlot(needs)
   ]
   return { plan, memorySlots, parameters, heapGpa }
+}
+
+const highRamSlot = ({ highRam, isLarge }: LaunchNeeds): ReadonlyArray<MemorySlot> => {
+  if (highRam === 0) return []
+  const large = new Set<number>()
+  for (let region = 0; region < highRam / REGION; region++) {
+    if (isLarge(region)) large.add(HIGH_RAM_GPA / REGION + region)
+  }
+  return [{ gfn: HIGH_RAM_GPA / PAGE_SIZE, pages: highRam / PAGE_SIZE, large }]
 }
 
 const parametersOf = (
   image: FirmwareImage,
   vcpus: number,
   ramSize: number,
-  svsm: SvsmParameters["svsm"]
+  svsm: SvsmParameters["svsm"],
+  { guestVmpl, entriesPerCall, highRam }: LaunchNeeds
 ): SvsmParameters => {
   const only = (type: number, name: string): number => {
     const section = image.sections.find((candidate) => candidate.type === type)
@@ -92,6 +133,9 @@ const parametersOf = (
   return {
     vcpus,
     ramSize,
+    highRam: { gpa: HIGH_RAM_GPA, size: highRam },
+    guestVmpl,
+    entriesPerCall,
     svsm,
     firmware: { gpa: image.gpa, size: image.bytes.length },
     resetVector: RESET_EIP,
@@ -104,12 +148,12 @@ const parametersOf = (
 }
 
 /** The SVSM's boot VMSA: QEMU's reset state with flat segments, protected mode, and CS:RIP at the image's entry. */
-const bootVmsa = (base: number): Uint8Array => {
+const bootVmsa = (base: number, features: number): Uint8Array => {
   const bytes = initialVmsa({
     vmmType: "QEMU",
     eip: RESET_EIP,
     signature: VCPU_SIGNATURE[VCPU_TYPE] ?? 0,
-    sevFeatures: SEV_FEATURES.SNPActive,
+    sevFeatures: SEV_FEATURES.SNPActive | features,
     bsp: true
   })
   const view = new DataView(bytes.buffer)

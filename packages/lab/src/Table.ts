@@ -2,8 +2,10 @@ import { styleText } from "node:util"
 import { SWITCH_IDS, SWITCH_MEANING, type Switches } from "@vmpl-lab/rmp"
 import type { OperationName } from "./ComparisonRun.ts"
 import { grid } from "./Grid.ts"
+import { interruptCountTable, interruptLatencyTable, misdeliveryLines } from "./InterruptTable.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
 import { count, duration, percent, ratio } from "./Units.ts"
+import { wrap } from "./Wrap.ts"
 
 /** How a table is drawn. */
 export interface TableOptions {
@@ -17,9 +19,6 @@ const OPERATION_TEXT: { readonly [K in OperationName]: string } = {
   "run-vmpl-round-trip": "round trip",
   "run-vmpl-one-way": "one way"
 }
-
-// With strategy names of up to 19 characters every table fits a terminal of 100 columns, and so does the footer.
-const WIDTH = 98
 
 const byOperation = (results: ReadonlyArray<ResultEntry>): ReadonlyArray<ResultEntry> => {
   const order = Object.keys(OPERATION_TEXT)
@@ -116,19 +115,6 @@ const assumedLines = (json: ComparisonJson): ReadonlyArray<string> =>
     return `  ${variant === null ? strategy : `${strategy} (${variant})`}: ${parts.join(", ")}`
   })
 
-/** Breaks a line between words so that it stays within the width; a longer word keeps a line of its own. */
-const wrap = (line: string): string => {
-  const lines: Array<string> = []
-  let current = ""
-  for (const word of line.split(" ")) {
-    if (current !== "" && current.length + 1 + word.length > WIDTH) {
-      lines.push(current)
-      current = `  ${word}`
-    } else current = current === "" ? word : `${current} ${word}`
-  }
-  return [...lines, current].join("\n")
-}
-
 const switchText = (switches: Switches): string => {
   const changed = SWITCH_IDS.filter((id) => switches[id] === "alternative")
   const range = `${SWITCH_IDS[0]} to ${SWITCH_IDS.at(-1)}`
@@ -181,6 +167,12 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
   if (json.results.some(({ groups }) => groups.length > 0)) {
     sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
     sections.push(groupTable(json))
+  }
+  if (json.interrupts !== undefined) {
+    sections.push("", bold("Interrupts: whose handler ran"), interruptCountTable(json.interrupts))
+    sections.push(...misdeliveryLines(json.interrupts))
+    sections.push("", bold("Interrupts: from the source to the handler at their own level, by what ran when they came"))
+    sections.push(interruptLatencyTable(json.interrupts))
   }
   if (breakdown) {
     for (const result of byOperation(json.results)) {

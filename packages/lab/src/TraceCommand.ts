@@ -19,8 +19,8 @@ const flags = {
     Flag.withDefault("svsm-calls")
   ),
   strategy: Flag.String("strategy").pipe(
-    Flag.withMetavar("KEY"),
-    Flag.withDescription("Way to instantiate and run VMPLs"),
+    Flag.withMetavar("KEY[/VARIANT]"),
+    Flag.withDescription("Way to instantiate and run VMPLs; of a key the first variant"),
     Flag.withDefault("multi-vmpl-vcpu")
   ),
   vcpus: optional(numberFlag("vcpus", 1, 512)).pipe(Flag.withDescription("Guest vCPUs, instead of the guest's usual")),
@@ -48,19 +48,12 @@ export const trace = Command.make(
     const { TRACE_POINTS } = yield* Effect.promise(() => import("@vmpl-lab/hypervisor"))
     const { prepareTrace, TRACED_GUESTS } = yield* Effect.promise(() => import("./TracedGuests.ts"))
     const { loadProfile } = yield* Effect.promise(() => import("./ProfileFile.ts"))
-    const { STRATEGIES } = yield* Effect.promise(() => import("@vmpl-lab/hv-strategies"))
+    const { askedStrategies } = yield* Effect.promise(() => import("./StrategyChoice.ts"))
     const unknown = (flag: string, value: string, known: ReadonlyArray<string>) =>
       new InputInvalid({
         line: oneLine(`--${flag}: ${JSON.stringify(value)} unknown, expected one of ${known.join(", ")}`)
       })
-    const strategy = STRATEGIES.find(({ key }) => key === options.strategy)
-    if (strategy === undefined) {
-      return yield* unknown(
-        "strategy",
-        options.strategy,
-        STRATEGIES.map(({ key }) => key)
-      )
-    }
+    const strategy = (yield* askedStrategies([options.strategy]))[0]!
     if (!TRACED_GUESTS.includes(options.guest)) return yield* unknown("guest", options.guest, TRACED_GUESTS)
     const filters = options.filter.map(parseTraceFilter)
     const deaf = options.filter.find((_, i) => !TRACE_POINTS.some((point) => filters[i]!.event.test(point)))

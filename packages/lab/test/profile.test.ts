@@ -54,11 +54,32 @@ describe("a profile that is wrong gives one line with file, place, value and wha
       `primitives.bogus: unknown key with value {}, expected only the ${PRIMITIVES.length} known keys`
     ],
     [
+      "a sum whose low end is above it",
+      (draft) => {
+        draft.sums[0]!.low = 2966
+      },
+      "sums[0].low: expected at most ns, 2965, got 2966"
+    ],
+    [
+      "a sum whose high end is below it",
+      (draft) => {
+        draft.sums[0]!.high = 2964
+      },
+      "sums[0].high: expected at least ns, 2965, got 2964"
+    ],
+    [
+      "a clock in GHz",
+      (draft) => {
+        draft.clockMhz = 2.4
+      },
+      "clockMhz: expected a whole number of MHz from 100 to 100000, got 2.4"
+    ],
+    [
       "an unknown key",
       (draft) => {
         draft.extra = "two\nlines"
       },
-      'extra: unknown key with value "two\\nlines", expected only name, machine, note, primitives, sums'
+      'extra: unknown key with value "two\\nlines", expected only name, machine, clockMhz, note, primitives, sums'
     ],
     [
       "a negative price",

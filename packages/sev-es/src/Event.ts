@@ -8,6 +8,9 @@ export const VECTOR = { DB: 1, NMI: 2, BP: 3, OF: 4, UD: 6, DF: 8, GP: 13, PF: 1
 /** Vector of #HV, the only event that restricted injection lets through. @spec APM2 15.36.16 */
 export const VECTOR_HV = VECTOR.HV
 
+/** Lower half of EVENTINJ: the valid bit, above all others. */
+export const EVENT_INJECTION_VALID = 0x8000_0000
+
 /** EVENTINJ: vector 7:0, type 10:8, error code valid 11, valid 31; the error code is the upper half. */
 export interface EventInjection {
   readonly vector: number

@@ -23,6 +23,8 @@ export class CostTable {
   readonly #nominal: Float64Array
   readonly #spread: ReadonlyArray<Float64Array | null>
   readonly #streams: ReadonlyArray<RandomStream>
+  readonly #permille: Float64Array
+  readonly #chances: ReadonlyArray<RandomStream>
 
   /** @param run which run of the seed this is: each draws from streams of its own */
   constructor(profile: Profile, seed: number, run = 0) {
@@ -32,6 +34,10 @@ export class CostTable {
     this.#streams = PRIMITIVES.map(
       (name) => new RandomStream(seed, run === 0 ? `cost:${name}` : `run:${run}/cost:${name}`)
     )
+    this.#permille = Float64Array.from(costs, (cost) => cost.probability?.permille ?? PERMILLE_STEPS)
+    this.#chances = PRIMITIVES.map(
+      (name) => new RandomStream(seed, run === 0 ? `chance:${name}` : `run:${run}/chance:${name}`)
+    )
     for (const cost of costs) assert(Number.isInteger(cost.ns) && cost.ns >= 0, "a cost is a natural number of ns")
   }
 
@@ -40,5 +46,10 @@ export class CostTable {
     const spread = this.#spread[primitive]
     if (spread === null || spread === undefined) return this.#nominal[primitive]!
     return spread[this.#streams[primitive]!.int(0, PERMILLE_STEPS)]!
+  }
+
+  /** Whether a step that is not taken on every occasion is taken on this one: a draw from a stream of its own. */
+  occurs(primitive: number): boolean {
+    return this.#chances[primitive]!.int(1, PERMILLE_STEPS) <= this.#permille[primitive]!
   }
 }

@@ -1,21 +1,12 @@
+import { ACCOUNT } from "./Account.ts"
 import type { CostTable } from "./CostTable.ts"
 import { EventQueue } from "./EventQueue.ts"
 import { HostThread, THREAD_STATE, WAIT } from "./HostThread.ts"
 import { assert } from "./ModelFault.ts"
 import { PRIMITIVE } from "./Primitive.ts"
+import { type Core, Scheduler } from "./Scheduler.ts"
 import { COUNTER, type Span } from "./Span.ts"
 import type { TraceSink } from "./Trace.ts"
-
-/** A host core: at most one thread occupies it; others queue first come, first served. */
-class Core {
-  readonly id: number
-  current: HostThread | null = null
-  readonly runQueue: Array<HostThread> = []
-
-  constructor(id: number) {
-    this.id = id
-  }
-}
 
 /** Longest run of one thread, in virtual ns, without going back to the scheduler when nothing else is pending. */
 const RUN_AHEAD_NS = 100_000
@@ -27,16 +18,31 @@ const TURNS = 1_000
 export const TIME_SLICE_NS = 3_000_000
 
 /**
+ * How long a core must have been idle to be in its deep state, virtual ns: the ladder governor's rule, a state is
+ * entered when the one before it has been stayed in for long enough. The time is an assumption.
+ */
+export const DEEP_IDLE_AFTER_NS = 100_000
+
+/** Idle states that the host's cores may enter: only those without a price for leaving them, or the deep one too. */
+export type CStates = "shallow" | "deep"
+
+/** How the host is set up; what is left out is at its default. */
+export interface HostOptions {
+  /** Virtual ns; TIME_SLICE_NS. */
+  readonly timeSliceNs?: number | undefined
+  /** "shallow". */
+  readonly cStates?: CStates | undefined
+}
+
+/**
  * The host's cores and threads in virtual time. Threads run ahead of each other between meeting points and are put in
  * order at them: same inputs, same order, whatever the machine that simulates.
  */
 export class Host {
-  readonly cores: ReadonlyArray<Core>
   readonly threads: Array<HostThread> = []
   readonly costs: CostTable
   readonly #queue = new EventQueue()
-  /** Threads that are not pinned and found no idle core, first come, first served: an idle core takes the first. */
-  readonly #waiting: Array<HostThread> = []
+  readonly #scheduler: Scheduler
   /** Timers that were set, by their number; null once cancelled or expired. */
   readonly #timers: Array<((time: number) => void) | null> = []
   readonly #freeTimers: Array<number> = []
@@ -46,13 +52,17 @@ export class Host {
   now = 0
 
   readonly #trace: TraceSink | null
-  readonly #timeSliceNs: number
+  readonly #deepIdleAfterNs: number
 
-  constructor(cores: number, costs: CostTable, trace: TraceSink | null = null, timeSliceNs = TIME_SLICE_NS) {
-    this.cores = Array.from({ length: cores }, (_, id) => new Core(id))
+  constructor(cores: number, costs: CostTable, trace: TraceSink | null = null, options: HostOptions = {}) {
+    this.#scheduler = new Scheduler(cores, options.timeSliceNs ?? TIME_SLICE_NS)
+    this.#deepIdleAfterNs = options.cStates === "deep" ? DEEP_IDLE_AFTER_NS : Infinity
     this.costs = costs
     this.#trace = trace
-    this.#timeSliceNs = timeSliceNs
+  }
+
+  get cores(): ReadonlyArray<Core> {
+    return this.#scheduler.cores
   }
 
   /**
@@ -72,9 +82,9 @@ export class Host {
     assert(thread.state === THREAD_STATE.BLOCKED, `${thread.name} is started twice`)
     thread.time = time
     thread.readyAt = time
-    const core = this.cores[this.#place(thread)]!
+    const core = this.#scheduler.place(thread)
     if (core.current === null) this.#occupy(thread, core)
-    else this.#enqueue(thread)
+    else this.#enqueue(thread, core, time)
   }
 
   /**
@@ -84,6 +94,10 @@ export class Host {
   wake(target: HostThread, waker: HostThread, span: Span | null): void {
     waker.note("hand-off", target.name)
     if (span !== null && waker.span === span) waker.span = null
+    if (target.state === THREAD_STATE.POLLING) {
+      this.#pollMet(target, waker.time, span)
+      return
+    }
     if (target.state !== THREAD_STATE.BLOCKED) {
       // The wake meets a thread that has not gone to sleep yet: it goes on without a hand-off.
       target.wakePending = true
@@ -96,10 +110,10 @@ export class Host {
       target.span = span
       span.counters[COUNTER.THREAD_HAND_OFFS]! += 1
     }
-    const core = this.cores[this.#place(target)]!
+    const core = this.#scheduler.place(target)
     target.readyAt = Math.max(target.time, waker.time)
     if (core.current === null) this.#handOff(target, core, waker.core, target.readyAt)
-    else this.#enqueue(target)
+    else this.#enqueue(target, core, target.readyAt)
   }
 
   /**
@@ -107,14 +121,18 @@ export class Host {
    * asleep sees it when it next would sleep.
    */
   wakeAt(target: HostThread, time: number): void {
+    if (target.state === THREAD_STATE.POLLING) {
+      this.#pollMet(target, time, null)
+      return
+    }
     if (target.state !== THREAD_STATE.BLOCKED) {
       target.wakePending = true
       return
     }
-    const core = this.cores[this.#place(target)]!
+    const core = this.#scheduler.place(target)
     target.readyAt = Math.max(target.time, time)
     if (core.current === null) this.#handOff(target, core, target.core, target.readyAt)
-    else this.#enqueue(target)
+    else this.#enqueue(target, core, target.readyAt)
   }
 
   /** Calls `expired` when virtual time has come to `time`. @returns the timer's number, for `cancelTimer` */
@@ -137,10 +155,9 @@ export class Host {
     expired?.(time)
   }
 
-  /** True when a thread has used up its time slice and another one waits for its core: it must yield RESCHEDULE. */
-  sliceIsOver(thread: HostThread): boolean {
-    if (thread.time - thread.onCoreSince < this.#timeSliceNs) return false
-    return this.#waiting.length > 0 || this.cores[thread.core]!.runQueue.length > 0
+  /** True when a running thread must yield RESCHEDULE: it has used up its slice or is preempted, and another waits. */
+  needResched(thread: HostThread): boolean {
+    return this.#scheduler.mustYield(thread)
   }
 
   /** True when the thread's clock has passed the next event: it must yield SYNC before it meets anybody. */
@@ -159,12 +176,15 @@ export class Host {
       if (this.#queue.size === 0) return false
       const time = this.#queue.peekTime()
       const payload = this.#queue.pop()
-      this.events++
       if (payload < 0) {
+        this.events++
         this.#expire(-1 - payload, time)
         continue
       }
       const thread = this.threads[payload]!
+      if (thread.dueAt !== time) continue
+      this.events++
+      if (thread.state === THREAD_STATE.POLLING) this.#pollEnds(thread, time)
       this.now = Math.max(this.now, thread.time)
       this.#resume(thread)
     }
@@ -174,6 +194,7 @@ export class Host {
   /** Runs a thread until it sleeps, ends, gives its core away, or must let others catch up. */
   #resume(thread: HostThread): void {
     thread.state = THREAD_STATE.RUNNING
+    thread.dueAt = -1
     let sleeping = thread.blockPending
     thread.blockPending = false
     let turns = 0
@@ -186,14 +207,14 @@ export class Host {
         return
       }
       if (value === WAIT.RESCHEDULE) {
-        this.#yieldCore(thread)
+        this.#reschedule(thread)
         return
       }
+      if (value === WAIT.POLL && this.#pollBegins(thread)) return
       sleeping = value === WAIT.BLOCK
       if (this.ahead(thread) || ++turns > TURNS) {
         thread.blockPending = sleeping
-        thread.state = THREAD_STATE.READY
-        this.#queue.push(thread.time, thread.id)
+        this.#resumeAt(thread, thread.time)
         return
       }
     }
@@ -201,15 +222,10 @@ export class Host {
     this.#release(thread)
   }
 
-  /** Gives the core to those who wait for it, and goes to an idle one or to the end of the queue. */
-  #yieldCore(thread: HostThread): void {
-    const from = thread.core
-    const core = this.cores[this.#place(thread)]!
-    const idle = core.current === null
-    thread.readyAt = thread.time
-    if (!idle) this.#enqueue(thread)
-    this.#release(thread)
-    if (idle) this.#handOff(thread, core, from, thread.time)
+  #resumeAt(thread: HostThread, time: number): void {
+    thread.state = THREAD_STATE.READY
+    thread.dueAt = time
+    this.#queue.push(time, thread.id)
   }
 
   #wakeIsPending(thread: HostThread): boolean {
@@ -218,49 +234,86 @@ export class Host {
     return pending
   }
 
-  #place(thread: HostThread): number {
-    if (thread.affinity >= 0) return thread.affinity
-    if (this.cores[thread.core]!.current === null) return thread.core
-    for (let step = 1; step < this.cores.length; step++) {
-      const id = (thread.core + step) % this.cores.length
-      if (this.cores[id]!.current === null) return id
+  /** Lets the scheduler choose again, the thread among the others: it may keep its core at no cost. */
+  #reschedule(thread: HostThread): void {
+    const own = this.cores[thread.core]!
+    const core = this.#scheduler.lessLoaded(thread)
+    thread.readyAt = thread.time
+    if (core !== own) {
+      this.#scheduler.leave(thread)
+      if (core.current === null) this.#handOff(thread, core, own.id, thread.time)
+      else this.#enqueue(thread, core, thread.time)
+      this.#dispatchNext(own, thread.readyAt)
+      return
     }
-    return thread.core
+    this.#scheduler.requeue(thread)
+    const next = this.#scheduler.next(own)
+    if (next === thread) this.#occupy(thread, own)
+    else if (next !== null) this.#switchTo(next, own, thread.time)
+  }
+
+  /** @returns false when there is nothing to poll for, and the thread goes on at once */
+  #pollBegins(thread: HostThread): boolean {
+    thread.pollHit = this.#wakeIsPending(thread)
+    if (thread.pollHit || thread.pollNs <= 0 || this.cores[thread.core]!.queue.length > 0) return false
+    thread.state = THREAD_STATE.POLLING
+    thread.dueAt = thread.time + thread.pollNs
+    this.#queue.push(thread.dueAt, thread.id)
+    return true
+  }
+
+  #pollEnds(thread: HostThread, time: number): void {
+    if (time <= thread.time) return
+    thread.account[ACCOUNT.POLL]! += time - thread.time
+    thread.time = time
+  }
+
+  /** A wake within the window: the thread is still on its core and sees it, without a hand-off. */
+  #pollMet(thread: HostThread, time: number, span: Span | null): void {
+    this.#pollEnds(thread, time)
+    thread.pollHit = true
+    if (span !== null) thread.adopt(span)
+    thread.charge(PRIMITIVE.halt_poll_wake)
+    this.#resumeAt(thread, thread.time)
   }
 
   #occupy(thread: HostThread, core: Core): void {
-    core.current = thread
-    thread.core = core.id
-    thread.onCoreSince = thread.time
-    thread.state = THREAD_STATE.READY
-    this.#queue.push(thread.time, thread.id)
+    this.#scheduler.occupy(thread, core)
+    this.#resumeAt(thread, thread.time)
   }
 
   #handOff(thread: HostThread, core: Core, fromCore: number, time: number): void {
     thread.time = time
+    if (time - core.idleSince >= this.#deepIdleAfterNs) thread.charge(PRIMITIVE.deep_idle_exit)
     thread.charge(core.id === fromCore ? PRIMITIVE.thread_handoff_same_core : PRIMITIVE.thread_handoff_cross_core)
+    if (thread.core !== core.id && thread.onCoreSince >= 0) thread.charge(PRIMITIVE.thread_migration)
     this.#occupy(thread, core)
   }
 
-  #enqueue(thread: HostThread): void {
-    thread.state = THREAD_STATE.QUEUED
-    if (thread.affinity >= 0) this.cores[thread.affinity]!.runQueue.push(thread)
-    else this.#waiting.push(thread)
+  #enqueue(thread: HostThread, core: Core, time: number): void {
+    this.#scheduler.enqueue(thread, core, time)
+    const { current } = core
+    if (current?.state !== THREAD_STATE.POLLING) return
+    // Nobody polls while another could use the core.
+    this.#pollEnds(current, time)
+    this.#resumeAt(current, current.time)
   }
 
   #release(thread: HostThread): void {
+    this.#scheduler.leave(thread)
     this.#dispatchNext(this.cores[thread.core]!, thread.time)
   }
 
-  /** Gives a core that has become free to whoever has waited longest for it. */
+  /** Gives a core that has become free to the thread that the scheduler chooses. */
   #dispatchNext(core: Core, time: number): void {
-    core.current = null
-    const pinned = core.runQueue[0]
-    const any = this.#waiting[0]
-    if (pinned === undefined && any === undefined) return
-    const takePinned = any === undefined || (pinned !== undefined && pinned.readyAt <= any.readyAt)
-    const next = (takePinned ? core.runQueue : this.#waiting).shift()!
+    const next = this.#scheduler.next(core)
+    if (next !== null) this.#switchTo(next, core, time)
+  }
+
+  /** A thread that waited for a core gets this one. */
+  #switchTo(next: HostThread, core: Core, time: number): void {
     next.time = Math.max(next.time, next.readyAt, time)
+    next.account[ACCOUNT.STEAL]! += next.time - next.readyAt
     // A path that joined the thread in the queue has waited since then only.
     if (next.span !== null) next.adopt(next.span)
     this.#handOff(next, core, core.id, next.time)

@@ -1,3 +1,4 @@
+import { ACCOUNT, ACCOUNT_OF, ACCOUNTS } from "./Account.ts"
 import type { CostTable } from "./CostTable.ts"
 import { CORE_WAIT, type Span } from "./Span.ts"
 import type { TraceKind, TraceSink } from "./Trace.ts"
@@ -8,15 +9,17 @@ export const WAIT = {
   SYNC: 0,
   /** Sleep until another thread wakes me. */
   BLOCK: 1,
-  /** My time slice is over and others wait for a core: go to the end of the queue. */
-  RESCHEDULE: 2
+  /** My time slice is over or I am preempted, and others wait for my core: the scheduler chooses again. */
+  RESCHEDULE: 2,
+  /** Poll for a wake for `pollNs` on my core. I go on when one has come (`pollHit`), at the end, or for a rival. */
+  POLL: 3
 } as const
 export type Wait = (typeof WAIT)[keyof typeof WAIT]
 
 /** The code of a host thread: it charges time as it goes and yields where it meets others. */
 export type HostProgram<R = void> = Generator<Wait, R, void>
 
-export const THREAD_STATE = { BLOCKED: 0, READY: 1, RUNNING: 2, QUEUED: 3, DONE: 4 } as const
+export const THREAD_STATE = { BLOCKED: 0, READY: 1, RUNNING: 2, QUEUED: 3, DONE: 4, POLLING: 5 } as const
 export type ThreadState = (typeof THREAD_STATE)[keyof typeof THREAD_STATE]
 
 /** A thread of the host's user space (a vCPU thread or the VMM's main thread) on simulated cores. */
@@ -32,8 +35,20 @@ export class HostThread {
   state: ThreadState = THREAD_STATE.BLOCKED
   /** A wake that came while the thread was not asleep; the next sleep returns at once. */
   wakePending = false
-  /** Since when it has been on its core. */
-  onCoreSince = 0
+  /** Since when it has been on its core; -1 before it ran for the first time. */
+  onCoreSince = -1
+  /** Virtual run time and deadline on its core, and what it lagged behind the mean when it left: see Scheduler. */
+  vruntime = 0
+  deadline = 0
+  lag = 0
+  /** Neighbours in a run queue. */
+  previous: HostThread | null = null
+  next: HostThread | null = null
+  /** Time of its event that counts: others of it in the queue are out of date. */
+  dueAt = -1
+  /** Window of the next WAIT.POLL, and whether the latest one met a wake. */
+  pollNs = 0
+  pollHit = false
   /** It asked to sleep while its clock was ahead: the sleep begins when the others have caught up. */
   blockPending = false
   /** Time since which it waits for a core, while QUEUED. */
@@ -41,6 +56,8 @@ export class HostThread {
   /** The operation whose critical path runs through this thread, if any. */
   span: Span | null = null
   program: HostProgram | null = null
+  /** Where its time went, virtual ns, by ACCOUNT. */
+  readonly account = new Float64Array(ACCOUNTS.length)
   readonly #costs: CostTable
   readonly #trace: TraceSink | null
 
@@ -57,13 +74,20 @@ export class HostThread {
   charge(primitive: number): void {
     const ns = this.#costs.sample(primitive)
     this.time += ns
+    this.account[ACCOUNT_OF[primitive]!]! += ns
     if (this.span !== null) this.span.add(primitive, ns)
-    if (this.#trace !== null) this.#trace(this, "charge", primitive)
+    if (this.#trace !== null) this.#trace(this, "charge", primitive, ns)
+  }
+
+  /** Lets time pass in the guest that is not a step of any kind. */
+  passInGuest(until: number): void {
+    this.account[ACCOUNT.GUEST]! += until - this.time
+    this.time = until
   }
 
   /** Tells the trace, if there is one. */
   note(kind: TraceKind, value: number | string): void {
-    if (this.#trace !== null) this.#trace(this, kind, value)
+    if (this.#trace !== null) this.#trace(this, kind, value, 0)
   }
 
   /** Counts something that happened (index of COUNTER) for the current operation. */
@@ -77,7 +101,9 @@ export class HostThread {
    */
   adopt(span: Span): void {
     const gap = this.time - (span.begin + span.total())
-    if (gap > 0) span.add(CORE_WAIT, gap)
     this.span = span
+    if (gap <= 0) return
+    span.add(CORE_WAIT, gap)
+    if (this.#trace !== null) this.#trace(this, "core-wait", CORE_WAIT, gap)
   }
 }

@@ -9,7 +9,7 @@ export const PRIMITIVES = [
   "vc_exception",
   "vmcb_swap_fields",
   "gpa_translate_vmsa",
-  "vcpu_load_put",
+  "vcpu_load",
   "userspace_exit",
   "userspace_entry",
   "vmm_dispatch",
@@ -30,7 +30,26 @@ export const PRIMITIVES = [
   "create_vcpu",
   "thread_spawn",
   "launch_update_fixed",
-  "launch_update_4k"
+  "launch_update_4k",
+  "npf_map_2m",
+  "rmpupdate_2m",
+  "pvalidate_2m",
+  "rmpadjust_2m",
+  "zero_page_2m",
+  "psmash_2m",
+  "port_emulation_in_kernel",
+  "vcpu_put",
+  "futex_wake",
+  "futex_wait",
+  "eventfd_signal",
+  "eventfd_wait",
+  "signal_send",
+  "signal_delivery",
+  "thread_migration",
+  "deep_idle_exit",
+  "halt_poll_wake",
+  "srcu_grace_period",
+  "create_vm_tail"
 ] as const
 
 export type PrimitiveName = (typeof PRIMITIVES)[number]
@@ -47,6 +66,8 @@ export type Basis = "measured" | "published" | "assumed"
  * The price of one primitive. `ns` is the median in virtual nanoseconds; `low` and `high` bound what is known of it
  * (uncertainty, not randomness). `quantiles`, where given, is the spread from one execution to the next: a piecewise
  * linear quantile function as [permille, ns] knots from 0 to 1000; without it every execution costs `ns`.
+ * `probability`, where given, says of how many in a thousand occasions the step is taken at all, with the range of what
+ * is known of that; without it, the code that takes the step knows when.
  */
 export interface Cost {
   readonly ns: number
@@ -55,7 +76,15 @@ export interface Cost {
   readonly basis: Basis
   readonly source: string
   readonly quantiles?: ReadonlyArray<readonly [permille: number, ns: number]> | undefined
+  readonly probability?: Probability | undefined
   readonly note?: string | undefined
+}
+
+/** How often something happens, in permille; like a price, an input with a range. */
+export interface Probability {
+  readonly permille: number
+  readonly low: number
+  readonly high: number
 }
 
 /**
@@ -65,6 +94,9 @@ export interface Cost {
 export interface CostSum {
   readonly primitives: ReadonlyArray<PrimitiveName>
   readonly ns: number
+  /** Bounds of what is known of the sum; without them nothing is known but `ns`. */
+  readonly low?: number | undefined
+  readonly high?: number | undefined
   readonly basis: Basis
   readonly source: string
 }
@@ -73,6 +105,8 @@ export interface CostSum {
 export interface Profile {
   readonly name: string
   readonly machine: string
+  /** Core clock that the prices belong to, in MHz; a profile of another machine can be derived only with it. */
+  readonly clockMhz?: number | undefined
   readonly primitives: { readonly [K in PrimitiveName]: Cost }
   readonly sums: ReadonlyArray<CostSum>
 }

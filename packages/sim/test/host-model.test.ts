@@ -110,7 +110,7 @@ class Run {
         return
       case "slice":
         yield* sync(host, self)
-        if (host.sliceIsOver(self)) yield WAIT.RESCHEDULE
+        if (host.needResched(self)) yield WAIT.RESCHEDULE
     }
   }
 

@@ -175,7 +175,7 @@ describe("a busy core", () => {
           log.push(`${name}:${self.time}`)
           self.charge(STEP.slice)
           yield* sync(host, self)
-          if (host.sliceIsOver(self)) yield WAIT.RESCHEDULE
+          if (host.needResched(self)) yield WAIT.RESCHEDULE
         }
       })
     const a = worker("a")
@@ -207,7 +207,7 @@ describe("a busy core", () => {
           order.push(name)
           self.charge(STEP.slice)
           yield* sync(host, self)
-          if (host.sliceIsOver(self)) yield WAIT.RESCHEDULE
+          if (host.needResched(self)) yield WAIT.RESCHEDULE
         }
       })
     host.start(worker("free", -1), 0)
@@ -221,9 +221,9 @@ describe("a busy core", () => {
     const answers: Array<boolean> = []
     const a = spawn(host, "a", 0, function* (self) {
       self.charge(STEP.long)
-      answers.push(host.sliceIsOver(self))
+      answers.push(host.needResched(self))
       self.charge(STEP.slice)
-      answers.push(host.sliceIsOver(self))
+      answers.push(host.needResched(self))
       yield* sync(host, self)
     })
     host.start(a, 5 * SLICE)
@@ -254,13 +254,13 @@ describe("a busy core", () => {
     const answers: Array<boolean> = []
     const a = spawn(host, "a", 0, function* (self) {
       self.charge(STEP.slice)
-      answers.push(host.sliceIsOver(self))
+      answers.push(host.needResched(self))
       yield* sync(host, self)
       host.wake(b, self, null)
-      answers.push(host.sliceIsOver(self))
+      answers.push(host.needResched(self))
       yield WAIT.RESCHEDULE
       self.charge(STEP.long)
-      answers.push(host.sliceIsOver(self))
+      answers.push(host.needResched(self))
     })
     const b = spawn(host, "b", 0, busy(host, STEP.long))
     host.start(a, 0)

@@ -1,19 +1,10 @@
-import { apVmsa, Ghcb, GUEST_VMPL, sevInfo, terminate, vcHandler } from "@vmpl-lab/guest"
+import { apVmsa, Ghcb, sevInfo, terminate, vcHandler } from "@vmpl-lab/guest"
 import { AP_CREATION, GHCB_VERSION, HV_FEATURE, PAGE_SIZE, TERMINATE, VMSA } from "@vmpl-lab/sev-es"
-import {
-  lidt,
-  type Program,
-  pause,
-  pvalidate,
-  read,
-  readBytes,
-  readRegister,
-  rmpadjust,
-  write,
-  writeBytes
-} from "@vmpl-lab/vmpl"
+import { lidt, type Program, pause, read, readBytes, readRegister, rmpadjust, write, writeBytes } from "@vmpl-lab/vmpl"
 import { handOverGuestMemory } from "./GuestHandOver.ts"
 import { IMAGE, svsmGhcbGpa, svsmVmsaGpa } from "./Image.ts"
+import { setUpInterrupts } from "./Interrupts.ts"
+import { validateOwn } from "./OwnPages.ts"
 import { decodeParameters } from "./Parameters.ts"
 import { requestLoop } from "./RequestLoop.ts"
 import type { SvsmState } from "./State.ts"
@@ -28,7 +19,7 @@ export function* svsmBootProcessor(state: SvsmState, base: number): Program {
   const parameters = decodeParameters(page)
   if (parameters === null) return yield* terminate(TERMINATE.GENERAL)
   state.parameters = parameters
-  for (let apicId = 0; apicId < parameters.vcpus; apicId++) state.served[apicId] = null
+  for (let apicId = 0; apicId < parameters.vcpus; apicId++) state.served[apicId] = []
 
   const ghcb = new Ghcb(svsmGhcbGpa(base, 0))
   yield* ghcb.setUp()
@@ -39,6 +30,7 @@ export function* svsmBootProcessor(state: SvsmState, base: number): Program {
   for (let apicId = 1; apicId < parameters.vcpus; apicId++) yield* startSvsmAp(ghcb, base, apicId)
   yield* handOverGuestMemory(state)
   yield* makeGuestBootVmsa(state, base, ghcb)
+  yield* setUpInterrupts(state, base, 0)
   yield* requestLoop(state, 0)
 }
 
@@ -47,15 +39,9 @@ export function* svsmApplicationProcessor(state: SvsmState, base: number): Progr
   yield lidt(vcHandler)
   const apicId = (yield readRegister(VMSA.rdi)).lo
   yield* new Ghcb(svsmGhcbGpa(base, apicId)).setUp()
+  yield* setUpInterrupts(state, base, apicId)
   yield write(base + IMAGE.ONLINE + apicId, 1, 1)
   yield* requestLoop(state, apicId)
-}
-
-/** Validates a page of the SVSM's own. Anything but a first validation means that the host plays tricks. */
-function* validateOwn(gpa: number): Program {
-  const { lo, carry } = yield pvalidate(gpa, true)
-  if (lo !== 0 || carry) yield* terminate(TERMINATE.PVALIDATE)
-  yield writeBytes(gpa, new Uint8Array(PAGE_SIZE))
 }
 
 /** Turns a page of the SVSM's own into a VMSA. Target VMPL1 with no rights: no guest level may read it. */
@@ -76,20 +62,15 @@ function* startSvsmAp(ghcb: Ghcb, base: number, apicId: number): Program {
   while ((yield read(base + IMAGE.ONLINE + apicId, 1)).lo === 0) yield pause()
 }
 
-/** Builds the guest's boot VMSA and registers it with the host: it runs when VMPL2 is asked for. */
+/** Builds the guest's boot VMSA and registers it with the host: it runs when the guest's level is asked for. */
 function* makeGuestBootVmsa(state: SvsmState, base: number, ghcb: Ghcb): Program {
-  const { resetVector, callingAreaGpa } = state.parameters
+  const { resetVector, callingAreaGpa, guestVmpl: vmpl } = state.parameters
   // As after a processor reset: the segment's base is the 64 KiB that end at the vector's page.
   const codeBase = resetVector - (resetVector % 0x1_0000)
-  const { lo: sevFeatures } = yield readRegister(VMSA.sev_features)
+  const sevFeatures = state.parameters.interrupts?.guestFeatures ?? (yield readRegister(VMSA.sev_features)).lo
   const vmsaGpa = base + IMAGE.GUEST_VMSA
-  yield* makeVmsa(
-    vmsaGpa,
-    apVmsa({ vmpl: GUEST_VMPL, sevFeatures, codeBase, rip: resetVector - codeBase, argument: 0 })
-  )
-  const created = { vmsaGpa, caGpa: callingAreaGpa, apicId: 0, guestOwned: false }
-  state.registry.push(created)
-  state.served[0] = created
-  const registered = yield* ghcb.apCreation(AP_CREATION.CREATE_ON_INIT, GUEST_VMPL, 0, vmsaGpa, sevFeatures)
+  yield* makeVmsa(vmsaGpa, apVmsa({ vmpl, sevFeatures, codeBase, rip: resetVector - codeBase, argument: 0 }))
+  state.register({ vmsaGpa, caGpa: callingAreaGpa, apicId: 0, vmpl, guestOwned: false })
+  const registered = yield* ghcb.apCreation(AP_CREATION.CREATE_ON_INIT, vmpl, 0, vmsaGpa, sevFeatures)
   if (!registered) yield* terminate(TERMINATE.GENERAL)
 }

@@ -10,11 +10,12 @@ const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean =
  * @spec SVSM 6, conflict rules
  */
 export const validRegion = (state: SvsmState, gpa: number, size: number): boolean => {
-  const { ramSize, firmware } = state.parameters
+  const { ramSize, firmware, highRam } = state.parameters
   const end = gpa + size
   const inRam = end <= ramSize
   const inFirmware = gpa >= firmware.gpa && end <= firmware.gpa + firmware.size
-  if (!Number.isSafeInteger(end) || !(inRam || inFirmware)) return false
+  const inHighRam = gpa >= highRam.gpa && end <= highRam.gpa + highRam.size
+  if (!Number.isSafeInteger(end) || !(inRam || inFirmware || inHighRam)) return false
   return !state.registry.some(
     ({ vmsaGpa, caGpa }) => overlaps(gpa, size, vmsaGpa, PAGE_SIZE) || overlaps(gpa, size, caGpa, CALLING_AREA.SIZE)
   )

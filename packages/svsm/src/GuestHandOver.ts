@@ -1,8 +1,8 @@
-import { CALLING_AREA, GUEST_VMPL, SVSM_RESULT, terminate } from "@vmpl-lab/guest"
+import { CALLING_AREA, SVSM_RESULT, terminate } from "@vmpl-lab/guest"
 import { PAGE_SIZE, SECRETS, TERMINATE } from "@vmpl-lab/sev-es"
 import { type Program, pvalidate, write, writeBytes, zeroPage } from "@vmpl-lab/vmpl"
 import type { GuestRange } from "./Parameters.ts"
-import { grant } from "./protocols/CorePvalidate.ts"
+import { grant } from "./protocols/Permissions.ts"
 import type { SvsmState } from "./State.ts"
 
 /** Keys that the guest must not have: those of levels more privileged than its own. @spec SVSM 4.1 */
@@ -29,17 +29,17 @@ export function* handOverGuestMemory(state: SvsmState): Program {
 
 function* grantRange(state: SvsmState, { gpa, size }: GuestRange): Program {
   for (let page = gpa; page < gpa + size; page += PAGE_SIZE) {
-    if ((yield* grant(page, GUEST_VMPL)) !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.GENERAL)
+    if ((yield* grant(page, state.parameters.guestVmpl)) !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.GENERAL)
     state.validated.add(page / PAGE_SIZE)
   }
 }
 
 function* fillSecrets(state: SvsmState, gpa: number): Program {
-  const { svsm, callingAreaGpa } = state.parameters
-  yield writeBytes(gpa + SECRETS.vmpck0, new Uint8Array(GUEST_VMPL * VMPCK_SIZE))
+  const { svsm, callingAreaGpa, guestVmpl } = state.parameters
+  yield writeBytes(gpa + SECRETS.vmpck0, new Uint8Array(guestVmpl * VMPCK_SIZE))
   yield write(gpa + SECRETS.svsm_base, 8, svsm.gpa, Math.floor(svsm.gpa / 0x1_0000_0000))
   yield write(gpa + SECRETS.svsm_size, 8, svsm.size, Math.floor(svsm.size / 0x1_0000_0000))
   yield write(gpa + SECRETS.svsm_caa, 8, callingAreaGpa, Math.floor(callingAreaGpa / 0x1_0000_0000))
   yield write(gpa + SECRETS.svsm_max_version, 4, 1)
-  yield write(gpa + SECRETS.svsm_guest_vmpl, 1, GUEST_VMPL)
+  yield write(gpa + SECRETS.svsm_guest_vmpl, 1, guestVmpl)
 }

@@ -17,9 +17,20 @@ export const IMAGE = {
   PER_CPU_SIZE: 0x2000
 } as const
 
+/** Pages of a vCPU behind those of all, where the SVSM takes interrupts. */
+const INTERRUPT_PAGES = { BACKUP: 0, DOORBELL: PAGE_SIZE, SIZE: 2 * PAGE_SIZE } as const
+
+/** GPA of the private page that keeps a vCPU's SVSM GHCB while a handler uses it. */
+export const svsmBackupGpa = (base: number, vcpus: number, apicId: number): number =>
+  base + IMAGE.PER_CPU + vcpus * IMAGE.PER_CPU_SIZE + apicId * INTERRUPT_PAGES.SIZE + INTERRUPT_PAGES.BACKUP
+
+/** GPA of a vCPU's SVSM doorbell page, which is shared. */
+export const svsmDoorbellGpa = (base: number, vcpus: number, apicId: number): number =>
+  svsmBackupGpa(base, vcpus, apicId) + INTERRUPT_PAGES.DOORBELL
+
 /** Size of the SVSM's range for a number of vCPUs: a multiple of 2 MiB. */
-export const svsmRangeSize = (vcpus: number): number => {
-  const used = IMAGE.PER_CPU + vcpus * IMAGE.PER_CPU_SIZE
+export const svsmRangeSize = (vcpus: number, interrupts = false): number => {
+  const used = IMAGE.PER_CPU + vcpus * (IMAGE.PER_CPU_SIZE + (interrupts ? INTERRUPT_PAGES.SIZE : 0))
   return Math.ceil(used / 0x20_0000) * 0x20_0000
 }
 

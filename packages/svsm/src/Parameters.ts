@@ -14,6 +14,12 @@ export interface SvsmParameters {
   readonly vcpus: number
   /** Guest RAM from 0 up to here; the SVSM's own range follows. */
   readonly ramSize: number
+  /** More guest RAM, above 4 GiB; of size 0 where there is none. */
+  readonly highRam: GuestRange
+  /** Level of the start-up vCPU's VMSA, 1 or 2: the guest creates those of less privileged levels itself. */
+  readonly guestVmpl: number
+  /** Entries of a PVALIDATE list that one call serves before it answers INCOMPLETE; 0: all of them. */
+  readonly entriesPerCall: number
   readonly svsm: GuestRange
   readonly firmware: GuestRange
   /** Linear address at which the guest's boot processor starts. */
@@ -26,11 +32,29 @@ export interface SvsmParameters {
   readonly callingAreaLaunched: boolean
   /** Memory that the launch has validated for the firmware: metadata sections of type SEC_MEM. */
   readonly preValidated: ReadonlyArray<GuestRange>
+  /** What the SVSM does about interrupts; left out, it takes none, and the guest's level has the SVSM's features. */
+  readonly interrupts?: SvsmInterrupts
+}
+
+/** The SVSM's own interrupts, and how those of the guest's level get there. */
+export interface SvsmInterrupts {
+  /** SEV_FEATURES of the guest's level. */
+  readonly guestFeatures: number
+  /** It has handlers; otherwise it never lets an interrupt in. */
+  readonly takes: boolean
+  /** Its own timer: vector 0 for none. */
+  readonly timerVector: number
+  readonly timerPeriodNs: number
+  /** One IPI to the next vCPU at its own level after so many calls served: vector 0 for none. */
+  readonly ipiVector: number
+  readonly callsPerIpi: number
 }
 
 const MAGIC = 0x4d56_5356
-const HEADER = 96
-const MAX_RANGES = (PAGE_SIZE - HEADER) / 16
+const HEADER = 128
+/** At the end of the page: zeros where the SVSM takes no interrupts. */
+const INTERRUPTS = PAGE_SIZE - 64
+const MAX_RANGES = Math.floor((INTERRUPTS - HEADER) / 16)
 
 /** The page's bytes. */
 export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
@@ -49,7 +73,11 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
     parameters.cpuidGpa,
     parameters.callingAreaGpa,
     parameters.callingAreaLaunched ? 1 : 0,
-    parameters.preValidated.length
+    parameters.preValidated.length,
+    parameters.highRam.gpa,
+    parameters.highRam.size,
+    parameters.guestVmpl,
+    parameters.entriesPerCall
   ]
   words.forEach((word, i) => {
     setU64(view, 8 + 8 * i, word)
@@ -58,6 +86,14 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
     setU64(view, HEADER + 16 * i, gpa)
     setU64(view, HEADER + 16 * i + 8, size)
   })
+  const { interrupts } = parameters
+  if (interrupts !== undefined) {
+    const { guestFeatures, takes, timerVector, timerPeriodNs, ipiVector, callsPerIpi } = interrupts
+    const fields = [1, guestFeatures, takes ? 1 : 0, timerVector, timerPeriodNs, ipiVector, callsPerIpi]
+    fields.forEach((value, i) => {
+      setU64(view, INTERRUPTS + 8 * i, value)
+    })
+  }
   return bytes
 }
 
@@ -67,9 +103,13 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
   const word = (i: number): number => getU64(view, 8 + 8 * i)
   const ranges = word(10)
   if (view.getUint32(0, true) !== MAGIC || ranges > MAX_RANGES) return null
+  if (word(13) < 1 || word(13) > 3) return null
   return {
     vcpus: view.getUint32(4, true),
     ramSize: word(0),
+    highRam: { gpa: word(11), size: word(12) },
+    guestVmpl: word(13),
+    entriesPerCall: word(14),
     svsm: { gpa: word(1), size: word(2) },
     firmware: { gpa: word(3), size: word(4) },
     resetVector: word(5),
@@ -80,6 +120,19 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
     preValidated: Array.from({ length: ranges }, (_, i) => ({
       gpa: getU64(view, HEADER + 16 * i),
       size: getU64(view, HEADER + 16 * i + 8)
-    }))
+    })),
+    ...(view.getUint32(INTERRUPTS, true) === 1 ? { interrupts: decodeInterrupts(view) } : {})
+  }
+}
+
+const decodeInterrupts = (view: DataView): SvsmInterrupts => {
+  const field = (i: number): number => getU64(view, INTERRUPTS + 8 * i)
+  return {
+    guestFeatures: field(1),
+    takes: field(2) === 1,
+    timerVector: field(3),
+    timerPeriodNs: field(4),
+    ipiVector: field(5),
+    callsPerIpi: field(6)
   }
 }

@@ -1,12 +1,15 @@
 import type { Program } from "@vmpl-lab/vmpl"
 import { pause } from "@vmpl-lab/vmpl"
+import type { CpuInterrupts } from "./Interrupts.ts"
+import { PageSet } from "./PageSet.ts"
 import type { SvsmParameters } from "./Parameters.ts"
 
-/** The VMSA and calling area that a CPU serves, if any. */
+/** A VMSA and its calling area: one level of one vCPU. */
 export interface GuestVmsa {
   readonly vmsaGpa: number
   caGpa: number
   readonly apicId: number
+  readonly vmpl: number
   /** Made by CREATE_VCPU; the boot VMSA is not. */
   readonly guestOwned: boolean
 }
@@ -38,14 +41,29 @@ export class RwLock {
 /** The SVSM's private data, shared by its CPUs. */
 export class SvsmState {
   parameters!: SvsmParameters
-  /** Served pair of each CPU, by APIC ID. */
-  readonly served: Array<GuestVmsa | null> = []
+  /** What each CPU serves, by APIC ID and VMPL: the latest VMSA of a level. */
+  readonly served: Array<Array<GuestVmsa | undefined>> = []
+  /** The VMSA that a CPU runs when nobody calls, by APIC ID: the one whose call it served last. */
+  readonly running: Array<GuestVmsa | undefined> = []
   /** Every VMSA that exists for the guest, with its calling area. */
   readonly registry: Array<GuestVmsa> = []
   /** GFNs of guest memory that this SVSM knows to be validated; it touches no other. */
-  readonly validated = new Set<number>()
+  readonly validated = new PageSet()
   /** GFNs that a CPU is validating at this moment. */
-  readonly validating = new Set<number>()
+  readonly validating = new PageSet()
+  /** What each CPU does about interrupts, by APIC ID; empty where the SVSM takes none. */
+  readonly interrupts: Array<CpuInterrupts> = []
+  /** Users of the APIC protocol, the guest's boot code among them. */
+  apicUsers = 1
   /** PVALIDATE reads; REMAP_CA and CREATE_VCPU write: a page must not become a VMSA while it is being granted. */
   readonly lock = new RwLock()
+
+  /** A VMSA that exists from now on: its CPU serves it in place of an earlier one of that level. */
+  register(vmsa: GuestVmsa): void {
+    this.registry.push(vmsa)
+    const levels = this.served[vmsa.apicId]!
+    levels[vmsa.vmpl] = vmsa
+    const running = this.running[vmsa.apicId]
+    if (running === undefined || running.vmpl === vmsa.vmpl) this.running[vmsa.apicId] = vmsa
+  }
 }

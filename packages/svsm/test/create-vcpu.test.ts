@@ -83,7 +83,7 @@ describe("CREATE_VCPU", () => {
     expect(host.entry(OTHER_CA)).toMatchObject({ vmsa: false, perms: OWN })
     expect([host.peek(OTHER_CA).getUint32(0), host.peek(OTHER_CA).getUint32(4)]).toEqual([0, 0])
     expect(host.peek(OTHER_CA).getUint32(8)).toBe(0xffff_ffff)
-    expect(host.state.served[1]).toEqual({ vmsaGpa: NEW, caGpa: OTHER_CA, apicId: 1, guestOwned: true })
+    expect(host.state.running[1]).toEqual({ vmsaGpa: NEW, caGpa: OTHER_CA, apicId: 1, vmpl: 2, guestOwned: true })
     expect(host.state.registry).toHaveLength(2)
   })
 
@@ -115,7 +115,7 @@ describe("CREATE_VCPU", () => {
     expect(host.svsmBytes()).toBe(before)
     expect(pages.map((gpa) => host.entry(gpa))).toEqual(entries)
     expect(host.peek(OTHER_CA).getUint32(0)).toBe(0xffff_ffff)
-    expect([host.state.registry.length, host.state.served.filter((served) => served !== null).length]).toEqual([1, 1])
+    expect([host.state.registry.length, host.state.running.filter((vmsa) => vmsa !== undefined).length]).toEqual([1, 1])
     expect(host.seen.some(({ operation: { op } }) => op === OP.RMPADJUST)).toBe(false)
     // The next one is served as if nothing had been.
     expect(create(host)).toBe(SUCCESS)
@@ -129,7 +129,7 @@ describe("CREATE_VCPU", () => {
     expect(host.entry(NEW)).toMatchObject({ validated: true, vmsa: false, perms: OWN })
     const after = host.peek(NEW)
     expect(Buffer.from(after.buffer, after.byteOffset, PAGE_SIZE).toString("hex")).toBe(bytes)
-    expect([host.state.registry.length, host.state.served[1]]).toEqual([1, null])
+    expect([host.state.registry.length, host.state.running[1]]).toEqual([1, undefined])
     // The page is the guest's again: as a PVALIDATE list, for one.
     host.poke(NEW).setUint32(0, 0, true)
     expect(host.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: NEW }).result).toBe(INVALID_PARAMETER)
@@ -156,7 +156,7 @@ describe("CREATE_VCPU", () => {
   it("looks at 32 bits of R8", () => {
     const host = withVmsa()
     expect(create(host, { r8: [7, 1] })).toBe(SUCCESS)
-    expect(host.state.served[1]).not.toBeNull()
+    expect(host.state.running[1]).toBeDefined()
   })
 
   it("makes a VMSA and its calling area taboo for every later call", () => {
@@ -191,7 +191,7 @@ describe("CREATE_VCPU", () => {
       new Uint8Array(again.buffer, again.byteOffset, PAGE_SIZE)
     )
     expect(create(host, { rcx: LIST, rdx: LIST + 0x2000 })).toBe(SUCCESS)
-    expect(host.state.served[1]).toMatchObject({ vmsaGpa: LIST })
+    expect(host.state.running[1]).toMatchObject({ vmsaGpa: LIST })
     expect(host.call(PROTOCOL.CORE, CORE_CALL.REMAP_CA, { rcx: NEW }).result).toBe(INVALID_ADDRESS)
   })
 })

@@ -91,8 +91,10 @@ const prepare = (host: ScriptedHost, { list }: Turn): void => {
 const makeCall = (host: ScriptedHost, given: Turn): number | null => {
   prepare(host, given)
   // A guest that replaced the vCPU it runs on would not be served any more; put back what was.
-  host.state.served[0] = host.state.registry[0]!
-  const area = host.state.served[0].caGpa
+  const own = host.state.registry[0]!
+  host.state.served[0] = [undefined, undefined, own]
+  host.state.running[0] = own
+  const area = own.caGpa
   host.setRegister("rax", [given.protocol, given.call])
   for (const name of ["rcx", "rdx", "r8"] as const) host.setRegister(name, given[name])
   host.poke(area).setUint8(0, given.pending)

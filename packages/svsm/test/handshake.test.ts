@@ -123,10 +123,10 @@ describe("when the host does not run the guest", () => {
 
   it("without a VMSA to run it idles until there is one", () => {
     const host = new ScriptedHost()
-    const served = host.state.served[0]!
-    host.state.served[0] = null
+    const served = host.state.running[0]!
+    host.state.running[0] = undefined
     for (let i = 0; i < 3; i++) expect(host.run().code).toBe(EXIT.HLT)
-    host.state.served[0] = served
+    host.state.running[0] = served
     host.expectRunsGuest()
   })
 })

@@ -21,7 +21,7 @@ const remap = (host: ScriptedHost, rcx: CallRegisters["rcx"]) =>
   host.call(PROTOCOL.CORE, CORE_CALL.REMAP_CA, { rcx: rcx! })
 
 /** VMSA and calling area of another vCPU. */
-const LIVE = { vmsaGpa: 0x3_0000, caGpa: 0x3_1000, apicId: 1, guestOwned: true }
+const LIVE = { vmsaGpa: 0x3_0000, caGpa: 0x3_1000, apicId: 1, vmpl: 2, guestOwned: true }
 
 const BAD: ReadonlyArray<readonly [string, CallRegisters["rcx"], number]> = [
   ["off by one byte", OTHER_CA + 1, INVALID_PARAMETER],
@@ -52,7 +52,7 @@ describe("REMAP_CA", () => {
     host.state.registry.push(LIVE)
     const before = host.svsmBytes()
     expect(remap(host, rcx)).toMatchObject({ result, pending: 0 })
-    expect(host.state.served[0]!.caGpa).toBe(CA)
+    expect(host.state.running[0]!.caGpa).toBe(CA)
     expect(host.svsmBytes()).toBe(before)
     expect(remap(host, OTHER_CA).result).toBe(SUCCESS)
   })
@@ -71,7 +71,7 @@ describe("REMAP_CA", () => {
     // Behind the header the page is the guest's.
     expect(host.peek(gpa).getUint32(8)).toBe(0xffff_ffff)
     expect(host.peek(CA).getUint8(0)).toBe(0)
-    expect(host.state.served[0]!.caGpa).toBe(gpa)
+    expect(host.state.running[0]!.caGpa).toBe(gpa)
     expect(host.call(PROTOCOL.CORE, CORE_CALL.QUERY_PROTOCOL, { rcx: 1 })).toMatchObject({
       result: SUCCESS,
       pending: 0
@@ -95,7 +95,7 @@ describe("REMAP_CA", () => {
     const host = new ScriptedHost().boot()
     for (let i = 0; i < 2; i++) {
       expect(remap(host, CA)).toMatchObject({ result: SUCCESS, pending: 0 })
-      expect(host.state.served[0]!.caGpa).toBe(CA)
+      expect(host.state.running[0]!.caGpa).toBe(CA)
     }
   })
 

@@ -1,4 +1,4 @@
-import { ACCESS } from "@vmpl-lab/rmp"
+import { ACCESS, PAGE_2M } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { offsetInPage, translate } from "./GuestAccess.ts"
@@ -6,6 +6,7 @@ import { OP, type Operation, type OperationResult } from "./Operation.ts"
 import type { PhysicalMemory } from "./PhysicalMemory.ts"
 import type { Processor } from "./Processor.ts"
 import { STEP, type Step } from "./Step.ts"
+import { TRANSLATION } from "./Translation.ts"
 
 // Loads and stores. Each stays inside one page and returns a STEP.
 
@@ -70,10 +71,33 @@ export const copy = (cpu: Processor, { op, address, cbit, bytes }: Operation): S
   return STEP.DONE
 }
 
-export const zero = (cpu: Processor, { address, cbit }: Operation): Step => {
+export const zero = (cpu: Processor, operation: Operation): Step => {
+  const { address, cbit, size } = operation
+  if (size > PAGE_SIZE) return zeroRegion(cpu, operation)
   const pfn = translate(cpu, address, ACCESS.WRITE, cbit)
   if (pfn < 0) return cpu.failure
   cpu.hardware.memory.replace(pfn, cpu.key, null)
   cpu.thread.charge(PRIMITIVE.zero_page_4k)
+  return STEP.DONE
+}
+
+/** A 2 MiB region, at once where one nested leaf maps it: then the RMP's verdict on its first page is that on all. */
+const zeroRegion = (cpu: Processor, { address, cbit, size }: Operation): Step => {
+  const { memory } = cpu.hardware
+  const first = translate(cpu, address, ACCESS.WRITE, cbit)
+  if (first < 0) return cpu.failure
+  const npt = cpu.npt!
+  const isOneLeaf = npt.lookup(Math.floor(address / PAGE_SIZE)) === first && npt.pageSize === PAGE_2M
+  if (isOneLeaf && (cpu.translation & TRANSLATION.PAGING) === 0) {
+    memory.clearRegion(first, cpu.key)
+    cpu.thread.charge(PRIMITIVE.zero_page_2m)
+    return STEP.DONE
+  }
+  for (let offset = 0; offset < size; offset += PAGE_SIZE) {
+    const pfn = translate(cpu, address + offset, ACCESS.WRITE, cbit)
+    if (pfn < 0) return cpu.failure
+    memory.replace(pfn, cpu.key, null)
+    cpu.thread.charge(PRIMITIVE.zero_page_4k)
+  }
   return STEP.DONE
 }

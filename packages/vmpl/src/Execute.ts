@@ -57,6 +57,8 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       return STEP.VC_NAE
     case OP.VMGEXIT:
       return STEP.VMGEXIT
+    case OP.WORK:
+      return STEP.WORK
     case OP.JMP_FAR:
       return jumpFar(cpu, operation)
     default:

@@ -31,6 +31,11 @@ export class GuestMode {
     this.#cpu.arrived = arrived
   }
 
+  /** Observer: called when the handler of an interrupt or of #HV is about to execute its first instruction. */
+  set delivered(delivered: ((vector: number) => void) | null) {
+    this.#cpu.delivered = delivered
+  }
+
   /** Registers of the core in host mode, at VMSA offsets. */
   get hostRegisters(): Uint8Array {
     return hostRegistersOf(this.#cpu)

@@ -46,7 +46,8 @@ export const OP = {
   VMRUN: 43,
   VMLOAD: 44,
   VMSAVE: 45,
-  JMP_FAR: 46
+  JMP_FAR: 46,
+  WORK: 47
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
@@ -166,6 +167,9 @@ export const writeBytesShared = (gpa: number, from: Uint8Array): Operation =>
 /** Clears a private 4 KiB page. */
 export const zeroPage = (gpa: number): Operation => new Operation(OP.ZERO_PAGE, gpa, 0, 0, 4096, true)
 
+/** Clears a private 2 MiB region, as one string store that is restarted where it faults. */
+export const zeroRegion = (gpa: number): Operation => new Operation(OP.ZERO_PAGE, gpa, 0, 0, 0x20_0000, true)
+
 /** Reads one of the own registers; `register` is its VMSA offset. */
 export const readRegister = (register: number): Operation => new Operation(OP.READ_REGISTER, register, 0, 0, 8, true)
 
@@ -227,6 +231,12 @@ export const pause = (times = 1): Operation => (times === 1 ? PAUSE : new Operat
 /** Loads the interrupt descriptor table of this VMPL; with a handler alone that of #VC. */
 export const lidt = (idt: Idt | VcHandler): Operation =>
   new Operation(OP.LIDT, 0, 0, 0, 0, true, null, typeof idt === "function" ? { vc: idt } : idt)
+
+/**
+ * Any stretch of the guest's own instructions that takes `ns` of its core's time (from 1 on) and touches nothing that is
+ * modelled. It can be interrupted anywhere, and then goes on with what is left.
+ */
+export const work = (ns: number): Operation => new Operation(OP.WORK, 0, ns, 0, 0, true)
 
 const VMGEXIT = new Operation(OP.VMGEXIT, 0, 0, 0, 0, true)
 const HLT = new Operation(OP.HLT, 0, 0, 0, 0, true)

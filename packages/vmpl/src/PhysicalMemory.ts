@@ -1,11 +1,15 @@
 // @section 3.3
 import { createCipheriv, createDecipheriv } from "node:crypto"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { assert } from "@vmpl-lab/sim"
 
 /** ASID of the host: its accesses carry no guest key. */
 export const HOST_ASID = 0
 
-/** One 4 KiB frame of DRAM: what it decrypts to under the key of `asid`. */
+/**
+ * One 4 KiB frame of DRAM: what it decrypts to under the key of `asid`. A frame that was cleared and not written since
+ * holds no bytes of its own; its `asid` is the complement, so that no access takes it for one that does.
+ */
 interface Frame {
   asid: number
   bytes: Uint8Array
@@ -13,7 +17,7 @@ interface Frame {
 }
 
 /** Frames in one chunk of the table of frames: a chunk exists from the first write into it. */
-const CHUNK_BITS = 12
+const CHUNK_BITS = 9
 const CHUNK = 1 << CHUNK_BITS
 
 /** Number of a frame's chunk. A shift, where it can be: this is behind every access. */
@@ -26,6 +30,11 @@ const frameOf = (asid: number, bytes: Uint8Array): Frame => ({
   bytes,
   view: new DataView(bytes.buffer, bytes.byteOffset, PAGE_SIZE)
 })
+
+/** The ASID whose key wrote a frame. */
+const writerOf = ({ asid }: Frame): number => (asid < 0 ? ~asid : asid)
+
+const isCleared = ({ asid }: Frame): boolean => asid < 0
 
 /**
  * DRAM behind the memory controller's encryption engine. A frame holds ciphertext; it is kept as plaintext together
@@ -41,6 +50,8 @@ export class PhysicalMemory {
   readonly pages: number
   readonly #chunks: Array<Array<Frame | undefined> | undefined>
   readonly #keys = new Map<number, Buffer>()
+  /** By ASID: a chunk of cleared frames, which stands for any number of them until one of its frames is written. */
+  readonly #cleared = new Map<number, Array<Frame | undefined>>()
 
   constructor(pages: number) {
     this.pages = pages
@@ -56,7 +67,7 @@ export class PhysicalMemory {
   /** Forgets an ASID's key; what was written under it stays ciphertext. */
   dropKey(asid: number): void {
     this.#forEach((pfn, frame) => {
-      if (frame.asid === asid) this.#put(pfn, this.#as(pfn, frame, HOST_ASID))
+      if (writerOf(frame) === asid) this.#put(pfn, this.#as(pfn, frame, HOST_ASID))
     })
     this.#keys.delete(asid)
   }
@@ -65,7 +76,8 @@ export class PhysicalMemory {
   read(pfn: number, asid: number): DataView {
     const frame = this.#at(pfn)
     if (frame === undefined) return asid === HOST_ASID ? ZERO_VIEW : this.#materialise(pfn, asid).view
-    return frame.asid === asid ? frame.view : this.#as(pfn, frame, asid).view
+    if (frame.asid === asid) return frame.view
+    return frame.asid === ~asid ? ZERO_VIEW : this.#as(pfn, frame, asid).view
   }
 
   /** The frame's bytes under the key of `asid`, to be written: from now on the frame is encrypted with that key. */
@@ -78,15 +90,51 @@ export class PhysicalMemory {
   /** Replaces the whole frame: no need to know what it held. `bytes` is copied; null writes zeros. */
   replace(pfn: number, asid: number, bytes: Uint8Array | null): void {
     const frame = this.#at(pfn)
-    if (frame !== undefined) {
+    if (frame !== undefined && !isCleared(frame)) {
       frame.asid = asid
       frame.bytes.set(bytes ?? ZERO_PAGE)
-    } else this.#put(pfn, frameOf(asid, bytes === null ? new Uint8Array(PAGE_SIZE) : Uint8Array.from(bytes)))
+    } else this.#put(pfn, bytes === null ? this.#clearedChunk(asid)[0]! : frameOf(asid, Uint8Array.from(bytes)))
+  }
+
+  /** Writes zeros to a whole 2 MiB region under the key of `asid`. `pfn` is its first frame. */
+  clearRegion(pfn: number, asid: number): void {
+    assert(pfn % CHUNK === 0, "a 2 MiB region begins at a multiple of 2 MiB")
+    this.#chunks[chunkOf(pfn)] = this.#clearedChunk(asid)
   }
 
   /** Visits every frame that was ever written, in address order, as (pfn, ASID of its key, plaintext). */
   forEachFrame(visit: (pfn: number, asid: number, bytes: Uint8Array) => void): void {
-    this.#forEach((pfn, frame) => visit(pfn, frame.asid, frame.bytes))
+    this.#forEach((pfn, frame) => visit(pfn, writerOf(frame), frame.bytes))
+  }
+
+  /** Feeds a digest with the contents of every frame that was ever written; cleared ones by their number alone. */
+  digestInto(update: (data: Uint8Array | string) => void): void {
+    for (const [index, chunk] of this.#chunks.entries()) {
+      const first = chunk?.[0]
+      if (first !== undefined && this.#isShared(chunk)) {
+        update(`${index * CHUNK}+${CHUNK}:${writerOf(first)};`)
+        continue
+      }
+      chunk?.forEach((frame, at) => {
+        if (frame === undefined) return
+        update(`${index * CHUNK + at}:${frame.asid};`)
+        if (!isCleared(frame)) update(frame.bytes)
+      })
+    }
+  }
+
+  #clearedChunk(asid: number): Array<Frame | undefined> {
+    let chunk = this.#cleared.get(asid)
+    if (chunk === undefined) {
+      chunk = new Array(CHUNK).fill({ asid: ~asid, bytes: ZERO_PAGE, view: ZERO_VIEW })
+      this.#cleared.set(asid, chunk)
+    }
+    return chunk
+  }
+
+  #isShared(chunk: Array<Frame | undefined> | undefined): boolean {
+    const first = chunk?.[0]
+    return first !== undefined && isCleared(first) && this.#cleared.get(writerOf(first)) === chunk
   }
 
   #at(pfn: number): Frame | undefined {
@@ -97,8 +145,11 @@ export class PhysicalMemory {
   #put(pfn: number, frame: Frame): void {
     const index = chunkOf(pfn)
     const chunk = this.#chunks[index]
-    if (chunk !== undefined) chunk[pfn & (CHUNK - 1)] = frame
-    else {
+    if (chunk !== undefined) {
+      const own = this.#isShared(chunk) ? chunk.slice() : chunk
+      own[pfn & (CHUNK - 1)] = frame
+      this.#chunks[index] = own
+    } else {
       const fresh = new Array<Frame | undefined>(CHUNK)
       fresh[pfn & (CHUNK - 1)] = frame
       this.#chunks[index] = fresh
@@ -114,17 +165,19 @@ export class PhysicalMemory {
 
   #materialise(pfn: number, asid: number): Frame {
     const old = this.#at(pfn) ?? frameOf(HOST_ASID, new Uint8Array(PAGE_SIZE))
-    const frame = this.#as(pfn, old, asid)
+    const seen = this.#as(pfn, old, asid)
+    const frame = seen === old ? frameOf(asid, Uint8Array.from(old.bytes)) : seen
     this.#put(pfn, frame)
     return frame
   }
 
   /** What a frame looks like under another key: encrypt with the writer's, decrypt with the reader's. */
   #as(pfn: number, frame: Frame, asid: number): Frame {
-    if (frame.asid === asid) return frame
+    const writer = writerOf(frame)
+    if (writer === asid) return frame
     const tweak = Buffer.alloc(16)
     tweak.writeBigUInt64LE(BigInt(pfn) * BigInt(PAGE_SIZE))
-    const writerKey = this.#keys.get(frame.asid)
+    const writerKey = this.#keys.get(writer)
     const readerKey = this.#keys.get(asid)
     let bytes: Uint8Array = frame.bytes
     if (writerKey !== undefined) bytes = createCipheriv("aes-128-xts", writerKey, tweak).update(bytes)

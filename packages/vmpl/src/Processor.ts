@@ -67,6 +67,8 @@ export class Processor {
   execution: Execution | null = null
   /** A physical event arrives at this virtual time: Infinity when none is on its way. */
   interruptAt = Infinity
+  /** Virtual time up to which the core may run before others must catch up. */
+  horizon = Infinity
   /** What it is: INTR, NMI, SMI or INIT of EXIT. */
   interruptCode: number = EXIT.INTR
   /** Observer: the operation whose critical path the interrupt carries, if any. */
@@ -75,6 +77,8 @@ export class Processor {
   exitSpan: Span | null = null
   /** Observer: called once, when the first fetch after VMRUN has succeeded. */
   arrived: (() => void) | null = null
+  /** Observer: called when the handler of an interrupt or of #HV is about to execute its first instruction. */
+  delivered: ((vector: number) => void) | null = null
   /** Registers, at their VMSA offsets. */
   readonly registers: Uint8Array
   readonly view: DataView

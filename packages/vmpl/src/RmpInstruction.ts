@@ -88,7 +88,7 @@ export const pvalidate = (cpu: Processor, { address, lo, hi }: Operation, result
   if (outcome === FAILED) return cpu.failure
   result.lo = eaxOf(outcome)
   result.carry = carryOf(outcome) === 1
-  cpu.thread.charge(PRIMITIVE.pvalidate_4k)
+  cpu.thread.charge(size === PAGE_2M ? PRIMITIVE.pvalidate_2m : PRIMITIVE.pvalidate_4k)
   return STEP.DONE
 }
 
@@ -101,7 +101,7 @@ export const rmpadjust = (cpu: Processor, { address, lo, hi }: Operation, result
   )
   if (outcome === FAILED) return cpu.failure
   result.lo = eaxOf(outcome)
-  cpu.thread.charge(PRIMITIVE.rmpadjust_4k)
+  cpu.thread.charge(size === PAGE_2M ? PRIMITIVE.rmpadjust_2m : PRIMITIVE.rmpadjust_4k)
   return STEP.DONE
 }
 

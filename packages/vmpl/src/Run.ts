@@ -5,7 +5,7 @@ import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
 import { translate } from "./GuestAccess.ts"
-import { type ExceptionName, GuestException, type Operation } from "./Operation.ts"
+import { type ExceptionName, GuestException, type Operation, work } from "./Operation.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 import { reflectsVc, reflectVc } from "./Reflect.ts"
 import { STEP, type Step } from "./Step.ts"
@@ -27,6 +27,7 @@ const FREE_OPERATIONS_NS = 10_000
  */
 export const runGuest = (cpu: Processor, horizon: number): number => {
   const { execution } = cpu
+  cpu.horizon = horizon
   // Nothing to fetch at CS:RIP: #UD with no handler ends in a triple fault.
   if (execution === null) return vmexit(cpu, EXIT.SHUTDOWN)
   let free = 0
@@ -44,15 +45,16 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
       }
       if (cpu.halted) {
         // Nothing can become pending while the core waits: only a physical event ends it.
-        cpu.thread.time = Math.min(cpu.interruptAt, horizon + 1)
-        assert(cpu.thread.time !== Infinity, "a core that waits for an event is let run for a time")
+        const until = Math.min(cpu.interruptAt, horizon + 1)
+        assert(until !== Infinity, "a core that waits for an event is let run for a time")
+        cpu.thread.passInGuest(until)
         continue
       }
       if (cpu.thread.time !== clock) {
         clock = cpu.thread.time
         free = 0
       } else if (++free > FREE_OPERATIONS) {
-        cpu.thread.time += FREE_OPERATIONS_NS
+        cpu.thread.passInGuest(cpu.thread.time + FREE_OPERATIONS_NS)
         continue
       }
       // A pending operation was fetched before the exit that it is restarted after.
@@ -97,9 +99,22 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
   return stepAside(cpu, execution, operation, outcome)
 }
 
+/** Works until it is done, something physical is due, or others must catch up; what is left is restarted. */
+const doWork = (cpu: Processor, execution: Execution, { lo: ns }: Operation): number => {
+  const { thread } = cpu
+  const passed = Math.min(ns, cpu.interruptAt - thread.time, cpu.horizon + 1 - thread.time)
+  thread.time += passed
+  cpu.shadow = false
+  execution.pending = passed < ns ? work(ns - passed) : null
+  if (passed === ns) advanceRip(cpu)
+  return 0
+}
+
 /** An operation that did more than complete. @returns an exit code, or 0 when the guest goes on */
 const stepAside = (cpu: Processor, execution: Execution, operation: Operation, outcome: Step): number => {
   switch (outcome) {
+    case STEP.WORK:
+      return doWork(cpu, execution, operation)
     case STEP.JUMPED: {
       cpu.shadow = false
       const entry = cpu.hardware.programs.at(linearRip(cpu))

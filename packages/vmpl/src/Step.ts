@@ -22,7 +22,9 @@ export const STEP = {
   /** Done, and no interrupt is taken before the next instruction. */
   SHADOW: 11,
   /** A far jump: RIP is where it leads. */
-  JUMPED: 12
+  JUMPED: 12,
+  /** The guest's own work, which takes time. */
+  WORK: 13
 } as const
 
 export type Step = (typeof STEP)[keyof typeof STEP]

@@ -168,6 +168,7 @@ const deliver = (cpu: Processor, execution: Execution, lo: number, error: number
     if (code !== 0) return code
   }
   execution.enterInterrupt(handler(vector), cpu)
+  if (cpu.delivered !== null && type !== EVENT_TYPE.NMI) cpu.delivered(vector)
   return 0
 }
 

@@ -6,13 +6,13 @@ import { sevInfo, terminate } from "../MsrProtocol.ts"
 import { type PvalidateEntry, pvalidateCapacity, pvalidateList } from "../PvalidateList.ts"
 import { CALLING_AREA, CORE_CALL, PROTOCOL, SVSM_RESULT, SvsmCaller } from "../SvsmCall.ts"
 import { vcHandler } from "../VcHandler.ts"
-import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan } from "./GuestPlan.ts"
+import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan, LEVEL_BLOCK, levelBlockOf } from "./GuestPlan.ts"
 import { workload } from "./Workload.ts"
 
 /** CPUID 8000_001F EAX: SEV-SNP. */
 const CPUID_SNP = 1 << 4
 
-/** The guest's boot processor at VMPL2: finds the SVSM, accepts memory through it, starts the APs, makes its calls. */
+/** The guest's boot processor at its level: finds the SVSM, accepts memory through it, starts the APs, makes its calls. */
 export function* bootProcessor(plan: GuestPlan): Program {
   yield lidt(vcHandler)
   const { lo: eax } = yield cpuid(0x8000_001f)
@@ -34,17 +34,18 @@ export function* bootProcessor(plan: GuestPlan): Program {
   if (remapped !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.CA_REMAP)
   svsm.caGpa = block + BLOCK.CALLING_AREA
   for (let apicId = 1; apicId < plan.vcpus; apicId++) yield* startAp(plan, svsm, ghcb, apicId)
-  yield* workload(plan, 0, svsm)
+  yield* plan.body?.(plan, 0, svsm.caGpa) ?? workload(plan, 0, svsm)
 }
 
-/** An application processor at VMPL2; RDI holds its APIC ID. */
+/** An application processor at the same level; RDI holds its APIC ID. */
 export function* applicationProcessor(plan: GuestPlan): Program {
   yield lidt(vcHandler)
   const apicId = (yield readRegister(VMSA.rdi)).lo
   const block = blockOf(plan, apicId)
   const ghcb = new Ghcb(block + BLOCK.GHCB)
   yield* ghcb.setUp()
-  yield* workload(plan, apicId, new SvsmCaller(block + BLOCK.CALLING_AREA, plan.ring, ghcb))
+  const svsm = new SvsmCaller(block + BLOCK.CALLING_AREA, plan.ring, ghcb)
+  yield* plan.body?.(plan, apicId, svsm.caGpa) ?? workload(plan, apicId, svsm)
 }
 
 /** The secrets page tells whether there is an SVSM, and where the first calling area is. @spec SVSM 4.1 */
@@ -67,6 +68,12 @@ function* acceptHeap(plan: GuestPlan, svsm: SvsmCaller): Program {
     for (const page of [BLOCK.VMSA, BLOCK.CALLING_AREA, BLOCK.OTHER_CALLING_AREA, BLOCK.LIST]) {
       entries.push({ gpa: block + page, validate: true })
     }
+    for (const vmpl of plan.lowerLevels ?? []) {
+      const level = levelBlockOf(plan, apicId, vmpl)
+      for (const page of [LEVEL_BLOCK.SERVICE, LEVEL_BLOCK.VMSA, LEVEL_BLOCK.CALLING_AREA]) {
+        entries.push({ gpa: level + page, validate: true })
+      }
+    }
   }
   const capacity = pvalidateCapacity(CALLING_AREA.SIZE)
   for (let start = 0; start < entries.length; start += capacity) {
@@ -81,7 +88,7 @@ function* acceptHeap(plan: GuestPlan, svsm: SvsmCaller): Program {
 function* startAp(plan: GuestPlan, svsm: SvsmCaller, ghcb: Ghcb, apicId: number): Program {
   const block = blockOf(plan, apicId)
   const { lo: sevFeatures } = yield readRegister(VMSA.sev_features)
-  const vmpl = GUEST_VMPL
+  const vmpl = plan.guestVmpl ?? GUEST_VMPL
   const vmsa = apVmsa({ vmpl, sevFeatures, codeBase: AP_TRAMPOLINE_GPA, rip: 0, argument: apicId })
   yield writeBytes(block + BLOCK.VMSA, vmsa)
   const created = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.CREATE_VCPU, {
@@ -94,5 +101,5 @@ function* startAp(plan: GuestPlan, svsm: SvsmCaller, ghcb: Ghcb, apicId: number)
   if (!started) yield* terminate(TERMINATE.GENERAL)
 }
 
-/** The level at which the guest runs under an SVSM. */
+/** The level at which a guest runs under an SVSM unless it wants another. */
 export const GUEST_VMPL = 2

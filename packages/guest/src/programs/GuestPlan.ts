@@ -1,3 +1,4 @@
+import type { Program } from "@vmpl-lab/vmpl"
 import type { Ring } from "../SvsmCall.ts"
 
 /** Kinds of calls in a workload. */
@@ -14,7 +15,16 @@ export interface GuestPlan {
   /** Calls of one vCPU, one CALL_KIND each, in order. */
   readonly calls: (apicId: number) => Uint8Array
   readonly report: GuestReport
+  /** What each vCPU does once it is up, instead of its calls. */
+  readonly body?: GuestBody
+  /** Level at which the guest boots, 1 or 2; GUEST_VMPL when left out. */
+  readonly guestVmpl?: number
+  /** Less privileged levels that each vCPU gets beside it, in ascending order. */
+  readonly lowerLevels?: ReadonlyArray<number>
 }
+
+/** A vCPU's program from where the boot code ends: its calling area is in place, and its GHCB is set up. */
+export type GuestBody = (plan: GuestPlan, apicId: number, caGpa: number) => Program
 
 /** What the guest tells the world: its console, as it were. Not part of the architecture. */
 export interface GuestReport {
@@ -24,6 +34,23 @@ export interface GuestReport {
   readonly called: (apicId: number, kind: number, result: number) => void
   /** The vCPU has made all its calls. */
   readonly done: (apicId: number) => void
+  /** The vCPU and all its levels are up, by its own TSC in ns. */
+  readonly up?: (apicId: number, ns: number) => void
+  /** The vCPU has accepted its share of memory. */
+  readonly accepted?: (apicId: number, share: AcceptedShare) => void
+}
+
+/** One vCPU's share of the memory that a guest accepts. Times are of its own TSC, in ns. */
+export interface AcceptedShare {
+  readonly bytes: number
+  readonly beginNs: number
+  readonly endNs: number
+  /** Time in page state changes. */
+  readonly pageStateNs: number
+  /** PVALIDATE calls, repeated ones not counted. */
+  readonly calls: number
+  /** 2 MiB entries that were refused with FAIL_SIZEMISMATCH and done as 4 KiB entries. */
+  readonly fallbacks: number
 }
 
 /** Page of real-mode code at which APs start, below 1 MiB. */
@@ -40,6 +67,26 @@ export const BLOCK = {
   TOGGLED: 0x6000,
   SIZE: 0x8000
 } as const
+
+/** Pages of the heap for one less privileged level of one vCPU, as offsets into its block. */
+export const LEVEL_BLOCK = {
+  /** Requests to a service at a more privileged level. */
+  SERVICE: 0x0,
+  VMSA: 0x1000,
+  CALLING_AREA: 0x2000,
+  GHCB: 0x3000,
+  SIZE: 0x4000
+} as const
+
+/** Start of a level's block, behind all those of the vCPUs. */
+export const levelBlockOf = (
+  { heapGpa, vcpus, lowerLevels = [] }: Pick<GuestPlan, "heapGpa" | "vcpus" | "lowerLevels">,
+  apicId: number,
+  vmpl: number
+): number => {
+  const index = apicId * lowerLevels.length + lowerLevels.indexOf(vmpl)
+  return heapGpa + vcpus * BLOCK.SIZE + index * LEVEL_BLOCK.SIZE
+}
 
 /** Start of a vCPU's block. A block is 32 KiB, so none of its pages but the unused first one is 2 MiB aligned. */
 export const blockOf = ({ heapGpa }: Pick<GuestPlan, "heapGpa">, apicId: number): number =>

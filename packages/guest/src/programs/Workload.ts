@@ -2,13 +2,25 @@ import { type Program, writeBytes } from "@vmpl-lab/vmpl"
 import { pvalidateList } from "../PvalidateList.ts"
 import { CORE_CALL, PROTOCOL, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
 import { BLOCK, blockOf, CALL_KIND, type GuestPlan } from "./GuestPlan.ts"
+import { now, workUntil } from "./Pace.ts"
 
 /** One vCPU's calls, in the order of its plan; each is one run-VMPL round trip. */
 export function* workload(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
+  plan.report.ready(apicId)
+  yield* makeCalls(plan, apicId, svsm, 0)
+  plan.report.done(apicId)
+}
+
+/** The same at a pace: a call begins `paceNs` after the one before, or at once where that took longer; 0 is no pace. */
+export function* makeCalls(plan: GuestPlan, apicId: number, svsm: SvsmCaller, paceNs: number): Program {
   const block = blockOf(plan, apicId)
   let validated = false
-  plan.report.ready(apicId)
+  let next = paceNs === 0 ? 0 : yield* now()
   for (const kind of plan.calls(apicId)) {
+    if (paceNs > 0) {
+      yield* workUntil(next)
+      next += paceNs
+    }
     let result: number
     if (kind === CALL_KIND.PVALIDATE) {
       result = yield* toggleValidation(svsm, block, !validated)
@@ -17,7 +29,6 @@ export function* workload(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Pr
     else result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.QUERY_PROTOCOL, { rcx: CORE_VERSION_1 })
     plan.report.called(apicId, kind, result)
   }
-  plan.report.done(apicId)
 }
 
 /** RCX of QUERY_PROTOCOL: protocol 0 in the upper half, version 1 in the lower. */

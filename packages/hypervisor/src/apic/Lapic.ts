@@ -32,6 +32,8 @@ export interface LapicBus {
   readonly endOfInterrupt: (vector: number) => void
   /** Something became pending: the vCPU must look (kvm_make_request(KVM_REQ_EVENT) and a kick). */
   readonly raise: () => void
+  /** Observer: a vector was requested; `merged` with one that was requested already. */
+  readonly requested?: (vector: number, merged: boolean) => void
 }
 
 /** APIC version 0x14 with six LVT entries, and no suppression of EOI broadcasts. */
@@ -172,6 +174,7 @@ export class Lapic {
         }
         if (levelTriggered) setVector(this.#page, APIC_REG.TMR, vector)
         else clearVector(this.#page, APIC_REG.TMR, vector)
+        this.#bus.requested?.(vector, testVector(this.#page, APIC_REG.IRR, vector))
         setVector(this.#page, APIC_REG.IRR, vector)
         break
       case DELIVERY_MODE.NMI:
@@ -221,6 +224,11 @@ export class Lapic {
     clearVector(this.#page, APIC_REG.IRR, vector)
     setVector(this.#page, APIC_REG.ISR, vector)
     return vector
+  }
+
+  /** Whether a vector is requested, whatever keeps it from being taken. */
+  isRequested(vector: number): boolean {
+    return testVector(this.#page, APIC_REG.IRR, vector)
   }
 
   /** The task priority, 8 bits; CR8 is its upper four. */

@@ -1,5 +1,6 @@
 import { DOORBELL, DOORBELL_FLAG, injectException, PAGE_SIZE, VECTOR, VMCB } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
+import { bringEventsBelow, hasEventsBelow } from "./LowerLevels.ts"
 import type { Vcpu } from "./Vcpu.ts"
 import { writeVmcb32 } from "./Vm.ts"
 
@@ -32,11 +33,14 @@ export const injectThroughDoorbell = (vcpu: Vcpu, thread: HostThread): void => {
   }
   if (lapic !== null && vector === 0 && lapic.highestPending() >= 0) {
     const taken = lapic.acknowledge()
+    vcpu.vm.kvm.interruptMeter?.taken(vcpu.apicId, taken)
+    vcpu.current.doorbellVector = taken
     vcpu.vm.kvm.trace?.injVirq(thread, taken, false)
     host.write8(page + DOORBELL.pending_vector, taken)
     now |= DOORBELL_FLAG.NO_FURTHER_SIGNAL
   }
-  if (now === flags) return
+  const brought = bringEventsBelow(vcpu, page)
+  if (now === flags && !brought) return
   if ((flags & DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) {
     // The guest has not looked yet: it will find this too.
     host.write8(page + DOORBELL.flags, now)
@@ -49,6 +53,7 @@ export const injectThroughDoorbell = (vcpu: Vcpu, thread: HostThread): void => {
 /** Whether something waits that the page has room for: #HV comes whatever RFLAGS.IF is. */
 export const wantsToRing = (vcpu: Vcpu): boolean => {
   const page = doorbellAddress(vcpu)
+  if (page >= 0 && hasEventsBelow(vcpu)) return true
   if (page < 0 || vcpu.lapic === null || vcpu.lapic.highestPending() < 0) return false
   return vcpu.vm.kvm.hardware.host.read8(page + DOORBELL.pending_vector) === 0
 }

@@ -27,6 +27,14 @@ export class HostFrames {
     return first
   }
 
+  /** The first frame of a whole, aligned 2 MiB region. Frames passed over on the way to it are free for others. */
+  allocateRegion(): number {
+    const passedOver = (512 - (this.#next % 512)) % 512
+    const first = this.allocateContiguous(passedOver + 512) + passedOver
+    for (let i = passedOver; i > 0; i--) this.#free.push(first - i)
+    return first
+  }
+
   /** A frame that does not start a 2 MiB region: VMCB and VMSA pages avoid those (false RMP #PF while in use). */
   allocateNot2mAligned(): number {
     const passedOver: Array<number> = []

@@ -72,6 +72,7 @@ export const injectEvents = (vcpu: Vcpu, thread: HostThread): void => {
     setEvent(vcpu, INJECT_NMI, 0)
   } else if (lapic !== null && lapic.highestPending() >= 0 && isInterruptAllowed(vcpu)) {
     const vector = lapic.acknowledge()
+    vcpu.vm.kvm.interruptMeter?.taken(vcpu.apicId, vector)
     trace?.injVirq(thread, vector, false)
     setEvent(vcpu, injectInterrupt(vector), 0)
   }

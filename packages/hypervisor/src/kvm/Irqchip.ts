@@ -1,6 +1,16 @@
 import { EXIT } from "@vmpl-lab/sev-es"
-import { APIC_REG, ApicMap, type ApicMessage, encodeIcr, IoApic, Lapic, x2apicMsr } from "../apic/index.ts"
+import {
+  APIC_REG,
+  ApicMap,
+  type ApicMessage,
+  DELIVERY_MODE,
+  encodeIcr,
+  IoApic,
+  Lapic,
+  x2apicMsr
+} from "../apic/index.ts"
 import { kick, kickFromInterrupt } from "./Kick.ts"
+import { monitorOf } from "./LowerLevels.ts"
 import { REQUEST, type Vcpu } from "./Vcpu.ts"
 import type { Vm } from "./Vm.ts"
 
@@ -8,11 +18,17 @@ import type { Vm } from "./Vm.ts"
 export interface IrqRoute {
   readonly message: ApicMessage
   readonly vmpl: number
+  /** Observer: when the source raised it, in virtual ns, where that was before it reached KVM. */
+  readonly raisedAt?: number
 }
 
 /**
  * The interrupt controllers of one VM object: a local APIC for each vCPU object, whichever VMPLs that holds, and an I/O
  * APIC. Interrupts from outside carry the level that they are for; IPIs stay at the sender's.
+ *
+ * Where several vCPU objects of one VM have the same APIC ID, the APIC map is one per level, as the 2023 VSM series had
+ * one per group of APIC IDs and the planes series has one per plane: the level decides the map, the destination the APIC
+ * in it. A map for all levels would bring every message to as many APICs as there are levels.
  */
 export class Irqchip {
   readonly #vm: Vm
@@ -23,6 +39,8 @@ export class Irqchip {
   readonly #map = new ApicMap()
   /** For the trace: what is on its way to the APICs. */
   #delivering: ApicMessage | null = null
+  /** Observer: when what is on its way was raised; -1 for just now. */
+  #raisedAt = -1
 
   constructor(vm: Vm) {
     this.#vm = vm
@@ -36,7 +54,7 @@ export class Irqchip {
     const lapic: Lapic = new Lapic(
       vcpu.apicId,
       {
-        now: () => this.#vm.kvm.running?.time ?? host.now,
+        now: () => this.#now(),
         armTimer: (at) => {
           if (timer >= 0) host.cancelTimer(timer)
           timer =
@@ -49,7 +67,11 @@ export class Irqchip {
         },
         send: (message) => this.send(vcpu, message),
         endOfInterrupt: (vector) => this.ioapic.endOfInterrupt(vector),
-        raise: () => this.#raise(vcpu)
+        raise: () => this.#raise(vcpu),
+        requested: (vector, merged) => {
+          const time = this.#raisedAt >= 0 ? this.#raisedAt : this.#now()
+          this.#vm.kvm.interruptMeter?.requested(vcpu.apicId, vector, merged, time)
+        }
       },
       vcpu.apicId === 0
     )
@@ -58,8 +80,12 @@ export class Irqchip {
   }
 
   /** Interrupts from outside of the guest: MSIs, routes. @returns how many APICs took it */
-  deliver({ message, vmpl }: IrqRoute): number {
-    return this.#deliver(message, (vcpu) => vcpu.slot(vmpl) !== undefined)
+  deliver({ message, vmpl, raisedAt = -1 }: IrqRoute): number {
+    const level = this.#vm.operations.outsideVmpl?.(this.#vm, vmpl) ?? vmpl
+    this.#raisedAt = raisedAt
+    const taken = this.#deliver(message, (vcpu) => vcpu.slot(level) !== undefined)
+    this.#raisedAt = -1
+    return taken
   }
 
   /** An IPI of a vCPU: it stays at the sender's level. */
@@ -90,6 +116,7 @@ export class Irqchip {
     this.#delivering = message
     const taken = this.#map.deliver(message, lapics)
     this.#delivering = null
+    if (taken === 0 && hasVector(message)) this.#vm.kvm.interruptMeter?.refused(message.vector)
     return taken
   }
 
@@ -103,14 +130,25 @@ export class Irqchip {
   }
 
   /** kvm_make_request(KVM_REQ_EVENT) and kick: the vCPU looks at its local APIC before it goes on. */
-  #raise(vcpu: Vcpu): void {
+  #raise(meant: Vcpu): void {
     const { running, host, trace } = this.#vm.kvm
+    // What the host may not inject is an event of the level that may.
+    const vcpu = monitorOf(meant) ?? meant
     vcpu.requests |= REQUEST.EVENT
     if (trace !== null && running !== null && this.#delivering !== null) {
       const { deliveryMode, levelTriggered, vector } = this.#delivering
       trace.apicAcceptIrq(running, vcpu.apicId, deliveryMode, levelTriggered, vector)
     }
-    if (running === null) kickFromInterrupt(vcpu, host.now, EXIT.INTR)
+    if (vcpu.common.current !== vcpu) this.#vm.operations.wakeLevel(vcpu, vcpu.current.vmpl, running)
+    else if (running === null) kickFromInterrupt(vcpu, host.now, EXIT.INTR)
     else if (running !== vcpu.thread) kick(vcpu, running, null)
   }
+
+  /** Virtual ns, as whoever acts has it: a thread in KVM's code, or an interrupt. */
+  #now(): number {
+    return this.#vm.kvm.running?.time ?? this.#vm.kvm.host.now
+  }
 }
+
+const hasVector = ({ deliveryMode }: ApicMessage): boolean =>
+  deliveryMode === DELIVERY_MODE.FIXED || deliveryMode === DELIVERY_MODE.LOWEST_PRIORITY

@@ -18,7 +18,7 @@ export const kernelMmio = (vcpu: Vcpu, gpa: number, data: Uint8Array, isWrite: b
   const offset = gpa - page
   const view = new DataView(data.buffer, data.byteOffset, data.length)
   const whole = data.length === WORD && offset % WORD === 0
-  if (page === IOAPIC_BASE) {
+  if (page === IOAPIC_BASE && vcpu.vm.config.irqchip !== "split") {
     if (!whole) data.fill(0)
     else if (isWrite) irqchip.ioapic.write(offset, view.getUint32(0, true))
     else view.setUint32(0, irqchip.ioapic.read(offset), true)

@@ -1,3 +1,4 @@
+import { EXIT } from "@vmpl-lab/sev-es"
 import { COUNTER, type HostThread, PRIMITIVE, type Span } from "@vmpl-lab/sim"
 import type { Vcpu } from "./Vcpu.ts"
 
@@ -29,8 +30,13 @@ export const kickFromInterrupt = (vcpu: Vcpu, time: number, code: number): void 
   else if (vcpu.inGuest) vcpu.processor?.interrupt(time, null, code)
 }
 
-/** A signal to the thread inside KVM_RUN: it leaves with EINTR. */
-export const signalVcpu = (vcpu: Vcpu, by: HostThread, span: Span | null): void => {
+/**
+ * A signal to the thread inside KVM_RUN, by the system call tgkill: it leaves with EINTR. Sending it is on the path of
+ * the operation that signals. `by` is null where a timer's interrupt is behind it.
+ */
+export const signalVcpu = (vcpu: Vcpu, by: HostThread | null, span: Span | null): void => {
+  by?.charge(PRIMITIVE.signal_send)
   vcpu.signalPending = true
-  kick(vcpu, by, span)
+  if (by === null) kickFromInterrupt(vcpu, vcpu.vm.kvm.host.now, EXIT.INTR)
+  else kick(vcpu, by, span)
 }

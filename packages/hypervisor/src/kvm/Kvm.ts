@@ -5,7 +5,9 @@ import { LastVmcb } from "./asid/LastVmcb.ts"
 import { type AsidFlush, SevAsids } from "./asid/SevAsids.ts"
 import { HOST_SEV } from "./CpuidTable.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
+import { HALT_POLL, type HaltPollParameters } from "./HaltPoll.ts"
 import type { HostFrames } from "./HostFrames.ts"
+import type { InterruptMeter } from "./InterruptMeter.ts"
 import { ioctl } from "./Ioctl.ts"
 import type { Meter } from "./Meter.ts"
 import type { TracePoints } from "./TracePoints.ts"
@@ -22,8 +24,12 @@ export class Kvm {
   readonly vms: Array<Vm> = []
   /** Trace points; null when nobody listens. */
   trace: TracePoints | null = null
+  /** Measures interrupts; null when nobody asks. */
+  interruptMeter: InterruptMeter | null = null
   /** The thread that is in KVM's code, for kicks that it causes; null in a timer's interrupt. */
   running: HostThread | null = null
+  /** Module parameters of halt polling. */
+  haltPoll: HaltPollParameters = HALT_POLL
   /** System address of the I/O permission map, which intercepts every port of every guest. */
   readonly iopm: number
   readonly lastVmcb: LastVmcb
@@ -74,6 +80,8 @@ export class Kvm {
   createVm(thread: HostThread, memory: GuestMemory, operations: VmplOperations, config?: VmConfig): Vm {
     ioctl(thread)
     thread.charge(PRIMITIVE.create_vm)
+    // Now and then the VM's worker thread waits for a lock of the process.
+    if (this.host.costs.occurs(PRIMITIVE.create_vm_tail)) thread.charge(PRIMITIVE.create_vm_tail)
     const vm = new Vm(this, memory, operations, config)
     this.vms.push(vm)
     return vm

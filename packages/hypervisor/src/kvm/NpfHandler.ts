@@ -1,4 +1,4 @@
-import { PAGE_4K, RETURN_CODE } from "@vmpl-lab/rmp"
+import { PAGE_2M, PAGE_4K, PAGES_PER_2M, RETURN_CODE } from "@vmpl-lab/rmp"
 import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, VMCB } from "@vmpl-lab/sev-es"
 import { type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { HANDLED } from "./Errno.ts"
@@ -40,10 +40,15 @@ export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
     return memoryFault(vcpu, gfn, isPrivate, `GPA 0x${gpa.toString(16)} is accessed as ${wants} but is not`)
   }
   if ((infoLo & NPF_INFO1.RMP) !== 0 && vm.npt.lookup(gfn) >= 0) {
-    // 4 KiB everywhere: an RMP fault on a mapped page is no size mismatch that PSMASH could mend.
+    if (isPrivate && vm.memory.isRegion(gfn)) return handleRmpFault(vcpu, thread, gfn)
+    // Backed by 4 KiB: an RMP fault on a mapped page is no size mismatch that PSMASH could mend.
     return memoryFault(vcpu, gfn, isPrivate, `RMP violation at GPA 0x${gpa.toString(16)}`)
   }
 
+  if (isPrivate && vm.isLarge(gfn)) {
+    vm.memory.backRegion(gfn)
+    if (vm.memory.isRegion(gfn)) return mapRegion(vcpu, thread, gfn)
+  }
   thread.charge(PRIMITIVE.npf_map_4k)
   if (!isPrivate) {
     vm.npt.map(gfn, vm.memory.sharedFrame(gfn))
@@ -57,6 +62,52 @@ export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
     if (code !== RETURN_CODE.SUCCESS) return memoryFault(vcpu, gfn, isPrivate, `RMPUPDATE answers ${code}`)
   }
   vm.npt.map(gfn, pfn)
+  return HANDLED.RESUME_GUEST
+}
+
+/**
+ * A fault in a region that one page of 2 MiB backs: all of it is given to the guest at once and mapped by one leaf. Once
+ * its entry in the RMP has been smashed, leaves are of 4 KiB.
+ */
+const mapRegion = (vcpu: Vcpu, thread: HostThread, gfn: number): number => {
+  const { vm } = vcpu
+  const { rmp } = vm.kvm.hardware
+  const offset = gfn % PAGES_PER_2M
+  const pfn = vm.memory.privateFrame(gfn)
+  const entry = rmp.entry(pfn - offset)
+  if (!entry.assigned) {
+    thread.charge(PRIMITIVE.rmpupdate_2m)
+    const code = rmp.rmpupdate(pfn - offset, true, PAGE_2M, false, gfn - offset, vm.asid)
+    if (code !== RETURN_CODE.SUCCESS) return memoryFault(vcpu, gfn, true, `RMPUPDATE answers ${code}`)
+  } else if (entry.size === PAGE_4K) {
+    thread.charge(PRIMITIVE.npf_map_4k)
+    vm.npt.map(gfn, pfn)
+    return HANDLED.RESUME_GUEST
+  }
+  thread.charge(PRIMITIVE.npf_map_2m)
+  vm.npt.map(gfn - offset, pfn - offset, PAGE_2M)
+  return HANDLED.RESUME_GUEST
+}
+
+/**
+ * An RMP fault on a mapped page of a region: PVALIDATE or RMPADJUST of 4 KiB met a 2 MiB entry, which is smashed; or
+ * another VM object's leaf is still of the old size. The leaf goes; the next fault maps the page in the size it has.
+ * What neither explains is a violation.
+ * @spec Linux sev_handle_rmp_fault
+ */
+const handleRmpFault = (vcpu: Vcpu, thread: HostThread, gfn: number): number => {
+  const { vm } = vcpu
+  const { rmp } = vm.kvm.hardware
+  const first = vm.memory.privateFrame(gfn) - (gfn % PAGES_PER_2M)
+  const entry = rmp.entry(first)
+  if (entry.assigned && entry.size === PAGE_2M) {
+    thread.charge(PRIMITIVE.psmash_2m)
+    const code = rmp.psmash(first)
+    if (code !== RETURN_CODE.SUCCESS) return memoryFault(vcpu, gfn, true, `PSMASH answers ${code}`)
+  } else if (vm.npt.pageSize === PAGE_4K) {
+    return memoryFault(vcpu, gfn, true, `RMP violation at GPA 0x${(gfn * PAGE_SIZE).toString(16)}`)
+  }
+  vm.npt.unmap(gfn)
   return HANDLED.RESUME_GUEST
 }
 

@@ -1,9 +1,11 @@
-import { EXIT, exitName, VMCB } from "@vmpl-lab/sev-es"
+import { EXIT, exitName, VECTOR, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
-import { STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
+import { type GuestMode, STILL_IN_GUEST, VMRUN_GP } from "@vmpl-lab/vmpl"
 import { acceptApicEvents } from "./ApReset.ts"
+import { blockVcpu, rescheduleVcpu } from "./Block.ts"
 import { ERRNO, HANDLED } from "./Errno.ts"
 import { syncScratch } from "./ghcb/ScratchArea.ts"
+import type { InterruptMeter } from "./InterruptMeter.ts"
 import { completeEvents, hasEvents, injectEvents, syncLapicToCr8, windowOpened } from "./Interrupts.ts"
 import { handleNpf } from "./NpfHandler.ts"
 import { EXIT_REASON, MP_STATE, REQUEST, type Vcpu } from "./Vcpu.ts"
@@ -14,12 +16,49 @@ import { updateProtectedGuestState } from "./VmsaUpdate.ts"
 import { handleHalt, handleWriteTrap } from "./WriteTrap.ts"
 
 /**
- * KVM_RUN: enters the guest again and again until something needs user space. In the order of vcpu_enter_guest:
- * requests, signals, block while not runnable, TLB decision, VMRUN, exit, handler.
+ * KVM_RUN of a descriptor. Where KVM itself switches VMPLs, this is the loop around them: it puts one vCPU object of the
+ * guest vCPU and loads the next, without leaving the kernel.
  * @returns 0 with vcpu.run filled in, or an errno
  */
-export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
-  const { kvm } = vcpu.vm
+export function* kvmRun(descriptor: Vcpu, thread: HostThread): HostProgram<number> {
+  const { operations } = descriptor.vm
+  if (operations.enter === undefined) return yield* runVcpu(descriptor, thread)
+  const entered = operations.enter(descriptor)
+  if (typeof entered === "number") return entered
+  const { common } = descriptor
+  assert(!common.inRun, "a second thread would wait for the vCPU's mutex, and no VMM here has one")
+  common.inRun = true
+  for (common.current = entered; ; ) {
+    const { current } = common
+    const ret = yield* runVcpu(current, thread)
+    if (ret !== HANDLED.SWITCH_VCPU) {
+      common.inRun = false
+      return ret
+    }
+    const next = operations.schedule!(current)
+    if (next.updateSpan !== null) adoptUpdate(next, thread)
+    common.current = next
+    // vcpu_put of the object that ran, vcpu_load of the next.
+    thread.charge(PRIMITIVE.vcpu_put)
+    thread.charge(PRIMITIVE.vcpu_load)
+    thread.note("vcpu-switch", next.current.vmpl)
+  }
+}
+
+/** The path of the creation behind a pending update goes on here. Its request is not seen before it was made. */
+const adoptUpdate = ({ updateSpan }: Vcpu, thread: HostThread): void => {
+  if (updateSpan === null || thread.span === updateSpan) return
+  thread.time = Math.max(thread.time, updateSpan.begin + updateSpan.total())
+  thread.adopt(updateSpan)
+}
+
+/**
+ * vcpu_run: enters the guest again and again until something needs user space. In the order of vcpu_enter_guest:
+ * requests, signals, block while not runnable, TLB decision, VMRUN, exit, handler.
+ * @returns 0 with vcpu.run filled in, SWITCH_VCPU, or an errno
+ */
+function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
+  const { kvm, operations } = vcpu.vm
   const { host } = kvm
   vcpu.thread = thread
   vcpu.run.exitReason = EXIT_REASON.INTERNAL_ERROR
@@ -33,32 +72,28 @@ export function* kvmRun(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   }
   for (;;) {
     if (host.ahead(thread)) yield WAIT.SYNC
-    if (host.sliceIsOver(thread)) yield WAIT.RESCHEDULE
+    if (host.needResched(thread)) yield* rescheduleVcpu(thread)
     if ((vcpu.requests & REQUEST.UPDATE_PROTECTED_GUEST_STATE) !== 0) {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
-      const { updateSpan } = vcpu
+      adoptUpdate(vcpu, thread)
       vcpu.updateSpan = null
-      if (updateSpan !== null && thread.span !== updateSpan) {
-        // The thread that asked may be ahead: its request is not seen before it was made.
-        thread.time = Math.max(thread.time, updateSpan.begin + updateSpan.total())
-        thread.adopt(updateSpan)
-      }
       updateProtectedGuestState(vcpu, thread)
     }
     if (vcpu.signalPending) {
       vcpu.signalPending = false
       vcpu.run.exitReason = EXIT_REASON.INTR
+      thread.charge(PRIMITIVE.signal_delivery)
       return ERRNO.EINTR
     }
     acceptApicEvents(vcpu, thread)
     if (vcpu.mpState === MP_STATE.HALTED && hasEvents(vcpu)) vcpu.mpState = MP_STATE.RUNNABLE
     vcpu.requests &= ~REQUEST.EVENT
+    if (operations.beforeEntry !== undefined) {
+      const goesOn = operations.beforeEntry(vcpu)
+      if (goesOn !== HANDLED.RESUME_GUEST) return goesOn
+    }
     if (vcpu.mpState !== MP_STATE.RUNNABLE) {
-      thread.span = null
-      vcpu.blocking = true
-      yield WAIT.BLOCK
-      vcpu.blocking = false
-      thread.charge(PRIMITIVE.vcpu_load_put)
+      yield* blockVcpu(vcpu, thread)
       continue
     }
     injectEvents(vcpu, thread)
@@ -86,6 +121,7 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   const cpu = kvm.processor(thread)
   cpu.exitSpan = meter.exitSpan(vcpu.apicId)
   cpu.arrived = awaited ? () => meter.arrived(vcpu.apicId, vmpl, thread) : null
+  if (kvm.interruptMeter !== null) observeInterrupts(vcpu, thread, cpu, kvm.interruptMeter)
   preSevRun(vcpu, thread)
   kvm.trace?.entry(thread, vcpu.id)
   const outcome = cpu.vmrun(vcpu.vmcb)
@@ -104,8 +140,20 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       return code
     }
     yield WAIT.SYNC
-    // The scheduler's tick: the guest is interrupted, and the run loop gives the core away.
-    if (host.sliceIsOver(thread)) cpu.interrupt(thread.time, null)
+    // The scheduler's tick or its IPI: the guest is interrupted, and the run loop gives the core away.
+    if (host.needResched(thread)) cpu.interrupt(thread.time, null)
+  }
+}
+
+/** Tells the meter which level runs, and when a handler begins. #HV is for the vector that stands in the doorbell page. */
+const observeInterrupts = (vcpu: Vcpu, thread: HostThread, cpu: GuestMode, meter: InterruptMeter): void => {
+  const { apicId, current } = vcpu
+  meter.entered(apicId, current.vmpl)
+  cpu.delivered = (vector) => {
+    const inDoorbell = current.doorbellVector
+    if (vector !== VECTOR.HV) meter.delivered(apicId, current.vmpl, vector, thread.time)
+    else if (inDoorbell >= 0) meter.delivered(apicId, current.vmpl, inDoorbell, thread.time)
+    if (vector === VECTOR.HV) current.doorbellVector = -1
   }
 }
 

@@ -6,6 +6,7 @@ import type { ApCreateRequest } from "./ApCreateRequest.ts"
 import { CBIT_POSITION } from "./CpuidTable.ts"
 import type { GhcbExit } from "./ghcb/GhcbExit.ts"
 import { kick } from "./Kick.ts"
+import { VcpuCommon } from "./VcpuCommon.ts"
 import { VcpuEvents } from "./VcpuEvents.ts"
 import type { Vm } from "./Vm.ts"
 
@@ -24,6 +25,8 @@ export const EXIT_REASON = {
   INTR: "KVM_EXIT_INTR",
   RUN_VMPL: "run-vmpl",
   AP_CREATE: "ap-create",
+  LINK_VCPU: "link-vcpu",
+  PLANE_EVENT: "KVM_EXIT_PLANE_EVENT",
   MAP_GPA_RANGE: "KVM_HC_MAP_GPA_RANGE",
   IO: "KVM_EXIT_IO",
   MMIO: "KVM_EXIT_MMIO",
@@ -36,11 +39,23 @@ export const EXIT_REASON = {
 } as const
 export type ExitReason = (typeof EXIT_REASON)[keyof typeof EXIT_REASON]
 
+/** kvm_run.plane_event.cause. */
+export const PLANE_EVENT = { NONE: 0, INTERRUPT: 1, SWITCH: 2, CREATE_VCPU: 3 } as const
+
 /** The page shared between KVM and the VMM: what the exit is about, and what user space answers. */
 export interface KvmRun {
   exitReason: ExitReason
-  /** RUN_VMPL: the level asked for. */
+  /** RUN_VMPL, LINK_VCPU and PLANE_EVENT: the level asked for. */
   vmpl: number
+  /** PLANE_EVENT: one of PLANE_EVENT. */
+  cause: number
+  /** LINK_VCPU and PLANE_EVENT: the guest vCPU that lacks the level. */
+  apicId: number
+  /** In: the plane that KVM_RUN runs, where user space switches planes. */
+  plane: number
+  /** In: planes whose events make KVM_RUN come back, one bit each. PLANE_EVENT: those that have some. */
+  reqExitPlanes: number
+  pendingEventPlanes: number
   /** AP_CREATE. */
   apCreate: ApCreateRequest | null
   /** MAP_GPA_RANGE and MEMORY_FAULT. */
@@ -91,6 +106,8 @@ export class VmplSlot {
   sevFeatures: number = SEV_FEATURES.SNPActive
   /** #HV doorbell page and Secure AVIC backing page, GPAs, or -1. */
   doorbellGpa = -1
+  /** Observer: the vector that was put into the doorbell page for the #HV to come, or -1. */
+  doorbellVector = -1
   secureAvicGpa = -1
   /** What the write traps have told of CR0, CR4, CR8 and EFER: all that KVM knows of them. */
   cr0 = 0x10
@@ -113,11 +130,15 @@ export class Vcpu {
   /** System physical address of the VMCB. */
   readonly vmcb: number
   readonly slots: ReadonlyArray<VmplSlot>
+  /** The guest vCPU of which this is an object. */
+  common: VcpuCommon
   /** snp_current_vmpl: the slot whose VMSA is in the VMCB. */
   current: VmplSlot
   /** snp_target_vmpl: the slot that runs next, after a CREATE or a run VMPL for it. */
   target: VmplSlot
   mpState: number
+  /** snp_ap_runnable: the VMSA that AP creation named runs as soon as it is in the VMCB, not only after INIT. */
+  apRunnable = true
   requests = 0
   /** Observer: the operation behind a pending UPDATE_PROTECTED_GUEST_STATE. */
   updateSpan: Span | null = null
@@ -129,12 +150,16 @@ export class Vcpu {
   inGuest = false
   /** Asleep inside KVM_RUN: a kick is a wake-up. */
   blocking = false
+  /** halt_poll_ns of this vCPU: for how long it polls before it sleeps in a halt. */
+  haltPollNs = 0
   /** The thread that is inside KVM_RUN. */
   thread: HostThread | null = null
   processor: GuestMode | null = null
   complete: CompleteUserspaceIo | null = null
   /** The in-kernel local APIC; null where the VM has no in-kernel irqchip. */
   lapic: Lapic | null = null
+  /** eventfd of the VMM: an event came for a level of this object, and no thread in KVM_RUN will hear of it. */
+  onUnheardEvent: ((vmpl: number, by: HostThread | null) => void) | null = null
   readonly events = new VcpuEvents()
   /** An interrupt window was asked of the hardware. */
   windowOpen = false
@@ -151,9 +176,14 @@ export class Vcpu {
   dr7 = 0x400
   /** #VMEXITs by exit code. */
   readonly exits = new Map<number, number>()
-  readonly run: KvmRun = {
+  run: KvmRun = {
     exitReason: EXIT_REASON.NONE,
     vmpl: 0,
+    cause: PLANE_EVENT.NONE,
+    apicId: 0,
+    plane: 0,
+    reqExitPlanes: 0,
+    pendingEventPlanes: 0,
     apCreate: null,
     gfn: 0,
     toPrivate: false,
@@ -175,12 +205,25 @@ export class Vcpu {
     this.slots = vmpls.map((vmpl) => new VmplSlot(vmpl, vm.config.ghcbVersionMax))
     this.current = this.slots[0]!
     this.target = this.current
+    this.common = new VcpuCommon(this)
     this.mpState = apicId === 0 && this.current.vmpl === 0 ? MP_STATE.RUNNABLE : MP_STATE.UNINITIALIZED
   }
 
   /** The slot of a VMPL, or undefined when this vCPU object does not hold that level. */
   slot(vmpl: number): VmplSlot | undefined {
     return this.slots.find((slot) => slot.vmpl === vmpl)
+  }
+
+  /** This object and those of `common` are objects of one guest vCPU. */
+  join(common: VcpuCommon): void {
+    this.common = common
+    common.add(this)
+  }
+
+  /** The same, where one descriptor runs them all: they have one kvm_run. */
+  joinDescriptor(parent: Vcpu): void {
+    this.join(parent.common)
+    this.run = parent.run
   }
 
   /** kvm_inject_nmi, from a thread of user space: the vCPU takes it as soon as none is in progress. */

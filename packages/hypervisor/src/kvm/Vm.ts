@@ -1,5 +1,5 @@
-import { RETURN_CODE } from "@vmpl-lab/rmp"
-import { CLEAN, GHCB_VERSION, INT_CTL, NESTED_CTL, PAGE_SIZE, VIRT_EXT, VMCB } from "@vmpl-lab/sev-es"
+import { PAGE_2M, PAGES_PER_2M, RETURN_CODE } from "@vmpl-lab/rmp"
+import { CLEAN, GHCB_VERSION, INT_CTL, NESTED_CTL, PAGE_SIZE, SEV_FEATURES, VIRT_EXT, VMCB } from "@vmpl-lab/sev-es"
 import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { NestedPageTable } from "@vmpl-lab/vmpl"
 import { HV_FEATURES } from "./CpuidTable.ts"
@@ -12,10 +12,12 @@ import {
   msrPermissionMap,
   PAUSE_FILTER
 } from "./InterceptSetup.ts"
-import { ioctl } from "./Ioctl.ts"
+import { ioctl, synchronizeSrcu } from "./Ioctl.ts"
 import { Irqchip } from "./Irqchip.ts"
 import type { Kvm } from "./Kvm.ts"
+import { Pit } from "./Pit.ts"
 import { Vcpu } from "./Vcpu.ts"
+import type { VmPlane } from "./VmPlane.ts"
 import type { VmplOperations } from "./VmplOperations.ts"
 
 const PAGE_4K = 0
@@ -27,8 +29,15 @@ export type GuestKind = "sev-es" | "snp"
 export interface VmConfig {
   readonly kind: GuestKind
   readonly capabilities: Capabilities
-  /** KVM_CREATE_IRQCHIP: local APICs and an I/O APIC in the kernel. */
-  readonly irqchip: boolean
+  /** KVM_CREATE_IRQCHIP: local APICs and an I/O APIC in the kernel. KVM_CAP_SPLIT_IRQCHIP: local APICs alone. */
+  readonly irqchip: boolean | "split"
+  /**
+   * KVM tells the monitor of a level with alternate injection, by the monitor's doorbell page, what waits for that
+   * level. A proposal that KVM has not taken.
+   */
+  readonly lowerLevelEvents: boolean
+  /** KVM_CREATE_PIT2: the PIT in the kernel. Without it user space has those ports. */
+  readonly pit: boolean
   /** Highest GHCB version offered. */
   readonly ghcbVersionMax: number
   /** GHCB hypervisor features offered. */
@@ -39,6 +48,8 @@ export const DEFAULT_VM_CONFIG: VmConfig = {
   kind: "snp",
   capabilities: DEFAULT_CAPABILITIES,
   irqchip: false,
+  lowerLevelEvents: false,
+  pit: false,
   ghcbVersionMax: GHCB_VERSION.MAX,
   hvFeatures: HV_FEATURES
 }
@@ -62,9 +73,18 @@ export class Vm {
   /** System physical address of the table's root, for nCR3. */
   readonly nestedCr3: number
   readonly slots: Array<MemorySlot> = []
+  /** All vCPU objects. Those that user space creates on the VM's own descriptor stand under their id. */
   readonly vcpus = new Map<number, Vcpu>()
+  /** Planes beside plane 0, by their number. */
+  readonly planes = new Map<number, VmPlane>()
+  /** The VM object that launched the guest: this one, unless it has joined another's encryption context. */
+  encryptionOwner: Vm = this
+  /** SEV_FEATURES that the guest was launched with. */
+  launchFeatures: number = SEV_FEATURES.SNPActive
   /** GFNs that the guest has made shared: KVM_MEMORY_ATTRIBUTE_PRIVATE cleared. */
   readonly #shared = new Set<number>()
+  /** How many of them lie in a 2 MiB region, for regions that have any. */
+  readonly #sharedIn = new Map<number, number>()
   /** SEV_FEATURES that KVM expects of a VMSA at each VMPL; -1 before the first one. */
   readonly vmsaFeatures: [number, number, number, number] = [-1, -1, -1, -1]
   readonly config: VmConfig
@@ -72,6 +92,8 @@ export class Vm {
   apJumpTable = 0
   /** In-kernel irqchip: local APICs of the vCPUs, I/O APIC, routes. */
   readonly irqchip: Irqchip | null
+  /** In-kernel PIT. */
+  readonly pit: Pit | null
   guestRequest: GuestRequestPort | null = null
   /** guest_state_protected: a VMSA was encrypted, and with it all registers. */
   isStateProtected = false
@@ -83,6 +105,7 @@ export class Vm {
     this.kvm = kvm
     this.config = config
     this.irqchip = config.irqchip ? new Irqchip(this) : null
+    this.pit = config.pit ? new Pit() : null
     this.#intercepts = interceptWords(config.capabilities)
     this.#msrpm = kvm.permissionMap(msrPermissionMap())
     this.memory = memory
@@ -95,6 +118,7 @@ export class Vm {
   setMemoryRegion(thread: HostThread, slot: MemorySlot): void {
     ioctl(thread)
     thread.charge(PRIMITIVE.memslot_setup)
+    synchronizeSrcu(this.kvm, thread)
     this.slots.push(slot)
   }
 
@@ -120,6 +144,7 @@ export class Vm {
   /** KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: joins the encryption context, hence the ASID, of the VM that launched. */
   copyEncContextFrom(thread: HostThread, owner: Vm): void {
     ioctl(thread)
+    this.encryptionOwner = owner
     this.asid = owner.asid
     this.guestRequest = owner.guestRequest
     this.isStateProtected = owner.isStateProtected
@@ -132,11 +157,27 @@ export class Vm {
    */
   createVcpu(thread: HostThread, id: number, apicId: number, vmpls: ReadonlyArray<number>): Vcpu | number {
     ioctl(thread)
+    return this.allocateVcpu(thread, id, id, apicId, vmpls)
+  }
+
+  /**
+   * What KVM does for a new vCPU object, whoever asks. `key` tells it from the others of the VM: objects of one guest
+   * vCPU may have the same id.
+   * @returns the vCPU, or EEXIST
+   */
+  allocateVcpu(
+    thread: HostThread,
+    key: number,
+    id: number,
+    apicId: number,
+    vmpls: ReadonlyArray<number>
+  ): Vcpu | number {
     thread.charge(this.vcpus.size === 0 ? PRIMITIVE.create_vcpu_first : PRIMITIVE.create_vcpu)
-    if (this.vcpus.has(id)) return ERRNO.EEXIST
+    if (this.vcpus.has(key)) return ERRNO.EEXIST
+    synchronizeSrcu(this.kvm, thread)
     const vmcb = this.kvm.frames.allocateNot2mAligned() * PAGE_SIZE
     const vcpu = new Vcpu(this, id, apicId, vmcb, vmpls)
-    this.vcpus.set(id, vcpu)
+    this.vcpus.set(key, vcpu)
     this.irqchip?.addVcpu(vcpu)
     this.initVmcb(vcpu)
     return vcpu
@@ -175,6 +216,16 @@ export class Vm {
     return this.kvm.hardware.host.write64(spa, address >>> 0, Math.floor(address / 0x1_0000_0000))
   }
 
+  /** Whether memory slots cover every one of these pages. */
+  inMemorySlots(gfn: number, pages: number): boolean {
+    for (let page = gfn; page < gfn + pages; ) {
+      const slot = this.slots.find((one) => page >= one.gfn && page < one.gfn + one.pages)
+      if (slot === undefined) return false
+      page = slot.gfn + slot.pages
+    }
+    return true
+  }
+
   inMemorySlot(gfn: number): boolean {
     return this.slots.some((slot) => gfn >= slot.gfn && gfn < slot.gfn + slot.pages)
   }
@@ -191,12 +242,33 @@ export class Vm {
     return this.config.kind === "sev-es" || this.isShared(gfn)
   }
 
-  /** KVM_SET_MEMORY_ATTRIBUTES of one page: zaps the leaf, so that the next access faults in the other backing. */
-  setMemoryAttributes(thread: HostThread, gfn: number, isPrivate: boolean): void {
+  /** Whether the host has one page of 2 MiB for the region of a GFN, and the guest has made nothing of it shared. */
+  isLarge(gfn: number): boolean {
+    const region = Math.floor(gfn / PAGES_PER_2M)
+    return !this.#sharedIn.has(region) && this.slots.some(({ large }) => large?.has(region))
+  }
+
+  /**
+   * KVM_SET_MEMORY_ATTRIBUTES of some pages: zaps the leaves of those that change, so that the next access faults in the
+   * other backing.
+   */
+  setMemoryAttributes(thread: HostThread, gfn: number, isPrivate: boolean, pages = 1): void {
     ioctl(thread)
-    if (isPrivate) this.#shared.delete(gfn)
-    else this.#shared.add(gfn)
-    this.npt.unmap(gfn)
+    for (let page = gfn; page < gfn + pages; page++) {
+      const region = Math.floor(page / PAGES_PER_2M)
+      const shared = this.#sharedIn.get(region) ?? 0
+      if (isPrivate && shared === 0) {
+        // Nothing in this region is shared: on to the next.
+        page = (region + 1) * PAGES_PER_2M - 1
+        continue
+      }
+      if (this.#shared.has(page) !== isPrivate) continue
+      if (isPrivate) this.#shared.delete(page)
+      else this.#shared.add(page)
+      if (isPrivate && shared === 1) this.#sharedIn.delete(region)
+      else this.#sharedIn.set(region, shared + (isPrivate ? -1 : 1))
+      this.npt.unmap(page)
+    }
   }
 
   /**
@@ -206,8 +278,14 @@ export class Vm {
   reclaimPrivate(thread: HostThread, gfn: number): number {
     const pfn = this.memory.privateFrameIfPresent(gfn)
     if (pfn < 0) return 0
+    const { rmp } = this.kvm.hardware
+    const first = pfn - (gfn % PAGES_PER_2M)
+    if (this.memory.isRegion(gfn) && rmp.entry(first).size === PAGE_2M && rmp.entry(first).assigned) {
+      thread.charge(PRIMITIVE.psmash_2m)
+      if (rmp.psmash(first) !== RETURN_CODE.SUCCESS) return ERRNO.EBUSY
+    }
     thread.charge(PRIMITIVE.rmpupdate_4k)
-    const code = this.kvm.hardware.rmp.rmpupdate(pfn, false, PAGE_4K, false, 0, 0)
+    const code = rmp.rmpupdate(pfn, false, PAGE_4K, false, 0, 0)
     if (code === RETURN_CODE.FAIL_INUSE) return ERRNO.EBUSY
     assert(code === RETURN_CODE.SUCCESS, `RMPUPDATE of a mutable 4K page answers ${code}`)
     this.memory.freePrivate(gfn)

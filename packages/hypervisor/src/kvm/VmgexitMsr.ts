@@ -125,13 +125,18 @@ const runVmplMsr = (vcpu: Vcpu, thread: HostThread, hi: number): number => {
   const vmpl = hi & 0xff
   respond(vcpu, GHCB_MSR.RUN_VMPL_RESPONSE, 0)
   if (vmpl !== vcpu.current.vmpl) meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
-  const handled = vcpu.vm.operations.runVmpl(vcpu, thread, vmpl)
+  const { operations } = vcpu.vm
+  const handled = operations.runVmpl(vcpu, thread, vmpl)
   if (handled < 0) {
     meter.switchRefused(vcpu.apicId, thread)
+    if (operations.runVmplMsr === "KVM_RUN fails") {
+      vcpu.run.detail = `VMPL${vcpu.current.vmpl} of APIC ID ${vcpu.apicId} asks for VMPL${vmpl}, which has no vCPU`
+      return handled
+    }
     respond(vcpu, GHCB_MSR.RUN_VMPL_RESPONSE, RUN_VMPL_ERROR)
     return HANDLED.RESUME_GUEST
   }
-  if (handled === HANDLED.EXIT_TO_USER) {
+  if (vcpu.run.exitReason === EXIT_REASON.RUN_VMPL && handled === HANDLED.EXIT_TO_USER) {
     vcpu.complete = (self, ret) => {
       if (ret < 0) {
         meter.switchRefused(self.apicId, thread)

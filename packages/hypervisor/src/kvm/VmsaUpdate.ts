@@ -60,7 +60,7 @@ export const updateProtectedGuestState = (vcpu: Vcpu, thread: HostThread): void 
   vcpu.mpState = MP_STATE.HALTED
   if (resolveVmsa(vcpu, slot, thread)) {
     loadSlot(vcpu, slot, thread)
-    vcpu.mpState = MP_STATE.RUNNABLE
+    vcpu.mpState = vcpu.apRunnable ? MP_STATE.RUNNABLE : MP_STATE.UNINITIALIZED
   }
 }
 

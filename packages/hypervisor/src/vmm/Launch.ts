@@ -71,6 +71,7 @@ export const launch = (
       boot.current.vmsaPfn = pfn
       const { buffer, byteOffset } = page.contents!
       boot.current.sevFeatures = new DataView(buffer, byteOffset).getUint32(VMSA.sev_features, true)
+      boot.vm.launchFeatures = boot.current.sevFeatures
       loadSlot(boot, boot.current, thread)
       boot.vm.protect()
     }

@@ -16,12 +16,28 @@ export interface VmmVcpu {
 export class VcpuGroup {
   readonly apicId: number
   readonly vcpus: [VmmVcpu | null, VmmVcpu | null, VmmVcpu | null, VmmVcpu | null] = [null, null, null, null]
-  /** The one that may be inside KVM_RUN. */
-  active: VmmVcpu | null = null
+  #active: VmmVcpu | null = null
   /** The one that an AP creation wants to run: the active one hands over to it as soon as it is in user space. */
   next: VmmVcpu | null = null
 
   constructor(apicId: number) {
     this.apicId = apicId
+  }
+
+  /** The one that may be inside KVM_RUN. Where KVM switches levels it is always the same. */
+  get active(): VmmVcpu | null {
+    return this.#active
+  }
+
+  set active(self: VmmVcpu | null) {
+    this.#active = self
+    if (self !== null) self.vcpu.common.current = self.vcpu
+  }
+
+  /** A further vCPU object of this guest vCPU. */
+  add(self: VmmVcpu): void {
+    const first = this.vcpus.find((known) => known !== null)
+    if (first) self.vcpu.join(first.vcpu.common)
+    this.vcpus[Math.max(self.vmpl, 0)] = self
   }
 }

@@ -1,22 +1,25 @@
-import { COUNTER, type HostProgram, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
+import { COUNTER, type HostProgram, type HostThread, PRIMITIVE, WAIT } from "@vmpl-lab/sim"
 import { kvmRun } from "../kvm/RunLoop.ts"
 import { EXIT_REASON } from "../kvm/Vcpu.ts"
 import { changePageState } from "./PageState.ts"
-import type { VmmVcpu } from "./VcpuGroup.ts"
+import type { VcpuGroup, VmmVcpu } from "./VcpuGroup.ts"
 import type { Vmm } from "./Vmm.ts"
 
 /**
- * A vCPU thread: sleeps while its vCPU is not the active one of its group, otherwise calls KVM_RUN and serves what it
- * comes back with.
+ * A vCPU thread: sleeps while the active vCPU of its group is another thread's, otherwise calls KVM_RUN of that vCPU and
+ * serves what it comes back with.
  */
-export function* vcpuThread(vmm: Vmm, self: VmmVcpu): HostProgram {
-  const { vcpu, thread, group } = self
+export function* vcpuThread(vmm: Vmm, group: VcpuGroup, thread: HostThread): HostProgram {
   const { host } = vmm.kvm
   for (;;) {
-    while (group.active !== self) {
+    const self = group.active
+    if (self === null || self.thread !== thread) {
       thread.span = null
+      thread.charge(vmm.handOff.wait)
       yield WAIT.BLOCK
+      continue
     }
+    const { vcpu } = self
     // A signal that came while this thread was in user space has done its work by the next line.
     vcpu.signalPending = false
     if (group.next !== null) {
@@ -48,10 +51,10 @@ const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
       self.interrupted = true
       return true
     case EXIT_REASON.RUN_VMPL:
-      run.ret = vmm.operations.runVmpl(vmm, self, run.vmpl)
-      return true
     case EXIT_REASON.AP_CREATE:
-      run.ret = vmm.operations.apCreate(vmm, self, run.apCreate!)
+    case EXIT_REASON.LINK_VCPU:
+    case EXIT_REASON.PLANE_EVENT:
+      run.ret = vmm.operations.serve(vmm, self)
       return true
     case EXIT_REASON.IO:
       vmm.kvm.running = thread
@@ -72,8 +75,14 @@ const serve = (vmm: Vmm, self: VmmVcpu, ret: number): boolean => {
   }
 }
 
-/** Lets another vCPU of the group run: the critical path, if this thread carries one, moves to its thread. */
+/**
+ * Lets another vCPU of the group run: the critical path, if this thread carries one, moves to its thread. A thread that
+ * runs both goes on with the other descriptor.
+ */
 export const handOver = (vmm: Vmm, from: VmmVcpu, to: VmmVcpu): void => {
   from.group.active = to
+  if (to.thread === from.thread) return
   vmm.kvm.host.wake(to.thread, from.thread, from.thread.span)
+  // The hand-off is priced from call to return on the other side; the caller's own end of it is beside the path.
+  from.thread.charge(vmm.handOff.signal)
 }

@@ -4,12 +4,10 @@ import type { Kvm } from "../kvm/Kvm.ts"
 import type { Vcpu } from "../kvm/Vcpu.ts"
 import { DEFAULT_VM_CONFIG, type Vm, type VmConfig } from "../kvm/Vm.ts"
 import { DeviceBus } from "./devices/DeviceBus.ts"
+import { affinityOf, HAND_OFF, type Pin, type Placement } from "./Placement.ts"
 import { VcpuGroup, type VmmVcpu } from "./VcpuGroup.ts"
 import { vcpuThread } from "./VcpuThread.ts"
 import type { VmmOperations } from "./VmmOperations.ts"
-
-/** Where the VMM's vCPU threads may run. */
-export type Placement = "spread" | "same-core"
 
 /** The user-space VMM: one process that owns the guest's VM objects, vCPU threads and memory. */
 export class Vmm {
@@ -27,6 +25,10 @@ export class Vmm {
   vcpuThreads = 0
   /** What answers at ports and in MMIO. */
   readonly devices = new DeviceBus()
+  /** By what its threads let each other run. */
+  handOff: (typeof HAND_OFF)[keyof typeof HAND_OFF] = HAND_OFF.futex
+  /** Threads whose core is fixed one by one. */
+  pins: ReadonlyArray<Pin> = []
   readonly #config: VmConfig
   readonly #placement: Placement
 
@@ -59,21 +61,30 @@ export class Vmm {
     return vm
   }
 
-  /** A thread for a vCPU object; it sleeps until the VMM lets its vCPU run. */
-  addVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number): VmmVcpu {
-    const affinity = this.#placement === "same-core" ? group.apicId : -1
-    const thread = this.kvm.host.spawn(`vcpu${group.apicId}${vmpl < 0 ? "" : `.vmpl${vmpl}`}`, affinity)
-    const self: VmmVcpu = { vcpu, thread, group, vmpl, interrupted: false }
-    thread.program = vcpuThread(this, self)
-    group.vcpus[Math.max(vmpl, 0)] = self
+  /**
+   * A vCPU descriptor with a thread of its own, which sleeps until the VMM lets the vCPU run. The creating thread pays
+   * for it.
+   */
+  spawnVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, by: HostThread, threadPerLevel: boolean): VmmVcpu {
+    by.charge(PRIMITIVE.thread_spawn)
+    const { host } = this.kvm
+    const level = threadPerLevel ? vmpl : -1
+    const affinity = affinityOf(this.#placement, this.pins, group.apicId, level, host.threads.length)
+    const thread = host.spawn(`vcpu${group.apicId}${threadPerLevel ? `.vmpl${vmpl}` : ""}`, affinity)
+    thread.program = vcpuThread(this, group, thread)
     this.vcpuThreads++
-    return self
+    return this.#addVcpu(group, vcpu, vmpl, thread)
   }
 
-  /** The same for a vCPU that is created while the guest runs: the creating thread pays for the new one. */
-  spawnVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, by: HostThread): VmmVcpu {
-    by.charge(PRIMITIVE.thread_spawn)
-    return this.addVcpu(group, vcpu, vmpl)
+  /** A vCPU descriptor that the thread of the group's first one runs too. */
+  adoptVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number): VmmVcpu {
+    return this.#addVcpu(group, vcpu, vmpl, group.vcpus.find((known) => known !== null)!.thread)
+  }
+
+  #addVcpu(group: VcpuGroup, vcpu: Vcpu, vmpl: number, thread: HostThread): VmmVcpu {
+    const self: VmmVcpu = { vcpu, thread, group, vmpl, interrupted: false }
+    group.add(self)
+    return self
   }
 
   fail(detail: string): void {

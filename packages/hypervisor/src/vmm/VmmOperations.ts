@@ -1,5 +1,4 @@
 import type { HostThread } from "@vmpl-lab/sim"
-import type { ApCreateRequest } from "../kvm/ApCreateRequest.ts"
 import type { VmplOperations } from "../kvm/VmplOperations.ts"
 import type { VmmVcpu } from "./VcpuGroup.ts"
 import type { Vmm } from "./Vmm.ts"
@@ -12,8 +11,9 @@ export interface VmmOperations {
   readonly kernel: VmplOperations
   /** Creates the VM object and the vCPUs that exist before the guest runs. */
   readonly createGuest: (vmm: Vmm, thread: HostThread, vcpus: number) => void
-  /** KVM left "run VMPL" to user space. @returns 0 or an errno for the guest */
-  readonly runVmpl: (vmm: Vmm, self: VmmVcpu, vmpl: number) => number
-  /** KVM left an AP creation to user space. @returns 0 or an errno for the guest */
-  readonly apCreate: (vmm: Vmm, self: VmmVcpu, request: ApCreateRequest) => number
+  /**
+   * What KVM left to user space of running and creating levels: exits RUN_VMPL, AP_CREATE, LINK_VCPU and PLANE_EVENT.
+   * @returns 0 or an errno for the guest
+   */
+  readonly serve: (vmm: Vmm, self: VmmVcpu) => number
 }

@@ -5,6 +5,7 @@ import { GuestMode, HostMemory, PhysicalMemory, ProgramMemory } from "@vmpl-lab/
 import {
   type ApCreateRequest,
   DEFAULT_VM_CONFIG,
+  EXIT_REASON,
   GuestMemory,
   HANDLED,
   HostFrames,
@@ -70,14 +71,19 @@ export const bench = (config: VmConfig = DEFAULT_VM_CONFIG): Bench => {
   )
   const asked: Asked = { answer: HANDLED.RESUME_GUEST, apCreate: [], runVmpl: [] }
   const operations: VmplOperations = {
-    apCreate: (_vcpu, _thread, request) => {
+    apCreate: ({ run }, _thread, request) => {
+      run.exitReason = EXIT_REASON.AP_CREATE
       asked.apCreate.push(request)
       return asked.answer
     },
-    runVmpl: (_vcpu, _thread, vmpl) => {
+    runVmpl: ({ run }, _thread, vmpl) => {
+      run.exitReason = EXIT_REASON.RUN_VMPL
       asked.runVmpl.push(vmpl)
       return asked.answer
-    }
+    },
+    runVmplReason: 0,
+    runVmplMsr: "response",
+    wakeLevel: () => {}
   }
   const thread = machine.spawn("test", -1)
   const vm = kvm.createVm(thread, new GuestMemory(kvm.frames), operations, config)

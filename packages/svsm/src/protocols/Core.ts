@@ -1,6 +1,7 @@
 import { CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import type { Program } from "@vmpl-lab/vmpl"
 import type { SvsmState } from "../State.ts"
+import { APIC_VERSION, guestApicOf } from "./Apic.ts"
 import { createVcpu } from "./CoreCreateVcpu.ts"
 import { pvalidateCall } from "./CorePvalidate.ts"
 import { remapCa } from "./CoreRemapCa.ts"
@@ -19,17 +20,22 @@ export function* core(state: SvsmState, request: SvsmRequest): Program<number> {
     case CORE_CALL.CREATE_VCPU:
       return yield* createVcpu(state, request)
     case CORE_CALL.QUERY_PROTOCOL:
-      return queryProtocol(request)
+      return queryProtocol(state, request)
     default:
       return SVSM_RESULT.UNSUPPORTED_CALL
   }
 }
 
 /** RCX = protocol and version in, highest and lowest version out; 0 for what is not offered. @spec SVSM 6.7 */
-const queryProtocol = (request: SvsmRequest): number => {
-  const offered =
-    request.rcxHi === PROTOCOL.CORE && request.rcxLo >= CORE_VERSION.MIN && request.rcxLo <= CORE_VERSION.MAX
-  request.rcxHi = offered ? CORE_VERSION.MAX : 0
-  request.rcxLo = offered ? CORE_VERSION.MIN : 0
+const queryProtocol = (state: SvsmState, request: SvsmRequest): number => {
+  const versions = versionsOf(state, request)
+  const offered = versions !== null && request.rcxLo >= versions.MIN && request.rcxLo <= versions.MAX
+  request.rcxHi = offered ? versions.MAX : 0
+  request.rcxLo = offered ? versions.MIN : 0
   return SVSM_RESULT.SUCCESS
+}
+
+const versionsOf = (state: SvsmState, { rcxHi, caller }: SvsmRequest): typeof CORE_VERSION | null => {
+  if (rcxHi === PROTOCOL.CORE) return CORE_VERSION
+  return rcxHi === PROTOCOL.APIC && guestApicOf(state, caller.apicId) !== null ? APIC_VERSION : null
 }

@@ -4,7 +4,7 @@ import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
 import { isValidated, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
-import { grant, revoke } from "./CorePvalidate.ts"
+import { grant, revoke } from "./Permissions.ts"
 import { gpaOf, instructionResult, type SvsmRequest } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
@@ -52,9 +52,7 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
       return instructionResult(eax)
     }
     yield write(caGpa, CALLING_AREA.SIZE, 0)
-    const created = { vmsaGpa, caGpa, apicId, guestOwned: true }
-    state.registry.push(created)
-    state.served[apicId] = created
+    state.register({ vmsaGpa, caGpa, apicId, vmpl, guestOwned: true })
     return SVSM_RESULT.SUCCESS
   } finally {
     state.lock.release()

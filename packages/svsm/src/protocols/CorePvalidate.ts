@@ -1,17 +1,18 @@
 import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
-import { PERMISSION } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { type Program, pvalidate, read, rmpadjust, write, zeroPage } from "@vmpl-lab/vmpl"
+import { type Program, pvalidate, read, write, zeroPage } from "@vmpl-lab/vmpl"
 import { isValidated, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
+import { rescindRegion, validateRegion } from "./CorePvalidate2m.ts"
+import { grant, revoke } from "./Permissions.ts"
 import { gpaOf, instructionResult, RESULT_UNCHANGED, type SvsmRequest } from "./Request.ts"
 
 const ENTRY = { SIZE: 0x3, VALIDATE: 0x4, IGNORE_CF: 0x8, RESERVED: 0xff0 } as const
-const LEAST_PRIVILEGED = 3
 const SIZE_2M = 0x20_0000
 
 /**
- * PVALIDATE: validates or rescinds the pages of a list, stopping at the first failure; `next` tells how far it came.
+ * PVALIDATE: validates or rescinds the pages of a list, stopping at the first failure, or after so many that the caller
+ * should be heard again; `next` tells how far it came.
  * @spec SVSM 6.2 table 6
  */
 export function* pvalidateCall(state: SvsmState, request: SvsmRequest): Program<number> {
@@ -26,11 +27,14 @@ export function* pvalidateCall(state: SvsmState, request: SvsmRequest): Program<
     const room = Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
     if (count === 0 || count > room || next >= count) return SVSM_RESULT.INVALID_PARAMETER
     let result: number = SVSM_RESULT.SUCCESS
-    while (next < count && result === SVSM_RESULT.SUCCESS) {
+    const { entriesPerCall } = state.parameters
+    const last = entriesPerCall === 0 ? count : Math.min(count, next + entriesPerCall)
+    while (next < last && result === SVSM_RESULT.SUCCESS) {
       const { lo, hi } = yield read(list + PVALIDATE_LIST_HEADER + 8 * next, 8)
       result = yield* entry(state, request.vmpl, list, lo, hi)
       if (result === SVSM_RESULT.SUCCESS) next++
     }
+    if (result === SVSM_RESULT.SUCCESS && next < count) result = SVSM_RESULT.INCOMPLETE
     // The list's own page may just have been rescinded: then there is nothing left to write to.
     if (guestMay(state, list, PVALIDATE_LIST_HEADER)) yield write(list + 2, 2, next)
     return result
@@ -47,16 +51,17 @@ function* entry(state: SvsmState, vmpl: number, list: number, lo: number, hi: nu
   const size = lo & ENTRY.SIZE
   const gpa = gpaOf((lo & ~0xfff) >>> 0, hi)
   if (size > 1 || (size === 1 && gpa % SIZE_2M !== 0)) return SVSM_RESULT.INVALID_PARAMETER
-  if (!validRegion(state, gpa, size === 1 ? SIZE_2M : PAGE_SIZE)) return SVSM_RESULT.INVALID_ADDRESS
-  if (size === 1) {
-    // Nested mappings of this model are 4 KiB: the instruction says so, and the guest falls back to 4 KiB entries.
-    const { lo: eax } = yield pvalidate(gpa, (lo & ENTRY.VALIDATE) !== 0, 1)
-    return eax === 0 ? SVSM_RESULT.INVALID_REQUEST : instructionResult(eax)
-  }
+  const bytes = size === 1 ? SIZE_2M : PAGE_SIZE
+  if (!validRegion(state, gpa, bytes)) return SVSM_RESULT.INVALID_ADDRESS
   // A list that rescinds its own page could not report how far it came.
-  const rescindsItself = (lo & ENTRY.VALIDATE) === 0 && gpa === list - (list % PAGE_SIZE)
+  const rescindsItself = (lo & ENTRY.VALIDATE) === 0 && gpa === list - (list % bytes)
   if (rescindsItself) return SVSM_RESULT.INVALID_ADDRESS
   const unchanged = (lo & ENTRY.IGNORE_CF) !== 0 ? SVSM_RESULT.SUCCESS : RESULT_UNCHANGED
+  if (size === 1) {
+    return (lo & ENTRY.VALIDATE) !== 0
+      ? yield* validateRegion(state, gpa, vmpl, unchanged)
+      : yield* rescindRegion(state, gpa, unchanged)
+  }
   return (lo & ENTRY.VALIDATE) !== 0
     ? yield* validate(state, gpa, vmpl, unchanged)
     : yield* rescind(state, gpa, unchanged)
@@ -91,22 +96,4 @@ function* rescind(state: SvsmState, gpa: number, unchanged: number): Program<num
   if (lo !== 0) return instructionResult(lo)
   state.validated.delete(gfn)
   return carry ? unchanged : SVSM_RESULT.SUCCESS
-}
-
-/** Full rights for the levels 1 to `vmpl`. */
-export function* grant(gpa: number, vmpl: number): Program<number> {
-  for (let level = 1; level <= vmpl; level++) {
-    const { lo } = yield rmpadjust(gpa, level, PERMISSION.ALL, false)
-    if (lo !== 0) return instructionResult(lo)
-  }
-  return SVSM_RESULT.SUCCESS
-}
-
-/** No rights for any level but 0. */
-export function* revoke(gpa: number): Program<number> {
-  for (let level = 1; level <= LEAST_PRIVILEGED; level++) {
-    const { lo } = yield rmpadjust(gpa, level, 0, false)
-    if (lo !== 0) return instructionResult(lo)
-  }
-  return SVSM_RESULT.SUCCESS
 }

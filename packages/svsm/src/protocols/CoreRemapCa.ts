@@ -15,7 +15,7 @@ export function* remapCa(state: SvsmState, request: SvsmRequest): Program<number
   if (gpa % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
   yield* state.lock.write()
   try {
-    const served = state.served[request.apicId]!
+    const served = request.caller
     if (gpa === served.caGpa) return SVSM_RESULT.SUCCESS
     if (!validRegion(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS
     if (!isValidated(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS

@@ -1,5 +1,6 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import type { GuestVmsa } from "../State.ts"
 
 /** A call as read from the guest's VMSA; the handler changes the registers it returns. */
 export interface SvsmRequest {
@@ -15,7 +16,7 @@ export interface SvsmRequest {
   readonly sevFeatures: number
   /** VMPL of the caller. */
   readonly vmpl: number
-  readonly apicId: number
+  readonly caller: GuestVmsa
 }
 
 /** Result of a failed PVALIDATE or RMPADJUST: 0x8000_1000 + EAX; EAX above 15 is out of range. @spec SVSM 6.2 */

@@ -4,7 +4,7 @@ import type { HostThread } from "@vmpl-lab/sim"
 import type { ApCreateRequest } from "../ApCreateRequest.ts"
 import { holdUntilSipi } from "../ApReset.ts"
 import { HANDLED } from "../Errno.ts"
-import { AP_RESET_HOLD, type Vcpu } from "../Vcpu.ts"
+import { AP_RESET_HOLD, EXIT_REASON, type Vcpu } from "../Vcpu.ts"
 import type { GhcbEvent } from "./GhcbEvent.ts"
 import type { GhcbExit } from "./GhcbExit.ts"
 import { done, invalidInput } from "./Reply.ts"
@@ -42,16 +42,20 @@ const apCreation = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   if (replied < 0) return replied
   const { meter } = vcpu.vm.kvm
   meter.creationRequested(request)
-  const handled = vcpu.vm.operations.apCreate(vcpu, thread, request)
   const refused = (self: Vcpu): number => {
     meter.creationRefused(request, thread)
     return invalidInput(self, exit)
   }
-  if (handled < 0) return refused(vcpu)
-  if (handled === HANDLED.EXIT_TO_USER) {
-    vcpu.complete = (self, ret) => (ret < 0 ? refused(self) : HANDLED.RESUME_GUEST)
+  const serve = (self: Vcpu): number => {
+    const handled = self.vm.operations.apCreate(self, thread, request)
+    if (handled < 0) return refused(self)
+    if (handled !== HANDLED.EXIT_TO_USER) return handled
+    // User space has created the AP, or what KVM lacked for it: then KVM serves the event anew.
+    const isServed = self.run.exitReason === EXIT_REASON.AP_CREATE
+    self.complete = (again, ret) => (ret < 0 ? refused(again) : isServed ? HANDLED.RESUME_GUEST : serve(again))
+    return handled
   }
-  return handled
+  return serve(vcpu)
 }
 
 const RAX = 0x1f8

@@ -3,6 +3,7 @@ import { decodeIoio, EXIT, NAE, REASON } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
 import { HANDLED } from "../Errno.ts"
 import { kernelMmio } from "../KernelMmio.ts"
+import { kernelPio } from "../KernelPio.ts"
 import { EXIT_REASON, type Vcpu } from "../Vcpu.ts"
 import type { GhcbEvent } from "./GhcbEvent.ts"
 import type { GhcbExit } from "./GhcbExit.ts"
@@ -13,7 +14,7 @@ const little = (bytes: Uint8Array): number => bytes.reduceRight((value, byte) =>
 const toBytes = (value: number, size: number): Uint8Array =>
   Uint8Array.from({ length: size }, (_, i) => Math.floor(value / 256 ** i) % 256)
 
-/** Port access: user space emulates it. */
+/** Port access: the PIT in the kernel, where there is one; user space emulates everything else. */
 const ioio = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   const { port, size, in: isIn, string } = decodeIoio(exit.info1Lo)
   if (size === 0 || exit.info1Hi !== 0) return invalidInput(vcpu, exit)
@@ -34,7 +35,7 @@ const ioio = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
       : area.read(0, count * size)
   const { trace } = vcpu.vm.kvm
   if (!isIn) trace?.pio(thread, true, port, size, count, little(run.data.subarray(0, size)))
-  vcpu.complete = (self) => {
+  const complete = (self: Vcpu): number => {
     if (isIn) {
       trace?.pio(thread, false, port, size, count, little(self.run.data.subarray(0, size)))
       if (area === null) exit.put("rax", little(self.run.data))
@@ -42,6 +43,8 @@ const ioio = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
     }
     return done(self, exit)
   }
+  if (kernelPio(vcpu, thread, { port, size, isWrite: !isIn, data: run.data })) return complete(vcpu)
+  vcpu.complete = complete
   return HANDLED.EXIT_TO_USER
 }
 

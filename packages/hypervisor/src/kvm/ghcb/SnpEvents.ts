@@ -2,27 +2,28 @@
 import { HV_FEATURE, NAE, PAGE_SIZE, SECURE_AVIC } from "@vmpl-lab/sev-es"
 import type { HostThread } from "@vmpl-lab/sim"
 import { HANDLED } from "../Errno.ts"
-import type { Vcpu } from "../Vcpu.ts"
+import { EXIT_REASON, type Vcpu } from "../Vcpu.ts"
 import type { GhcbEvent } from "./GhcbEvent.ts"
 import type { GhcbExit } from "./GhcbExit.ts"
 import { acceptsGuestRequest, extendedGuestRequest, guestRequest } from "./GuestRequest.ts"
 import { pageStateChange } from "./PageStateChange.ts"
 import { done, invalidInput, refuse } from "./Reply.ts"
 
-/** Run VMPL: VMPL in info1[31:0]. Failure is malformed input with reason 0, as the S1 series answers. */
+/** Run VMPL: VMPL in info1[31:0]. Failure is malformed input with the reason that the strategy gives. */
 const runVmpl = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   const { meter } = vcpu.vm.kvm
   const vmpl = exit.info1Lo
   const replied = done(vcpu, exit)
   if (replied < 0) return replied
   if (vmpl !== vcpu.current.vmpl) meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
-  const handled = vcpu.vm.operations.runVmpl(vcpu, thread, vmpl)
+  const { operations } = vcpu.vm
+  const handled = operations.runVmpl(vcpu, thread, vmpl)
   const refused = (self: Vcpu): number => {
     meter.switchRefused(self.apicId, thread)
-    return refuse(self, exit, 0)
+    return refuse(self, exit, operations.runVmplReason)
   }
   if (handled < 0) return refused(vcpu)
-  if (handled === HANDLED.EXIT_TO_USER) {
+  if (vcpu.run.exitReason === EXIT_REASON.RUN_VMPL && handled === HANDLED.EXIT_TO_USER) {
     vcpu.complete = (self, ret) => (ret < 0 ? refused(self) : HANDLED.RESUME_GUEST)
   }
   return handled

@@ -1,0 +1,124 @@
+import { PAGE_SIZE, PSC_OP, type PscEntry, TERMINATE } from "@vmpl-lab/sev-es"
+import { type Program, read, write, writeBytes } from "@vmpl-lab/vmpl"
+import { Ghcb } from "../Ghcb.ts"
+import { pageStateChanges } from "../ghcb/PageStateChanges.ts"
+import { terminate } from "../MsrProtocol.ts"
+import { type PvalidateEntry, pvalidateList } from "../PvalidateList.ts"
+import { CORE_CALL, PROTOCOL, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
+import { BLOCK, blockOf, CALL_KIND, type GuestPlan } from "./GuestPlan.ts"
+import { now } from "./Pace.ts"
+
+const SIZE_2M = 0x20_0000
+/** @spec APM2 15.36.6 */
+const PVALIDATE_SIZEMISMATCH = SVSM_RESULT.FAIL_BASE + 6
+/** Offset of the index of the next entry in a list. */
+const LIST_NEXT = 2
+
+/** Memory that a guest accepts, from `gpa` on in whole 2 MiB regions, and how. */
+export interface AcceptancePlan {
+  readonly gpa: number
+  readonly bytes: number
+  /** Size of the entries that are tried first. */
+  readonly is2m: boolean
+  readonly entriesPerList: number
+}
+
+/** The part of one vCPU: regions in a row, all vCPUs alike but for the remainder. */
+export const shareOf = ({ gpa, bytes }: AcceptancePlan, vcpus: number, apicId: number) => {
+  const regions = bytes / SIZE_2M
+  const first = Math.floor((regions * apicId) / vcpus)
+  const end = Math.floor((regions * (apicId + 1)) / vcpus)
+  return { gpa: gpa + first * SIZE_2M, bytes: (end - first) * SIZE_2M }
+}
+
+/**
+ * One vCPU accepts its share as Linux does: for each batch a page state change to private, then the same pages through
+ * the SVSM; 2 MiB entries that the RMP has as 4 KiB ones are done again page by page.
+ * @spec Linux __set_pages_state, svsm_pval_pages
+ */
+export function* acceptMemory(plan: AcceptancePlan, guest: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
+  const ghcb = new Ghcb(blockOf(guest, apicId) + BLOCK.GHCB)
+  const share = shareOf(plan, guest.vcpus, apicId)
+  const beginNs = yield* now()
+  const acceptance = new Acceptance(plan, guest, apicId, svsm, ghcb)
+  yield* acceptance.range(share.gpa, share.bytes, plan.is2m)
+  const { pageStateNs, calls, fallbacks } = acceptance
+  const endNs = yield* now()
+  guest.report.accepted?.(apicId, { bytes: share.bytes, beginNs, endNs, pageStateNs, calls, fallbacks })
+}
+
+class Acceptance {
+  pageStateNs = 0
+  calls = 0
+  fallbacks = 0
+  readonly #plan: AcceptancePlan
+  readonly #guest: GuestPlan
+  readonly #apicId: number
+  readonly #svsm: SvsmCaller
+  readonly #ghcb: Ghcb
+
+  constructor(plan: AcceptancePlan, guest: GuestPlan, apicId: number, svsm: SvsmCaller, ghcb: Ghcb) {
+    this.#plan = plan
+    this.#guest = guest
+    this.#apicId = apicId
+    this.#svsm = svsm
+    this.#ghcb = ghcb
+  }
+
+  *range(gpa: number, bytes: number, is2m: boolean): Program {
+    const size = is2m ? SIZE_2M : PAGE_SIZE
+    const batch = this.#plan.entriesPerList * size
+    for (let start = gpa; start < gpa + bytes; start += batch) {
+      const pages = Math.min(batch, gpa + bytes - start) / size
+      const entries = Array.from({ length: pages }, (_, i) => ({ gpa: start + i * size, validate: true, is2m }))
+      yield* this.#makePrivate(entries)
+      yield* this.#validate(entries)
+    }
+  }
+
+  *#makePrivate(entries: ReadonlyArray<PvalidateEntry>): Program {
+    const begin = yield* now()
+    const changes = entries.map(
+      ({ gpa, is2m }): PscEntry => ({
+        curPage: 0,
+        gfn: gpa / PAGE_SIZE,
+        operation: PSC_OP.PRIVATE,
+        is2m: is2m === true
+      })
+    )
+    if (!(yield* pageStateChanges(this.#ghcb, changes)).ok) yield* terminate(TERMINATE.PSC)
+    this.pageStateNs += (yield* now()) - begin
+  }
+
+  /** One list, called again behind every entry that needs 4 KiB pages; these follow when it is through. */
+  *#validate(entries: ReadonlyArray<PvalidateEntry>): Program {
+    const list = blockOf(this.#guest, this.#apicId) + BLOCK.LIST
+    const mismatched: Array<number> = []
+    yield writeBytes(list, pvalidateList(entries))
+    for (let next = 0; next < entries.length; ) {
+      this.calls++
+      const result = yield* this.#svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: list })
+      this.#guest.report.called(this.#apicId, CALL_KIND.PVALIDATE, result)
+      if (result === SVSM_RESULT.SUCCESS) break
+      const failed = (yield read(list + LIST_NEXT, 2)).lo
+      const entry = entries[failed]
+      if (result !== PVALIDATE_SIZEMISMATCH || entry?.is2m !== true) return yield* terminate(TERMINATE.PVALIDATE)
+      mismatched.push(entry.gpa)
+      next = failed + 1
+      yield write(list + LIST_NEXT, 2, next)
+    }
+    this.fallbacks += mismatched.length
+    for (const gpa of mismatched) yield* this.#pageByPage(gpa)
+  }
+
+  /** The pages of one region, which are private already. */
+  *#pageByPage(gpa: number): Program {
+    const entries = Array.from({ length: SIZE_2M / PAGE_SIZE }, (_, i) => ({
+      gpa: gpa + i * PAGE_SIZE,
+      validate: true
+    }))
+    for (let i = 0; i < entries.length; i += this.#plan.entriesPerList) {
+      yield* this.#validate(entries.slice(i, i + this.#plan.entriesPerList))
+    }
+  }
+}

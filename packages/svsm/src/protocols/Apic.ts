@@ -1,0 +1,108 @@
+import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
+import { FIRST_VECTOR, type GuestApic } from "../GuestApic.ts"
+import type { SvsmState } from "../State.ts"
+import type { SvsmRequest } from "./Request.ts"
+
+/** Versions of the APIC protocol that are served. */
+export const APIC_VERSION = { MIN: 1, MAX: 1 } as const
+
+const VECTORS = 256
+const APIC_USERS_MAX = 0xffff_ffff
+
+/** The emulated APIC of the calling CPU; null where the guest's level has the host's. */
+export const guestApicOf = (state: SvsmState, apicId: number): GuestApic | null =>
+  state.interrupts[apicId]?.guestApic ?? null
+
+/**
+ * APIC protocol, by call number. Without an emulated APIC the protocol is not there. What is served of the registers is
+ * what an interrupt's path needs: IPIs by the ICR are left to the host's APIC.
+ */
+export const apic = (state: SvsmState, request: SvsmRequest): number => {
+  const guest = guestApicOf(state, request.caller.apicId)
+  if (guest === null) return SVSM_RESULT.UNSUPPORTED_PROTOCOL
+  switch (request.call) {
+    case APIC_CALL.QUERY_FEATURES:
+      setRegister(request, "rcx", 0)
+      return SVSM_RESULT.SUCCESS
+    case APIC_CALL.CONFIGURE:
+      return configure(state, request)
+    case APIC_CALL.READ_REGISTER:
+      return readRegister(guest, request)
+    case APIC_CALL.WRITE_REGISTER:
+      return writeRegister(guest, request)
+    case APIC_CALL.CONFIGURE_VECTOR:
+      return configureVector(guest, request)
+    default:
+      return SVSM_RESULT.UNSUPPORTED_CALL
+  }
+}
+
+const setRegister = (request: SvsmRequest, name: "rcx" | "rdx", value: number): void => {
+  request[`${name}Lo`] = value
+  request[`${name}Hi`] = 0
+}
+
+/**
+ * One count for the guest: who needs the emulation. It begins at 1, and once it has come down to 0 the emulation is off
+ * on the CPU that took it there, for good.
+ */
+const configure = (state: SvsmState, request: SvsmRequest): number => {
+  if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  switch (request.rcxLo) {
+    case APIC_CONFIGURE.QUERY:
+      setRegister(request, "rcx", state.apicUsers)
+      return SVSM_RESULT.SUCCESS
+    case APIC_CONFIGURE.DEREGISTER:
+      state.apicUsers = Math.max(0, state.apicUsers - 1)
+      if (state.apicUsers === 0) state.interrupts[request.caller.apicId]!.guestApic = null
+      return SVSM_RESULT.SUCCESS
+    case APIC_CONFIGURE.REGISTER:
+      if (state.apicUsers === 0 || state.apicUsers === APIC_USERS_MAX) return SVSM_RESULT.FAIL_BASE
+      state.apicUsers++
+      return SVSM_RESULT.SUCCESS
+    default:
+      return SVSM_RESULT.INVALID_PARAMETER
+  }
+}
+
+/** RCX is the register's x2APIC MSR, RDX its value. */
+const readRegister = (guest: GuestApic, request: SvsmRequest): number => {
+  if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_ADDRESS
+  const value = guest.read(request.rcxLo)
+  if (value === null) return isWriteOnly(request.rcxLo) ? SVSM_RESULT.INVALID_PARAMETER : SVSM_RESULT.INVALID_ADDRESS
+  setRegister(request, "rdx", value)
+  return SVSM_RESULT.SUCCESS
+}
+
+const isWriteOnly = (msr: number): boolean => msr === X2APIC.EOI || msr === X2APIC.SELF_IPI
+
+const writeRegister = (guest: GuestApic, { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmRequest): number => {
+  const isByte = rdxHi === 0 && rdxLo <= 0xff
+  if (rcxHi !== 0) return SVSM_RESULT.INVALID_ADDRESS
+  switch (rcxLo) {
+    case X2APIC.EOI:
+      if (rdxLo !== 0 || rdxHi !== 0) return SVSM_RESULT.INVALID_PARAMETER
+      guest.endOfInterrupt()
+      return SVSM_RESULT.SUCCESS
+    case X2APIC.TPR:
+      if (!isByte) return SVSM_RESULT.INVALID_PARAMETER
+      guest.tpr = rdxLo
+      return SVSM_RESULT.SUCCESS
+    case X2APIC.SELF_IPI:
+      if (!isByte || rdxLo < FIRST_VECTOR) return SVSM_RESULT.INVALID_PARAMETER
+      guest.postOwn(rdxLo)
+      return SVSM_RESULT.SUCCESS
+    default:
+      return guest.read(rcxLo) === null ? SVSM_RESULT.INVALID_ADDRESS : SVSM_RESULT.INVALID_PARAMETER
+  }
+}
+
+/** RCX: vector, enable, all; "all" is every vector that is no exception's. */
+const configureVector = (guest: GuestApic, { rcxLo, rcxHi }: SvsmRequest): number => {
+  const known = 0xff | APIC_VECTOR.ENABLE | APIC_VECTOR.ALL
+  if (rcxHi !== 0 || (rcxLo & ~known) !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  const on = (rcxLo & APIC_VECTOR.ENABLE) !== 0
+  if ((rcxLo & APIC_VECTOR.ALL) === 0) guest.allow(rcxLo & 0xff, on)
+  else for (let vector = FIRST_VECTOR; vector < VECTORS; vector++) guest.allow(vector, on)
+  return SVSM_RESULT.SUCCESS
+}

@@ -1,0 +1,42 @@
+import { SVSM_RESULT } from "@vmpl-lab/guest"
+import { RETURN_CODE } from "@vmpl-lab/rmp"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type Program, pvalidate, zeroRegion } from "@vmpl-lab/vmpl"
+import type { SvsmState } from "../State.ts"
+import { grantRegion, revokeRegion } from "./Permissions.ts"
+import { instructionResult } from "./Request.ts"
+
+const SIZE_MISMATCH = instructionResult(RETURN_CODE.FAIL_SIZEMISMATCH)
+
+/**
+ * Validates a 2 MiB region, clears it, and grants it. Where the RMP has 4 KiB entries the instruction says
+ * FAIL_SIZEMISMATCH and changes nothing: the guest asks again, page by page.
+ * @spec SVSM 6.2, APM2 15.36.6
+ */
+export function* validateRegion(state: SvsmState, gpa: number, vmpl: number, unchanged: number): Program<number> {
+  const gfn = gpa / PAGE_SIZE
+  if (state.validated.hasRegion(gfn)) return unchanged
+  // Some of its pages have been validated one by one, or are about to be: they have entries of their own.
+  if (state.validated.touchesRegion(gfn) || state.validating.touchesRegion(gfn)) return SIZE_MISMATCH
+  state.validating.addRegion(gfn)
+  const { lo, carry } = yield pvalidate(gpa, true, 1)
+  state.validating.deleteRegion(gfn)
+  if (lo !== 0) return instructionResult(lo)
+  if (carry) return unchanged
+  state.validated.addRegion(gfn)
+  yield zeroRegion(gpa)
+  return yield* grantRegion(gpa, vmpl)
+}
+
+/** Takes a 2 MiB region from every level below, then rescinds it. */
+export function* rescindRegion(state: SvsmState, gpa: number, unchanged: number): Program<number> {
+  const gfn = gpa / PAGE_SIZE
+  if (!state.validated.touchesRegion(gfn)) return unchanged
+  if (!state.validated.hasRegion(gfn)) return SIZE_MISMATCH
+  const revoked = yield* revokeRegion(gpa)
+  if (revoked !== SVSM_RESULT.SUCCESS) return revoked
+  const { lo, carry } = yield pvalidate(gpa, false, 1)
+  if (lo !== 0) return instructionResult(lo)
+  state.validated.deleteRegion(gfn)
+  return carry ? unchanged : SVSM_RESULT.SUCCESS
+}
