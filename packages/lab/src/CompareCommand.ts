@@ -56,11 +56,12 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [{ builtInFirmware, runComparison, STRATEGY_KEYS }, { svsmLaunch }, { loadProfile }, scenarios] =
+    const [{ builtInFirmware, runComparison, STRATEGY_KEYS }, { svsmLaunch }, { workOf }, { loadProfile }, scenarios] =
       yield* Effect.promise(() =>
         Promise.all([
           import("./Compare.ts"),
           import("./SvsmLaunch.ts"),
+          import("./workloads/Work.ts"),
           import("./ProfileFile.ts"),
           import("./ScenarioFile.ts")
         ])
@@ -70,7 +71,7 @@ export const compare = Command.make(
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus))
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, workOf(scenario, options.seed).needs))
 
     const { seed } = options
     const run = yield* Effect.scoped(

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto"
-import type { GuestReport } from "@vmpl-lab/guest"
+import type { AcceptedShare, GuestReport } from "@vmpl-lab/guest"
 
 /** What the guest's vCPUs reported: how far each is, and a digest of every call and its result, in order. */
 export class GuestLog implements GuestReport {
@@ -27,6 +27,19 @@ export class GuestLog implements GuestReport {
     this.callsMade++
     this.#hashes[apicId]!.update(`${kind}:${result};`)
     if (result !== 0) this.failures.set(result, (this.failures.get(result) ?? 0) + 1)
+  }
+
+  /** When the last vCPU with all its levels was up, by its TSC; -1 before any is. */
+  upNs = -1
+  /** Shares of accepted memory, in the order in which they were finished. */
+  readonly shares: Array<AcceptedShare> = []
+
+  readonly up = (_apicId: number, ns: number): void => {
+    this.upNs = Math.max(this.upNs, ns)
+  }
+
+  readonly accepted = (_apicId: number, share: AcceptedShare): void => {
+    this.shares.push(share)
   }
 
   readonly done = (): void => {

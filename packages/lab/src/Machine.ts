@@ -11,6 +11,7 @@ import { GuestLog } from "./GuestLog.ts"
 import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
+import { workOf } from "./workloads/Work.ts"
 
 /** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
 const NO_PROGRESS_NS = 10_000_000_000
@@ -116,14 +117,17 @@ export class Machine {
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
+    const work = workOf(scenario, seed)
     const plan: GuestPlan = {
       vcpus: scenario.vcpus,
       secretsGpa: parameters.secretsGpa,
       heapGpa,
       ring: scenario.ring,
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
-      report: this.log
+      report: this.log,
+      ...work.guest(calls)
     }
+    work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))
     programs.install(AP_TRAMPOLINE_GPA, () => applicationProcessor(plan))
   }

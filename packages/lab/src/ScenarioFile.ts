@@ -6,15 +6,31 @@ import { isPath, readInputText } from "./InputFile.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { decodeJsonText } from "./JsonText.ts"
 import { Scenario } from "./Scenario.ts"
+import { pathsTrouble } from "./workloads/FourLevels.ts"
+import { acceptanceTrouble } from "./workloads/MemoryAcceptance.ts"
+import { workloadOf } from "./workloads/Work.ts"
+import { KEYS_OF_WORKLOAD, workloadKeys } from "./workloads/Workload.ts"
 
-/** A scenario whose mix asks for at least one call. */
+/** A scenario whose mix asks for at least one call, with the keys of its own workload only. */
 const ScenarioSchema = Scenario.check(
+  Schema.makeFilter((scenario) => workloadTrouble(scenario)),
   Schema.makeFilter((scenario) =>
     Object.values(scenario.mix).some((weight) => weight > 0)
       ? undefined
       : { path: ["mix"], issue: "at least one weight above 0" }
   )
 )
+
+/** Keys of another workload would be ignored: better refused. */
+const workloadTrouble = (scenario: Scenario) => {
+  const workload = workloadOf(scenario)
+  const known = KEYS_OF_WORKLOAD[workload]
+  for (const key of Object.keys(workloadKeys) as Array<keyof typeof workloadKeys>) {
+    if (scenario[key] === undefined || known.includes(key)) continue
+    return { path: [key], issue: `no such key with the workload ${workload}, which has ${known.join(", ")}` }
+  }
+  return acceptanceTrouble(scenario) ?? pathsTrouble(scenario)
+}
 
 /** A scenario's text to a scenario; `file` is how the error line calls it. */
 export const parseScenario = (file: string, json: string): Result.Result<Scenario, InputInvalid> =>

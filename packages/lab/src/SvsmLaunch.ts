@@ -53,7 +53,8 @@ const PLAIN: LaunchNeeds = {
   highRam: 0,
   isLarge: () => false
 }
-const HIGH_RAM_GPA = 0x1_0000_0000
+/** Where RAM goes on that does not fit below the firmware. */
+export const HIGH_RAM_GPA = 0x1_0000_0000
 const REGION = 2 * MIB
 
 const up = (value: number, to: number): number => Math.ceil(value / to) * to
@@ -63,7 +64,8 @@ const up = (value: number, to: number): number => Math.ceil(value / to) * to
  * pages, and one VMSA, the SVSM's boot processor at VMPL0. Throws FirmwareError when the firmware leaves no place for
  * what the guest needs.
  */
-export const svsmLaunch = (image: FirmwareImage, vcpus: number, needs: LaunchNeeds = PLAIN): SvsmLaunch => {
+export const svsmLaunch = (image: FirmwareImage, vcpus: number, asked: Partial<LaunchNeeds> = {}): SvsmLaunch => {
+  const needs: LaunchNeeds = { ...PLAIN, ...asked }
   const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
   const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
   const ramSize = heapGpa + up(vcpus * (BLOCK.SIZE + needs.lowerLevels * LEVEL_BLOCK.SIZE) + PAGE_SIZE, 2 * MIB)

@@ -2,6 +2,7 @@ import * as Schema from "effect/Schema"
 import { ApBootKeys } from "./ApBoot.ts"
 import { FourLevelsKeys } from "./FourLevels.ts"
 import { MemoryAcceptanceKeys } from "./MemoryAcceptance.ts"
+import { MixedKeys } from "./Mixed.ts"
 import { SvsmCallsKeys } from "./SvsmCalls.ts"
 
 /** What a guest can be made to do. `mixed` takes the keys of all workloads it mixes. */
@@ -13,7 +14,8 @@ export const workloadKeys = {
   svsmCalls: Schema.optionalKey(SvsmCallsKeys),
   apBoot: Schema.optionalKey(ApBootKeys),
   memoryAcceptance: Schema.optionalKey(MemoryAcceptanceKeys),
-  fourLevels: Schema.optionalKey(FourLevelsKeys)
+  fourLevels: Schema.optionalKey(FourLevelsKeys),
+  mixed: Schema.optionalKey(MixedKeys)
 }
 
 /** Which of these keys a workload reads. */
@@ -23,5 +25,5 @@ export const KEYS_OF_WORKLOAD: { readonly [W in WorkloadName]: ReadonlyArray<str
   "memory-acceptance": ["memoryAcceptance"],
   interrupts: ["interrupts"],
   "four-levels": ["fourLevels"],
-  mixed: ["svsmCalls", "apBoot", "memoryAcceptance", "interrupts"]
+  mixed: ["svsmCalls", "apBoot", "memoryAcceptance", "interrupts", "mixed"]
 }
