@@ -1,6 +1,12 @@
 import { createHash, type Hash } from "node:crypto"
 import type { AcceptedShare, GuestReport } from "@vmpl-lab/guest"
 
+/** A share of accepted memory with the VMPL switches that it took. */
+export interface MeteredShare extends AcceptedShare {
+  readonly switches: number
+  readonly switchNs: number
+}
+
 /** What the guest's vCPUs reported: how far each is, and a digest of every call and its result, in order. */
 export class GuestLog implements GuestReport {
   readonly #hashes: ReadonlyArray<Hash>
@@ -21,6 +27,7 @@ export class GuestLog implements GuestReport {
   readonly ready = (apicId: number): void => {
     this.#ready[apicId] = true
     this.started++
+    if (this.started === this.#ready.length) this.allReady()
   }
 
   readonly called = (apicId: number, kind: number, result: number): void => {
@@ -32,14 +39,18 @@ export class GuestLog implements GuestReport {
   /** When the last vCPU with all its levels was up, by its TSC; -1 before any is. */
   upNs = -1
   /** Shares of accepted memory, in the order in which they were finished. */
-  readonly shares: Array<AcceptedShare> = []
+  readonly shares: Array<MeteredShare> = []
+  /** Called when the last vCPU is ready. */
+  allReady: () => void = () => {}
+  /** What the host's meter knows of a vCPU's switches so far. */
+  switching: (apicId: number) => Pick<MeteredShare, "switches" | "switchNs"> = () => ({ switches: 0, switchNs: 0 })
 
   readonly up = (_apicId: number, ns: number): void => {
     this.upNs = Math.max(this.upNs, ns)
   }
 
-  readonly accepted = (_apicId: number, share: AcceptedShare): void => {
-    this.shares.push(share)
+  readonly accepted = (apicId: number, share: AcceptedShare): void => {
+    this.shares.push({ ...share, ...this.switching(apicId) })
   }
 
   readonly done = (): void => {

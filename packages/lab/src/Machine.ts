@@ -8,9 +8,11 @@ import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
+import { hostBytes } from "./HostBytes.ts"
 import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
+import type { HostRecord } from "./WorkloadRecord.ts"
 import { workOf } from "./workloads/Work.ts"
 
 /** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
@@ -43,9 +45,14 @@ export class Machine {
   launchDigest = ""
   /** Virtual time that the launch took. */
   launchNs = 0
+  /** When it had finished. */
+  launchedAt = 0
   /** Progress of the guest when it was last looked at, and the time then. */
   #progress = 0
   #progressAt = 0
+  /** Core time spent and calls made when the last vCPU was ready. */
+  #readyCpuNs = 0
+  #readyCalls = 0
   readonly #options: MachineOptions
   readonly #firmware: SnpFirmware
 
@@ -73,6 +80,11 @@ export class Machine {
     this.kvm = platform.kvm
     this.vmm = platform.vmm
     this.meter = platform.meter
+    this.log.switching = (apicId) => this.meter.switching(apicId)
+    this.log.allReady = () => {
+      this.#readyCpuNs = this.#cpuNs()
+      this.#readyCalls = this.log.callsMade
+    }
     this.#firmware = platform.snp
     this.#installPrograms(this.hardware.programs)
     const main = this.host.spawn("vmm-main", -1)
@@ -99,6 +111,22 @@ export class Machine {
     if (this.vmm.failure !== null) return this.vmm.failure
     if (this.log.finished === vcpus) return null
     return `nothing left to run, but ${vcpus - this.log.finished} of ${vcpus} vCPUs have not finished`
+  }
+
+  /** What the host spent: core time of all threads per call from when all vCPUs were ready, and the rest over all. */
+  hostRecord(): HostRecord {
+    const calls = this.log.callsMade - this.#readyCalls
+    const bytes = hostBytes(this.kvm.vms, this.vmm)
+    return {
+      cpuNsPerCall: calls === 0 ? null : (this.#cpuNs() - this.#readyCpuNs) / calls,
+      stolenNs: this.host.threads.reduce((sum, { waitedNs }) => sum + waitedNs, 0),
+      bytesPerVcpu: bytes.reduce((sum, row) => sum + row.bytes, 0) / this.#options.scenario.vcpus,
+      bytes
+    }
+  }
+
+  #cpuNs(): number {
+    return this.host.threads.reduce((sum, { cpuNs }) => sum + cpuNs, 0)
   }
 
   /** SHA-256 over RMP, memory with its keys' owners, and virtual time, hex. */
@@ -140,6 +168,7 @@ export class Machine {
     const begin = thread.time
     const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], guestRequestsOf(this.#firmware))
     this.launchNs = thread.time - begin
+    this.launchedAt = thread.time
     if (!outcome.ok) {
       this.vmm.fail(outcome.detail)
       return

@@ -261,6 +261,7 @@ export class Host {
     const takePinned = any === undefined || (pinned !== undefined && pinned.readyAt <= any.readyAt)
     const next = (takePinned ? core.runQueue : this.#waiting).shift()!
     next.time = Math.max(next.time, next.readyAt, time)
+    next.waitedNs += next.time - next.readyAt
     // A path that joined the thread in the queue has waited since then only.
     if (next.span !== null) next.adopt(next.span)
     this.#handOff(next, core, core.id, next.time)

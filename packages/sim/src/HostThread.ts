@@ -38,6 +38,10 @@ export class HostThread {
   blockPending = false
   /** Time since which it waits for a core, while QUEUED. */
   readyAt = 0
+  /** Core time that it was charged, in virtual ns. */
+  cpuNs = 0
+  /** Time that it was runnable but waited for a core, in virtual ns. */
+  waitedNs = 0
   /** The operation whose critical path runs through this thread, if any. */
   span: Span | null = null
   program: HostProgram | null = null
@@ -57,6 +61,7 @@ export class HostThread {
   charge(primitive: number): void {
     const ns = this.#costs.sample(primitive)
     this.time += ns
+    this.cpuNs += ns
     if (this.span !== null) this.span.add(primitive, ns)
     if (this.#trace !== null) this.#trace(this, "charge", primitive)
   }

@@ -18,6 +18,18 @@ export const workloadKeys = {
   mixed: Schema.optionalKey(MixedKeys)
 }
 
+type WorkloadKey = keyof typeof workloadKeys
+
+/** Those keys that a scenario gives. */
+export const keysOfWorkload = <S extends { readonly [K in WorkloadKey]?: unknown }>(
+  scenario: S
+): Pick<S, WorkloadKey> =>
+  Object.fromEntries(
+    (Object.keys(workloadKeys) as Array<WorkloadKey>).flatMap((key) =>
+      scenario[key] === undefined ? [] : [[key, scenario[key]]]
+    )
+  ) as Pick<S, WorkloadKey>
+
 /** Which of these keys a workload reads. */
 export const KEYS_OF_WORKLOAD: { readonly [W in WorkloadName]: ReadonlyArray<string> } = {
   "svsm-calls": ["svsmCalls"],
