@@ -1,3 +1,4 @@
+import { shareOf } from "@vmpl-lab/guest"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { HIGH_RAM_GPA, type Machine } from "@vmpl-lab/lab"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
@@ -170,5 +171,59 @@ describe("calls at a rate", () => {
       // 20 periods of 1 ms against 20 of 0.5 ms.
       expect(Math.abs(slower - 10_000_000)).toBeLessThan(50_000)
     }
+  })
+})
+
+describe("what the host spends", () => {
+  it("counts waiting for a core as stolen only where cores are short", () => {
+    for (const strategy of STRATEGIES) {
+      const stolen = (cores: number): number =>
+        runWorkload(strategy, { workload: "svsm-calls", vcpus: 4, calls: 50, cores }).hostRecord().stolenNs
+      expect(stolen(96)).toBe(0)
+      expect(stolen(2)).toBeGreaterThan(0)
+    }
+  })
+
+  it("charges a call at least what its two switches took, and no call nothing", () => {
+    for (const strategy of STRATEGIES) {
+      const machine = runWorkload(strategy, { workload: "svsm-calls", vcpus: 1, calls: 50 })
+      const { ns } = machine.meter.roundTrip
+      const shortest = ns.reduce((least, one) => Math.min(least, one))
+      // A hand-off is latency, but partly the wait for another core: two exits and entries are work in any case.
+      expect(machine.hostRecord().cpuNsPerCall).toBeGreaterThan(Math.min(shortest, 2 * 2_965))
+      expect(runWorkload(strategy, { workload: "ap-boot" }).hostRecord().cpuNsPerCall).toBeNull()
+    }
+  })
+
+  it("adds up host memory from what was made: more vCPU objects, more bytes", () => {
+    for (const strategy of STRATEGIES) {
+      const machine = runWorkload(strategy, { workload: "ap-boot", vcpus: 4, apBoot: { moreLevels: "vmpl3" } })
+      const { bytes, bytesPerVcpu } = machine.hostRecord()
+      expect(bytes.reduce((sum, row) => sum + row.bytes, 0)).toBe(4 * bytesPerVcpu)
+      const counts = Object.fromEntries(bytes.map(({ object, count }) => [object, count]))
+      const vcpus = machine.kvm.vms.reduce((sum, vm) => sum + vm.vcpus.size, 0)
+      expect(counts).toMatchObject({ struct_kvm: machine.kvm.vms.length, vmcb: vcpus, lapic: vcpus, kvm_run: vcpus })
+      expect(counts).toHaveProperty("thread", machine.vmm.vcpuThreads)
+    }
+  })
+})
+
+describe("shares of accepted memory", () => {
+  it("are whole regions in a row that make up all of it", () => {
+    const plan = fc.record({ regions: fc.integer({ min: 1, max: 40 }), acceptors: fc.integer({ min: 1, max: 50 }) })
+    fc.assert(
+      fc.property(plan, ({ regions, acceptors }) => {
+        const bytes = regions * REGION_PAGES * PAGE_SIZE
+        let next = HIGH_RAM_GPA
+        for (let apicId = 0; apicId < acceptors; apicId++) {
+          const all = { gpa: HIGH_RAM_GPA, bytes, is2m: true, entriesPerList: 1, acceptors }
+          const share = shareOf(all, apicId)
+          expect([share.gpa, share.bytes % (REGION_PAGES * PAGE_SIZE)]).toEqual([next, 0])
+          next += share.bytes
+        }
+        expect(next).toBe(HIGH_RAM_GPA + bytes)
+      }),
+      { seed: 11 }
+    )
   })
 })

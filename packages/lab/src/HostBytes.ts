@@ -44,13 +44,13 @@ const sum = (vms: ReadonlyArray<Vm>, of: (vm: Vm) => number): number => vms.redu
  */
 export const hostBytes = (vms: ReadonlyArray<Vm>, vmm: Vmm): ReadonlyArray<HostBytesRow> => {
   const vcpus = sum(vms, (vm) => vm.vcpus.size)
-  const lapics = sum(vms, (vm) => [...vm.vcpus.values()].filter(({ lapic }) => lapic !== null).length)
   const pages = (vm: Vm): number => vm.slots.reduce((total, slot) => total + slot.pages, 0)
   const counts: { readonly [O in HostObjectName]: number } = {
     struct_kvm: vms.length,
     struct_vcpu: vcpus,
     vmcb: vcpus,
-    lapic: lapics,
+    // A guest has its local APICs in the kernel, also where no interrupt is simulated and the VM leaves them out.
+    lapic: vcpus,
     kvm_run: vcpus,
     thread: vmm.vcpuThreads,
     nested_page_table: sum(vms, (vm) => vm.npt.tablePages),

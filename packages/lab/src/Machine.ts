@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { type Kvm, launch, type Meter, type Vmm } from "@vmpl-lab/hypervisor"
+import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { SnpFirmware } from "@vmpl-lab/psp"
 import { type Host, type HostProgram, type HostThread, type Profile, type TraceSink, WAIT } from "@vmpl-lab/sim"
 import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
@@ -31,6 +31,12 @@ export interface MachineOptions {
   readonly svsm: SvsmLaunch
   /** Sees what happens on the host's threads. */
   readonly trace?: TraceSink
+}
+
+/** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
+const waited = (vcpus: ReadonlyArray<VmmVcpu | null>): number => {
+  const threads = new Set(vcpus.flatMap((vcpu) => vcpu?.thread ?? []))
+  return [...threads].reduce((sum, { waitedNs }) => sum + waitedNs, 0)
 }
 
 /** One host with one guest, from power-on to the guest's last call. */
@@ -119,7 +125,7 @@ export class Machine {
     const bytes = hostBytes(this.kvm.vms, this.vmm)
     return {
       cpuNsPerCall: calls === 0 ? null : (this.#cpuNs() - this.#readyCpuNs) / calls,
-      stolenNs: this.host.threads.reduce((sum, { waitedNs }) => sum + waitedNs, 0),
+      stolenNs: this.vmm.groups.reduce((sum, group) => sum + waited(group.vcpus), 0),
       bytesPerVcpu: bytes.reduce((sum, row) => sum + row.bytes, 0) / this.#options.scenario.vcpus,
       bytes
     }

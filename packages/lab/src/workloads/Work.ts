@@ -28,7 +28,8 @@ export const workloadOf = ({ workload }: Scenario): WorkloadName => workload ?? 
 export const workOf = (scenario: Scenario, seed: number): Work => {
   const workload = workloadOf(scenario)
   if (workload === "four-levels") return fourLevelsWork(scenario, seed)
-  if (workload === "svsm-calls" && paceNs(scenario) === 0) return PLAIN
+  // What takes interrupts brings its own body.
+  if (workload === "interrupts" || (workload === "svsm-calls" && paceNs(scenario) === 0)) return PLAIN
   const levels: Omit<GuestWork, "body"> = workload === "ap-boot" || workload === "mixed" ? apBootLevels(scenario) : {}
   const accepts = workload === "memory-acceptance" || workload === "mixed"
   const acceptance = accepts ? acceptancePlan(scenario, acceptorsOf(scenario)) : undefined
