@@ -60,8 +60,8 @@ for (const name of readdirSync(`${root}packages`).sort()) {
   })
 }
 
-// The built-in profiles and the scenarios travel with the program that reads them.
-for (const name of ["profiles", "scenarios"])
+// The built-in profiles, the scenarios and the workloads travel with the program that reads them.
+for (const name of ["profiles", "scenarios", "workloads"])
   cpSync(`${root}${name}`, `${root}packages/lab/dist/${name}`, { recursive: true })
 
 execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-b", ...process.argv.slice(2)], {

@@ -17,6 +17,7 @@ import { profileCommand } from "./ProfileCommand.ts"
 import { replay } from "./ReplayCommand.ts"
 import { report as reportCommand } from "./ReportCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
+import { schema } from "./SchemaCommand.ts"
 import { sensitivityCommand } from "./SensitivityCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
@@ -26,7 +27,7 @@ import { packageVersion } from "./Version.ts"
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sensitivity, break-even, validate, profile, measure, replay, scenarios, explore, trace or layout"
+  "compare, report, sensitivity, break-even, validate, profile, schema, measure, replay, scenarios, explore, trace or layout"
 
 /** What may follow a command, by its path. */
 const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
@@ -41,6 +42,7 @@ const root = Command.make("vmpl-lab").pipe(
     breakEvenCommand,
     validateCommand,
     profileCommand,
+    schema,
     measure,
     replay,
     scenarios,

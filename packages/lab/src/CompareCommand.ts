@@ -64,6 +64,7 @@ export const compare = Command.make(
       { askedStrategies },
       { svsmLaunch },
       { interruptLaunch },
+      { workOf },
       { loadProfile },
       scenarios
     ] = yield* Effect.promise(() =>
@@ -72,6 +73,7 @@ export const compare = Command.make(
         import("./StrategyChoice.ts"),
         import("./SvsmLaunch.ts"),
         import("./InterruptRun.ts"),
+        import("./workloads/Work.ts"),
         import("./ProfileFile.ts"),
         import("./ScenarioFile.ts")
       ])
@@ -81,7 +83,8 @@ export const compare = Command.make(
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, { interrupts: interruptLaunch(scenario) }))
+    const needs = { ...workOf(scenario, options.seed).needs, interrupts: interruptLaunch(scenario) }
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, needs))
 
     const { seed } = options
     const run = yield* Effect.scoped(

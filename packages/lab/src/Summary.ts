@@ -14,6 +14,9 @@ import {
 import { interruptEntries, type StrategyInterrupts } from "./InterruptSummary.ts"
 import type { Timeline } from "./observe/Timeline.ts"
 import type { Scenario } from "./Scenario.ts"
+import type { AcceptanceRecord, HostRecord } from "./WorkloadRecord.ts"
+import { workloadOf } from "./workloads/Work.ts"
+import { keysOfWorkload, type WorkloadName } from "./workloads/Workload.ts"
 
 /** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
 export interface Latency {
@@ -51,6 +54,14 @@ export interface StrategyEntry {
   readonly hostObjects: HostObjects
   /** KVM's own objects, VMs and vCPUs, for each vCPU that the guest sees. */
   readonly kvmObjectsPerGuestVcpu: number
+  readonly host: HostRecord
+  /** From LAUNCH_FINISH until all levels of all vCPUs are up, and AP creates: the first of a boot, and those after it. */
+  readonly boot: {
+    readonly allUpNs: Latency
+    readonly apCreate: ReadonlyArray<{ readonly name: string; readonly first: Latency; readonly later: Latency }>
+  }
+  /** Memory that the guest accepted; null where it accepted none. */
+  readonly acceptance: AcceptanceRecord | null
   readonly launchNs: number
   readonly virtualNs: number
   readonly stateDigest: string
@@ -65,7 +76,7 @@ export interface ComparisonJson {
   readonly machine: string
   readonly scenario: string
   /** The scenario's values as run, command line included. */
-  readonly parameters: Omit<Scenario, "name" | "rmpSwitches">
+  readonly parameters: Omit<Scenario, "name" | "rmpSwitches" | "workload"> & { readonly workload: WorkloadName }
   /** How the model answers what the public documents leave open about the RMP, every switch spelled out. */
   readonly rmpSwitches: Switches
   /** Primitives that vary from one execution to the next; all others cost the same every time. */
@@ -162,6 +173,16 @@ const strategyEntry = (run: StrategyRun): StrategyEntry => ({
   summary: run.summary,
   hostObjects: run.hostObjects,
   kvmObjectsPerGuestVcpu: (run.hostObjects.vms + run.hostObjects.vcpus) / run.guestVcpus,
+  host: run.host,
+  boot: {
+    allUpNs: latency(run.boot.allUpNs),
+    apCreate: run.boot.apCreate.map(({ name, firstNs, laterNs }) => ({
+      name,
+      first: latency(firstNs),
+      later: latency(laterNs)
+    }))
+  },
+  acceptance: run.acceptance,
   launchNs: run.launchNs,
   virtualNs: run.virtualNs,
   stateDigest: run.stateDigest,
@@ -185,7 +206,7 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     profile: profile.name,
     machine: profile.machine,
     scenario: name,
-    parameters: { vcpus, calls, boots, mix, ring, host },
+    parameters: { workload: workloadOf(scenario), ...keysOfWorkload(scenario), vcpus, calls, boots, mix, ring, host },
     rmpSwitches: resolveSwitches(scenario.rmpSwitches),
     varying: PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined),
     firmware: run.firmware,

@@ -5,6 +5,7 @@ import { grid } from "./Grid.ts"
 import { interruptCountTable, interruptLatencyTable, misdeliveryLines } from "./InterruptTable.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
 import { count, duration, percent, ratio } from "./Units.ts"
+import { workloadSections } from "./WorkloadTable.ts"
 import { wrap } from "./Wrap.ts"
 
 /** How a table is drawn. */
@@ -76,8 +77,8 @@ const groupTable = (json: ComparisonJson): string =>
   grid(
     ["AP create", "strategy", "variant", "samples", "p50", "p90", "p99"],
     [3, 4, 5, 6],
-    json.results.flatMap(({ strategy, variant, groups }) =>
-      groups.map(({ name, samples, ns }) => [
+    json.results.flatMap(({ operation, strategy, variant, groups }) =>
+      (operation === "ap-create" ? groups : []).map(({ name, samples, ns }) => [
         name,
         strategy,
         variant ?? "-",
@@ -164,7 +165,7 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
     bold("What the host does for one VMPL switch (a round trip has two)"),
     switchTable(json)
   ]
-  if (json.results.some(({ groups }) => groups.length > 0)) {
+  if (json.results.some(({ operation, groups }) => operation === "ap-create" && groups.length > 0)) {
     sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
     sections.push(groupTable(json))
   }
@@ -174,6 +175,7 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
     sections.push("", bold("Interrupts: from the source to the handler at their own level, by what ran when they came"))
     sections.push(interruptLatencyTable(json.interrupts))
   }
+  for (const { title, table } of workloadSections(json)) sections.push("", bold(title), table)
   if (breakdown) {
     for (const result of byOperation(json.results)) {
       if (result.samples === 0) continue

@@ -51,6 +51,23 @@ describe("scenarios", () => {
       { rmpSwitches: { U19: "default" } },
       'rmpSwitches.U19: unknown key with value "default", expected only the 18 known keys'
     ],
+    [
+      { workload: "idle" },
+      'workload: expected one of "svsm-calls", "ap-boot", "memory-acceptance", "interrupts", "four-levels", "mixed", got "idle"'
+    ],
+    [{ apBoot: {} }, "apBoot: expected no such key with the workload svsm-calls, which has svsmCalls, got {}"],
+    [
+      { workload: "memory-acceptance", memoryAcceptance: { mebibytes: 3, entrySize: "2M" } },
+      "memoryAcceptance.mebibytes: expected a value that is a multiple of 2, got 3"
+    ],
+    [
+      { workload: "memory-acceptance", memoryAcceptance: { mebibytes: 65_536, entrySize: "4K" } },
+      "memoryAcceptance.mebibytes: expected at most 8192 MiB in pages of 4 KiB, as each is simulated, got 65536"
+    ],
+    [
+      { workload: "four-levels", fourLevels: { paths: { "1>0": 0 } } },
+      'fourLevels.paths: expected at least one weight above 0, got {"1>0":0}'
+    ],
     [{ rmpSwitches: { U3: "other" } }, 'rmpSwitches.U3: expected one of "default", "alternative", got "other"'],
     [
       { mix: { QUERY_PROTOCOL: 0, PVALIDATE: 0, REMAP_CA: 0 } },

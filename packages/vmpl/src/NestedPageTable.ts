@@ -93,6 +93,19 @@ export class NestedPageTable {
     return true
   }
 
+  /** 4 KiB pages that the table takes up: PTEs, a page of PDEs for each GiB and one of PDPEs for each 512, the root. */
+  get tablePages(): number {
+    let leaves = 0
+    const gigabytes = new Set<number>()
+    const upper = new Set<number>()
+    for (const [region, part] of this.#regions) {
+      if (typeof part === "object") leaves++
+      gigabytes.add(Math.floor(region / PAGES_PER_2M))
+    }
+    for (const gigabyte of [...gigabytes, ...this.#gigabytes.keys()]) upper.add(Math.floor(gigabyte / PAGES_PER_2M))
+    return leaves + gigabytes.size + upper.size + 1
+  }
+
   #remember(index: number): void {
     this.#lastIndex = index
     const region = this.#regions.get(index)

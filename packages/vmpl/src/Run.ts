@@ -99,10 +99,16 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
   return stepAside(cpu, execution, operation, outcome)
 }
 
+/**
+ * Work of so many ns may pass before others have caught up, or two cores that work would take turns of 1 ns. What comes
+ * for this core meanwhile is late by no more than that.
+ */
+const WORK_QUANTUM_NS = 1_000
+
 /** Works until it is done, something physical is due, or others must catch up; what is left is restarted. */
 const doWork = (cpu: Processor, execution: Execution, { lo: ns }: Operation): number => {
   const { thread } = cpu
-  const passed = Math.min(ns, cpu.interruptAt - thread.time, cpu.horizon + 1 - thread.time)
+  const passed = Math.min(ns, cpu.interruptAt - thread.time, Math.max(cpu.horizon - thread.time, WORK_QUANTUM_NS))
   thread.time += passed
   cpu.shadow = false
   execution.pending = passed < ns ? work(ns - passed) : null
