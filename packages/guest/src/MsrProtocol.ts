@@ -14,13 +14,20 @@ import {
   terminationLo,
   type U64
 } from "@vmpl-lab/sev-es"
-import { GuestException, hlt, type OperationResult, type Program, rdmsr, vmgexit, wrmsr } from "@vmpl-lab/vmpl"
+import {
+  GuestException,
+  hlt,
+  type OperationResult,
+  type Program,
+  rdmsr,
+  sequence,
+  vmgexit,
+  wrmsr
+} from "@vmpl-lab/vmpl"
 
 /** One request and its response over the GHCB MSR. The result holds the response until the next operation. */
 export function* msrCall(lo: number, hi: number): Program<OperationResult> {
-  yield wrmsr(MSR_GHCB, lo, hi)
-  yield vmgexit()
-  return yield rdmsr(MSR_GHCB)
+  return yield sequence([wrmsr(MSR_GHCB, lo, hi), vmgexit(), rdmsr(MSR_GHCB)])
 }
 
 /** Asks the hypervisor to stop the guest, for a reason of a reason set. Does not return. @spec GHCB "MSR protocol" */

@@ -29,6 +29,8 @@ type Bit = boolean | 0 | 1
  */
 export class Rmp extends AccessCheck {
   private rmpoptBase: number | null = null
+  /** Grows with whatever may change the outcome of a check: while it stays, equal checks have equal outcomes. */
+  changes = 0
 
   constructor(options: RmpOptions) {
     super(new RmpTable(options))
@@ -73,12 +75,14 @@ export class Rmp extends AccessCheck {
   }
 
   rmpupdate(pfn: number, assigned: Bit, size: PageSize, immutable: Bit, gfn: number, asid: number): number {
+    this.changes++
     const isAssigned = assigned === true || assigned === 1
     const isImmutable = immutable === true || immutable === 1
     return rmpupdate(this.table, pfn, isAssigned, size, isImmutable, gfn, asid)
   }
 
   psmash(pfn: number): number {
+    this.changes++
     return psmash(this.table, pfn)
   }
 
@@ -102,6 +106,7 @@ export class Rmp extends AccessCheck {
   }
 
   rmpopt(pfn: number, operation: RmpoptFunction): number {
+    this.changes++
     return rmpopt(this.table, this.rmpoptBase, pfn, operation)
   }
 
@@ -119,6 +124,7 @@ export class Rmp extends AccessCheck {
     size: PageSize,
     validate: Bit
   ): number {
+    this.changes++
     return pvalidate(this.table, asid, vmpl, gfn, pfn, nptSize, size, validate === true || validate === 1)
   }
 
@@ -133,6 +139,7 @@ export class Rmp extends AccessCheck {
     mask: number,
     vmsa: Bit
   ): number {
+    this.changes++
     return rmpadjust(this.table, asid, vmpl, gfn, pfn, nptSize, size, targetVmpl, mask, vmsa === true || vmsa === 1)
   }
 
@@ -191,6 +198,7 @@ export class Rmp extends AccessCheck {
    * RMP. Subpage_Count and Lock follow from the entries and are not taken over.
    */
   setRawEntry(pfn: number, bytes: Uint8Array): void {
+    this.changes++
     firmwareSet(this.table, pfn, decodeRawEntry(bytes).entry)
   }
 
@@ -204,6 +212,7 @@ export class Rmp extends AccessCheck {
   }
 
   firmwareSet(pfn: number, fields: Partial<RmpEntry>): void {
+    this.changes++
     firmwareSet(this.table, pfn, fields)
   }
 
@@ -222,6 +231,7 @@ export class Rmp extends AccessCheck {
   }
 
   restoreEntries(from: Int32Array): void {
+    this.changes++
     restoreEntries(this.table, from)
   }
 }

@@ -1,6 +1,6 @@
 import { CALLING_AREA, GUEST_VMPL, PROTOCOL, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
-import { hlt, type Program, read, write } from "@vmpl-lab/vmpl"
+import { hlt, type Program, type RecordedSequence, read, recordedSequence, sequence, write } from "@vmpl-lab/vmpl"
 import { core } from "./protocols/Core.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "./State.ts"
@@ -27,42 +27,63 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
 function* serveEntry(state: SvsmState, served: GuestVmsa): Program {
   const { vmsaGpa } = served
   const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
-  yield write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME)
-  const area = served.caGpa
-  const pending = (yield read(area + CALLING_AREA.call_pending, 1)).lo
+  const { lo: pending } = yield sequence([
+    write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME),
+    read(served.caGpa + CALLING_AREA.call_pending, 1)
+  ])
   if (pending !== 0 && (yield read(vmsaGpa + VMSA.guest_exit_code, 4)).lo === EXIT.VMGEXIT) {
     const result = pending === 1 ? yield* serveCall(state, served) : SVSM_RESULT.INVALID_FORMAT
-    yield write(vmsaGpa + VMSA.rax, 8, result)
     // REMAP_CA has cleared the old area itself.
-    yield write(served.caGpa + CALLING_AREA.call_pending, 1, 0)
+    yield sequence([write(vmsaGpa + VMSA.rax, 8, result), write(served.caGpa + CALLING_AREA.call_pending, 1, 0)])
   }
   yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
 }
 
 function* serveCall(state: SvsmState, served: GuestVmsa): Program<number> {
-  const request = yield* readRequest(served)
+  const { vmsaGpa } = served
+  const registers = registersOf(served)
+  yield registers
+  const request = requestIn(registers.outcomes, served.apicId)
   const result = request.protocol === PROTOCOL.CORE ? yield* core(state, request) : SVSM_RESULT.UNSUPPORTED_PROTOCOL
-  yield write(served.vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi)
-  yield write(served.vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi)
-  yield write(served.vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
+  yield sequence([
+    write(vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi),
+    write(vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi),
+    write(vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
+  ])
   return result
 }
 
-/** RAX = protocol and call, arguments in RCX, RDX and R8. @spec SVSM 5 */
-function* readRequest({ vmsaGpa, apicId }: GuestVmsa): Program<SvsmRequest> {
-  const rax = yield read(vmsaGpa + VMSA.rax, 8)
-  const protocol = rax.hi
-  const call = rax.lo
-  const rcx = yield read(vmsaGpa + VMSA.rcx, 8)
-  const rcxLo = rcx.lo
-  const rcxHi = rcx.hi
-  const rdx = yield read(vmsaGpa + VMSA.rdx, 8)
-  const rdxLo = rdx.lo
-  const rdxHi = rdx.hi
-  const r8 = yield read(vmsaGpa + VMSA.r8, 8)
-  const r8Lo = r8.lo
-  const r8Hi = r8.hi
-  const sevFeatures = (yield read(vmsaGpa + VMSA.sev_features, 4)).lo
-  const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo
-  return { protocol, call, rcxLo, rcxHi, rdxLo, rdxHi, r8Lo, r8Hi, sevFeatures, vmpl, apicId }
+/** The loads of a request from the calling VMSA, which a CPU makes again and again. */
+const registerLoads = new WeakMap<GuestVmsa, RecordedSequence>()
+
+const registersOf = (served: GuestVmsa): RecordedSequence => {
+  const { vmsaGpa } = served
+  let loads = registerLoads.get(served)
+  if (loads === undefined) {
+    loads = recordedSequence([
+      read(vmsaGpa + VMSA.rax, 8),
+      read(vmsaGpa + VMSA.rcx, 8),
+      read(vmsaGpa + VMSA.rdx, 8),
+      read(vmsaGpa + VMSA.r8, 8),
+      read(vmsaGpa + VMSA.sev_features, 4),
+      read(vmsaGpa + VMSA.vmpl, 1)
+    ])
+    registerLoads.set(served, loads)
+  }
+  return loads
 }
+
+/** RAX = protocol and call, arguments in RCX, RDX and R8. @spec SVSM 5 */
+const requestIn = (outcomes: Float64Array, apicId: number): SvsmRequest => ({
+  protocol: outcomes[1]!,
+  call: outcomes[0]!,
+  rcxLo: outcomes[2]!,
+  rcxHi: outcomes[3]!,
+  rdxLo: outcomes[4]!,
+  rdxHi: outcomes[5]!,
+  r8Lo: outcomes[6]!,
+  r8Hi: outcomes[7]!,
+  sevFeatures: outcomes[8]!,
+  vmpl: outcomes[10]!,
+  apicId
+})

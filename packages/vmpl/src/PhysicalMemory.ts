@@ -39,6 +39,8 @@ const frameOf = (asid: number, bytes: Uint8Array): Frame => ({
  */
 export class PhysicalMemory {
   readonly pages: number
+  /** Grows whenever a frame comes into being or changes its key: while it stays, views from `live` and `write` hold. */
+  changes = 0
   readonly #chunks: Array<Array<Frame | undefined> | undefined>
   readonly #keys = new Map<number, Buffer>()
 
@@ -68,6 +70,12 @@ export class PhysicalMemory {
     return frame.asid === asid ? frame.view : this.#as(pfn, frame, asid).view
   }
 
+  /** The frame's bytes themselves if the key of `asid` shows them, else null: no temporary view. */
+  live(pfn: number, asid: number): DataView | null {
+    const frame = this.#at(pfn)
+    return frame !== undefined && frame.asid === asid ? frame.view : null
+  }
+
   /** The frame's bytes under the key of `asid`, to be written: from now on the frame is encrypted with that key. */
   write(pfn: number, asid: number): DataView {
     const frame = this.#at(pfn)
@@ -79,6 +87,7 @@ export class PhysicalMemory {
   replace(pfn: number, asid: number, bytes: Uint8Array | null): void {
     const frame = this.#at(pfn)
     if (frame !== undefined) {
+      if (frame.asid !== asid) this.changes++
       frame.asid = asid
       frame.bytes.set(bytes ?? ZERO_PAGE)
     } else this.#put(pfn, frameOf(asid, bytes === null ? new Uint8Array(PAGE_SIZE) : Uint8Array.from(bytes)))
@@ -95,6 +104,7 @@ export class PhysicalMemory {
   }
 
   #put(pfn: number, frame: Frame): void {
+    this.changes++
     const index = chunkOf(pfn)
     const chunk = this.#chunks[index]
     if (chunk !== undefined) chunk[pfn & (CHUNK - 1)] = frame
