@@ -14,7 +14,7 @@ import { type RmpoptFunction, rmpopt, rmpoptBaseFrame } from "./Rmpopt.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
 import { decodeRawEntry, encodeRawEntry } from "./RmpRaw.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
-import { indexOf, type RmpOptions, RmpTable, restoreEntries, SNAPSHOT, saveEntries } from "./RmpTable.ts"
+import { gfnOf, indexOf, type RmpOptions, RmpTable, restoreEntries, rowOf, SNAPSHOT, saveEntries } from "./RmpTable.ts"
 import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
 import type { Switches } from "./Switches.ts"
 import { checkVmrunVmsa, isInUse, setInUse } from "./VmrunCheck.ts"
@@ -174,6 +174,12 @@ export class Rmp extends AccessCheck {
 
   isInUse(pfn: number): boolean {
     return isInUse(this.table, pfn)
+  }
+
+  /** Stored Guest_Physical_Address of a page in frames, 0 where it is not covered. */
+  gfnAt(pfn: number): number {
+    const index = indexOf(this.table, pfn)
+    return index < 0 ? 0 : gfnOf(this.table, rowOf(this.table, index))
   }
 
   entry(pfn: number): RmpEntry {
