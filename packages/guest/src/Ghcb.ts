@@ -12,7 +12,7 @@ import {
   validByte,
   validMask
 } from "@vmpl-lab/sev-es"
-import { type Program, readShared, sequence, vmgexit, writeShared, wrmsr } from "@vmpl-lab/vmpl"
+import { type Operation, type Program, readShared, sequence, vmgexit, writeShared, wrmsr } from "@vmpl-lab/vmpl"
 import {
   clearBitmap,
   type EventFields,
@@ -55,8 +55,16 @@ export class Ghcb {
   /** The innermost user reads no reply any more: who interrupts it need not save the page. */
   #spare = false
 
+  /** Operations of each event that are always the same. */
+  readonly #markValid: Operation
+  readonly #readInfo1: Operation
+  readonly #readInfo2: Operation
+
   constructor(gpa: number, options: GhcbOptions = {}) {
     this.gpa = gpa
+    this.#markValid = writeShared(gpa + validByte(GHCB.sw_exit_code), 1, EXIT_FIELDS)
+    this.#readInfo1 = readShared(gpa + GHCB.sw_exit_info_1, 4)
+    this.#readInfo2 = readShared(gpa + GHCB.sw_exit_info_2, 4)
     this.version = options.version ?? GHCB_VERSION.MAX
     this.#options = options
   }
@@ -143,11 +151,9 @@ export class Ghcb {
       fields.push(writeShared(gpa + GHCB.rax, 8, lo32(rax), hi32(rax)))
       fields.push(writeShared(gpa + validByte(GHCB.rax), 1, validMask(GHCB.rax)))
     }
-    fields.push(writeShared(gpa + validByte(GHCB.sw_exit_code), 1, EXIT_FIELDS))
-    fields.push(vmgexit())
-    fields.push(readShared(gpa + GHCB.sw_exit_info_1, 4))
+    fields.push(this.#markValid, vmgexit(), this.#readInfo1)
     const { lo: info1 } = yield sequence(fields)
-    this.info2 = (yield readShared(gpa + GHCB.sw_exit_info_2, 4)).lo
+    this.info2 = (yield this.#readInfo2).lo
     return info1 === REPLY.NO_ACTION
   }
 

@@ -1,6 +1,15 @@
 import { CALLING_AREA, GUEST_VMPL, PROTOCOL, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
-import { hlt, type Program, type RecordedSequence, read, recordedSequence, sequence, write } from "@vmpl-lab/vmpl"
+import {
+  hlt,
+  type Operation,
+  type Program,
+  type RecordedSequence,
+  read,
+  recordedSequence,
+  sequence,
+  write
+} from "@vmpl-lab/vmpl"
 import { core } from "./protocols/Core.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "./State.ts"
@@ -26,22 +35,22 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
 /** What the specification asks on each entry from the guest. */
 function* serveEntry(state: SvsmState, served: GuestVmsa): Program {
   const { vmsaGpa } = served
-  const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
+  const loads = loadsOf(served)
+  const efer = (yield loads.efer).lo
   const { lo: pending } = yield sequence([
     write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME),
     read(served.caGpa + CALLING_AREA.call_pending, 1)
   ])
-  if (pending !== 0 && (yield read(vmsaGpa + VMSA.guest_exit_code, 4)).lo === EXIT.VMGEXIT) {
-    const result = pending === 1 ? yield* serveCall(state, served) : SVSM_RESULT.INVALID_FORMAT
+  if (pending !== 0 && (yield loads.exitCode).lo === EXIT.VMGEXIT) {
+    const result = pending === 1 ? yield* serveCall(state, served, loads.registers) : SVSM_RESULT.INVALID_FORMAT
     // REMAP_CA has cleared the old area itself.
     yield sequence([write(vmsaGpa + VMSA.rax, 8, result), write(served.caGpa + CALLING_AREA.call_pending, 1, 0)])
   }
   yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
 }
 
-function* serveCall(state: SvsmState, served: GuestVmsa): Program<number> {
+function* serveCall(state: SvsmState, served: GuestVmsa, registers: RecordedSequence): Program<number> {
   const { vmsaGpa } = served
-  const registers = registersOf(served)
   yield registers
   const request = requestIn(registers.outcomes, served.apicId)
   const result = request.protocol === PROTOCOL.CORE ? yield* core(state, request) : SVSM_RESULT.UNSUPPORTED_PROTOCOL
@@ -53,22 +62,32 @@ function* serveCall(state: SvsmState, served: GuestVmsa): Program<number> {
   return result
 }
 
-/** The loads of a request from the calling VMSA, which a CPU makes again and again. */
-const registerLoads = new WeakMap<GuestVmsa, RecordedSequence>()
+/** Loads from a guest's VMSA, the same on each entry. */
+interface VmsaLoads {
+  readonly efer: Operation
+  readonly exitCode: Operation
+  readonly registers: RecordedSequence
+}
 
-const registersOf = (served: GuestVmsa): RecordedSequence => {
+const loadsByVmsa = new WeakMap<GuestVmsa, VmsaLoads>()
+
+const loadsOf = (served: GuestVmsa): VmsaLoads => {
   const { vmsaGpa } = served
-  let loads = registerLoads.get(served)
+  let loads = loadsByVmsa.get(served)
   if (loads === undefined) {
-    loads = recordedSequence([
-      read(vmsaGpa + VMSA.rax, 8),
-      read(vmsaGpa + VMSA.rcx, 8),
-      read(vmsaGpa + VMSA.rdx, 8),
-      read(vmsaGpa + VMSA.r8, 8),
-      read(vmsaGpa + VMSA.sev_features, 4),
-      read(vmsaGpa + VMSA.vmpl, 1)
-    ])
-    registerLoads.set(served, loads)
+    loads = {
+      efer: read(vmsaGpa + VMSA.efer, 4),
+      exitCode: read(vmsaGpa + VMSA.guest_exit_code, 4),
+      registers: recordedSequence([
+        read(vmsaGpa + VMSA.rax, 8),
+        read(vmsaGpa + VMSA.rcx, 8),
+        read(vmsaGpa + VMSA.rdx, 8),
+        read(vmsaGpa + VMSA.r8, 8),
+        read(vmsaGpa + VMSA.sev_features, 4),
+        read(vmsaGpa + VMSA.vmpl, 1)
+      ])
+    }
+    loadsByVmsa.set(served, loads)
   }
   return loads
 }
