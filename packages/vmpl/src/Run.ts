@@ -1,10 +1,9 @@
-import { ACCESS } from "@vmpl-lab/rmp"
 import { EXIT, INTERCEPT, intercepts, setU64, VECTOR, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
-import { translate } from "./GuestAccess.ts"
+import { canFetch } from "./GuestAccess.ts"
 import { type ExceptionName, GuestException, type Operation, work } from "./Operation.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 import { reflectsVc, reflectVc } from "./Reflect.ts"
@@ -58,7 +57,7 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
         continue
       }
       // A pending operation was fetched before the exit that it is restarted after.
-      if (execution.pending === null && translate(cpu, linearRip(cpu), ACCESS.FETCH, true) < 0) return fetchFault(cpu)
+      if (execution.pending === null && !canFetch(cpu)) return fetchFault(cpu)
       if (cpu.arrived !== null) {
         cpu.arrived()
         cpu.arrived = null
@@ -122,6 +121,7 @@ const stepAside = (cpu: Processor, execution: Execution, operation: Operation, o
     case STEP.WORK:
       return doWork(cpu, execution, operation)
     case STEP.JUMPED: {
+      cpu.fetchedAt = -1
       cpu.shadow = false
       const entry = cpu.hardware.programs.at(linearRip(cpu))
       // Nothing there: #UD without anybody to take it.

@@ -22,9 +22,12 @@ export class OperationTotals {
     for (const span of spans) {
       ns += span.total()
       for (let i = 0; i < this.counters.length; i++) this.counters[i]! += span.counters[i]!
+      // Most primitives have no part in an operation.
       for (let i = 0; i < this.nsByPrimitive.length; i++) {
+        const count = span.count[i]!
+        if (count === 0) continue
         this.nsByPrimitive[i]! += span.ns[i]!
-        this.countByPrimitive[i]! += span.count[i]!
+        this.countByPrimitive[i]! += count
       }
     }
     this.ns.push(ns)
@@ -90,7 +93,8 @@ export class Meter {
   readonly roundTripGroups = new Map<string, Array<number>>()
   /** True once calls count: switches before that belong to booting. */
   readonly #counting: (apicId: number) => boolean
-  readonly #vcpus = new Map<number, VcpuMeter>()
+  /** By APIC ID. */
+  readonly #vcpus: Array<VcpuMeter | undefined> = []
   readonly #free: Array<Span> = []
 
   constructor(counting: (apicId: number) => boolean) {
@@ -210,10 +214,10 @@ export class Meter {
   }
 
   #of(apicId: number): VcpuMeter {
-    let vcpu = this.#vcpus.get(apicId)
+    let vcpu = this.#vcpus[apicId]
     if (vcpu === undefined) {
       vcpu = new VcpuMeter()
-      this.#vcpus.set(apicId, vcpu)
+      this.#vcpus[apicId] = vcpu
     }
     return vcpu
   }
