@@ -1,4 +1,5 @@
 import { styleText } from "node:util"
+import { strategyName } from "@vmpl-lab/hv-strategies"
 import { SWITCH_IDS, SWITCH_MEANING, type Switches } from "@vmpl-lab/rmp"
 import type { OperationName } from "./ComparisonRun.ts"
 import { grid } from "./Grid.ts"
@@ -28,12 +29,11 @@ const byOperation = (results: ReadonlyArray<ResultEntry>): ReadonlyArray<ResultE
 
 const latencyTable = (json: ComparisonJson): string =>
   grid(
-    ["operation", "strategy", "variant", "samples", "p50", "p90", "p99", "to fastest"],
-    [3, 4, 5, 6, 7],
+    ["operation", "strategy", "samples", "p50", "p90", "p99", "to fastest"],
+    [2, 3, 4, 5, 6],
     byOperation(json.results).map(({ operation, strategy, variant, samples, ns, ratioToFastest }) => [
       OPERATION_TEXT[operation],
-      strategy,
-      variant ?? "-",
+      strategyName({ key: strategy, variant }),
       String(samples),
       duration(ns.p50),
       duration(ns.p90),
@@ -75,13 +75,12 @@ const switchTable = (json: ComparisonJson): string =>
 /** AP create by VMPL and request: what the first table mixes. */
 const groupTable = (json: ComparisonJson): string =>
   grid(
-    ["AP create", "strategy", "variant", "samples", "p50", "p90", "p99"],
-    [3, 4, 5, 6],
+    ["AP create", "strategy", "samples", "p50", "p90", "p99"],
+    [2, 3, 4, 5],
     json.results.flatMap(({ operation, strategy, variant, groups }) =>
       (operation === "ap-create" ? groups : []).map(({ name, samples, ns }) => [
         name,
-        strategy,
-        variant ?? "-",
+        strategyName({ key: strategy, variant }),
         String(samples),
         duration(ns.p50),
         duration(ns.p90),
