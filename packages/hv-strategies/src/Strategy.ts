@@ -10,3 +10,7 @@ export interface Strategy {
   readonly summary: string
   readonly operations: VmmOperations
 }
+
+/** How a strategy is named on the command line and in tables: `key`, or `key/variant`. */
+export const strategyName = ({ key, variant }: Pick<Strategy, "key" | "variant">): string =>
+  variant === null ? key : `${key}/${variant}`

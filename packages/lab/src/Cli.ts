@@ -11,20 +11,22 @@ import { explore } from "./ExploreCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
+import { merge } from "./MergeCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
 import { replay } from "./ReplayCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
+import { sweep } from "./SweepCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { packageVersion } from "./Version.ts"
 
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
-const COMMANDS = "compare, measure, replay, scenarios, explore, trace or layout"
+const COMMANDS = "compare, sweep, merge, measure, replay, scenarios, explore, trace or layout"
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
-  Command.withSubcommands([compare, measure, replay, scenarios, explore, trace, layout])
+  Command.withSubcommands([compare, sweep, merge, measure, replay, scenarios, explore, trace, layout])
 )
 
 // Help and version, when asked for, go to standard output; the library would also print help on every mistake.

@@ -4,11 +4,13 @@ import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { type FirmwareImage, parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
 import type { Profile } from "@vmpl-lab/sim"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import type { ComparisonRun, StrategyRun } from "./ComparisonRun.ts"
+import { RunFailed } from "./RunFailed.ts"
 import { runStrategy } from "./RunStrategy.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
+
+export { RunFailed } from "./RunFailed.ts"
 
 /** Names of the ways to instantiate and run VMPLs, in the order in which a comparison runs and reports them. */
 export const STRATEGY_KEYS: ReadonlyArray<string> = STRATEGIES.map(({ key }) => key)
@@ -25,13 +27,6 @@ export interface ComparisonInput {
   readonly strategies: ReadonlyArray<string>
   /** Called now and then with the work done so far, in units of one boot or one call of one vCPU. */
   readonly onProgress: (done: number, total: number) => void
-}
-
-/** The comparison could not be brought to its end, through no fault of its input. */
-export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { why: Schema.String }) {
-  override get message(): string {
-    return this.why
-  }
 }
 
 /** The small image that the project makes itself, for comparisons without a firmware file. */

@@ -36,6 +36,14 @@ const flags = {
     Flag.withDescription("Run this strategy only; may be given several times"),
     Flag.atLeast(0)
   ),
+  replications: numberFlag("replications", 0, 1_000).pipe(
+    Flag.withDescription("Paired runs of each strategy, on seeds that all share; 0 for none"),
+    Flag.withDefault(10)
+  ),
+  baseline: optional(Flag.String("baseline")).pipe(
+    Flag.withMetavar("KEY"),
+    Flag.withDescription("Compare with this strategy too, beside the fastest")
+  ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
   json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object"))
 }
@@ -49,6 +57,29 @@ const chosen = (asked: ReadonlyArray<string>, known: ReadonlyArray<string>) => {
   }
   return Effect.succeed(asked.length === 0 ? known : known.filter((key) => asked.includes(key)))
 }
+
+/** Whether a paired comparison can be made as asked. */
+const checkPaired = Effect.fnUntraced(function* (
+  { replications, baseline }: { readonly replications: number; readonly baseline: string | undefined },
+  keys: ReadonlyArray<string>
+) {
+  const { PAIRS_MIN } = yield* Effect.promise(() => import("./statistics/Paired.ts"))
+  if (replications > 0 && replications < PAIRS_MIN) {
+    const line = `--replications: expected 0 or a whole number from ${PAIRS_MIN} to 1000, got ${replications}`
+    return yield* new InputInvalid({ line })
+  }
+  const { strategiesOf } = yield* Effect.promise(() => import("./StrategyNames.ts"))
+  const { STRATEGIES, strategyName } = yield* Effect.promise(() => import("@vmpl-lab/hv-strategies"))
+  const strategies = STRATEGIES.filter(({ key }) => keys.includes(key))
+  if (baseline === undefined) return { strategies, baseline: undefined }
+  const found = strategiesOf(baseline).filter((one) => strategies.includes(one))
+  if (found.length === 1) return { strategies, baseline: strategyName(found[0]!) }
+  const what = found.length === 0 ? "not among the strategies run" : "stands for several strategies"
+  const names = (found.length === 0 ? strategies : found).map(strategyName).join(", ")
+  return yield* new InputInvalid({
+    line: oneLine(`--baseline: ${JSON.stringify(baseline)} ${what}, expected one of ${names}`)
+  })
+})
 
 /** `vmpl-lab compare`: every strategy under one scenario, as a table or as JSON. */
 export const compare = Command.make(
@@ -66,20 +97,28 @@ export const compare = Command.make(
         ])
       )
     const strategies = yield* chosen(options.strategy, STRATEGY_KEYS)
+    const pairs = yield* checkPaired(options, strategies)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
     const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus))
 
-    const { seed } = options
+    const { seed, replications } = options
     const run = yield* Effect.scoped(
       Effect.flatMap(progressBar, (onProgress) =>
         runComparison({ image, svsm, scenario, profile, seed, strategies, onProgress })
       )
     )
+    const { runPaired } = yield* Effect.promise(() => import("./statistics/PairedRuns.ts"))
+    const pairedRuns = Effect.scoped(
+      Effect.flatMap(progressBar, (onProgress) =>
+        runPaired({ scenario, profile, seed, svsm, replications, ...pairs, onProgress })
+      )
+    )
+    const paired = replications === 0 ? null : yield* pairedRuns
     const { summarize } = yield* Effect.promise(() => import("./Summary.ts"))
-    const json = summarize({ run, profile, scenario, seed, commit: codeCommit() })
+    const json = summarize({ run, profile, scenario, seed, commit: codeCommit(), paired })
     if (options.json) return yield* writeOut(`${JSON.stringify(json, null, 2)}\n`)
     const { renderComparison } = yield* Effect.promise(() => import("./Table.ts"))
     yield* writeOut(renderComparison(json, { colour: wantsColour(), breakdown: options.breakdown }))

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { resolveSwitches, type Switches } from "@vmpl-lab/rmp"
-import { PRIMITIVES, type Profile } from "@vmpl-lab/sim"
+import { PRIMITIVE, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
 import {
   COUNTERS,
@@ -12,6 +12,9 @@ import {
   type StrategyRun
 } from "./ComparisonRun.ts"
 import type { Scenario } from "./Scenario.ts"
+import type { PairedJson } from "./statistics/PairedRuns.ts"
+import { distribution, nearestRank } from "./statistics/Quantile.ts"
+import { type QuantileIntervals, quantileIntervals } from "./statistics/QuantileInterval.ts"
 
 /** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
 export interface Latency {
@@ -30,6 +33,10 @@ export interface ResultEntry {
   readonly operation: OperationName
   readonly samples: number
   readonly ns: Latency
+  /** Percentiles 0 to 100 by nearest rank, virtual ns; null without samples. */
+  readonly distribution: ReadonlyArray<number> | null
+  /** Confidence intervals of p50, p90 and p99, virtual ns; null without samples. */
+  readonly interval: QuantileIntervals | null
   /** How many times slower than the fastest strategy at the median; null without samples. */
   readonly ratioToFastest: number | null
   /** Means for one VMPL switch (a round trip has two); all null without samples. */
@@ -76,6 +83,8 @@ export interface ComparisonJson {
   readonly guestDigest: string | null
   readonly results: ReadonlyArray<ResultEntry>
   readonly strategies: ReadonlyArray<StrategyEntry>
+  /** Strategies run by run on equal seeds; null where none were asked for. */
+  readonly paired: PairedJson | null
   /** Host wall time: the only part that differs from run to run. */
   readonly wall: { readonly totalMs: number; readonly strategies: ReadonlyArray<{ strategy: string; ms: number }> }
 }
@@ -87,17 +96,8 @@ export interface SummaryInput {
   readonly scenario: Scenario
   readonly seed: number
   readonly commit: string
+  readonly paired?: PairedJson | null
 }
-
-/**
- * The p-quantile of sorted samples by nearest rank: the smallest sample that at least p of all samples do not exceed.
- * Chosen over interpolation because the answer is then a latency that occurred, an exact integer.
- *
- * @param sorted ascending, not empty
- * @param p per cent, a whole number from 1 to 100
- */
-export const nearestRank = (sorted: ArrayLike<number>, p: number): number =>
-  sorted[Math.max(0, Math.ceil((p * sorted.length) / 100) - 1)]!
 
 const NO_LATENCY: Latency = { p50: null, p90: null, p99: null, mean: null, min: null, max: null }
 
@@ -121,6 +121,20 @@ const perSwitch = (record: OperationRecord): ResultEntry["perSwitch"] => {
   return Object.fromEntries(COUNTERS.map((name) => [name, mean(name)])) as { [K in CounterName]: number | null }
 }
 
+/** Primitives whose price varies from one execution to the next. */
+const varyingOf = (profile: Profile) => PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined)
+
+/**
+ * Whether chance had a part in an operation: in a price that varies, or, where latencies differ, in the mix of calls.
+ * Boots make no calls; they repeat exactly under a profile without varying prices.
+ */
+const isDrawn = ({ operation, ns, countByPrimitive }: OperationRecord, profile: Profile): boolean => {
+  const varying = varyingOf(profile)
+  if (varying.some((name) => countByPrimitive[PRIMITIVE[name]]! > 0)) return true
+  if (operation === "ap-create" && varying.length === 0) return false
+  return ns.some((one) => one !== ns[0])
+}
+
 const results = (run: ComparisonRun, profile: Profile): ReadonlyArray<ResultEntry> => {
   const entries = run.runs.flatMap(({ strategy, variant, operations }) =>
     operations.map((record) => {
@@ -131,6 +145,8 @@ const results = (run: ComparisonRun, profile: Profile): ReadonlyArray<ResultEntr
         operation: record.operation,
         samples: record.ns.length,
         ns: latency(record.ns),
+        distribution: distribution(record.ns),
+        interval: quantileIntervals(record.ns, isDrawn(record, profile)),
         perSwitch: perSwitch(record),
         breakdown: rows,
         groups: record.groups.map(({ name, ns }) => ({ name, samples: ns.length, ns: latency(ns) })),
@@ -166,7 +182,7 @@ const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
 }
 
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
-export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput): ComparisonJson => {
+export const summarize = ({ run, profile, scenario, seed, commit, paired = null }: SummaryInput): ComparisonJson => {
   const { name, vcpus, calls, boots, mix, ring, host } = scenario
   const guestDigests = new Set(run.runs.map((one) => one.guestDigest))
   return {
@@ -177,13 +193,14 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     scenario: name,
     parameters: { vcpus, calls, boots, mix, ring, host },
     rmpSwitches: resolveSwitches(scenario.rmpSwitches),
-    varying: PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined),
+    varying: varyingOf(profile),
     firmware: run.firmware,
     launchDigest: run.launchDigest,
     stateDigest: digestOfStates(run.runs),
     guestDigest: guestDigests.size === 1 ? [...guestDigests][0]! : null,
     results: results(run, profile),
     strategies: run.runs.map(strategyEntry),
+    paired,
     wall: {
       totalMs: run.runs.reduce((ms, one) => ms + one.wallMs, 0),
       strategies: run.runs.map((one) => ({ strategy: one.strategy, ms: one.wallMs }))

@@ -36,8 +36,11 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 describe("bad usage and bad input: exit code 2, one line on standard error, nothing on standard output", () => {
   const cases: ReadonlyArray<readonly [args: string, says: RegExp]> = [
-    ["", /^no command given, expected compare, measure, replay, scenarios, explore, trace or layout/],
-    ["compile", /^"compile": unknown command, expected compare, measure, replay, scenarios, explore, trace or layout/],
+    ["", /^no command given, expected compare, sweep, merge, measure, replay, scenarios, explore, trace or layout/],
+    [
+      "compile",
+      /^"compile": unknown command, expected compare, sweep, merge, measure, replay, scenarios, explore, trace or layout/
+    ],
     ["--fast", /^--fast: unknown option/],
     ["compare --fast", /^--fast: unknown option/],
     ["compare --vcpu 3", /^--vcpu: unknown option, did you mean --vcpus\?/],

@@ -65,6 +65,9 @@ export interface Cost {
 export interface CostSum {
   readonly primitives: ReadonlyArray<PrimitiveName>
   readonly ns: number
+  /** Bounds of what is known of the sum; without them nothing is known but `ns`. */
+  readonly low?: number | undefined
+  readonly high?: number | undefined
   readonly basis: Basis
   readonly source: string
 }
