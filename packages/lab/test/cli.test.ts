@@ -69,6 +69,13 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
     ["compare --firmware short.fd", /^short\.fd: size is 100/],
     ["compare --firmware large.fd", /^large\.fd: larger than 16777216 bytes/],
     ["compare --firmware zero.fd", /^zero\.fd: /],
+    ["compare --replications 5", /^--replications: expected 0 or a whole number from 6 to 1000, got 5$/],
+    ["compare --replications 1001", /^--replications: expected a whole number from 0 to 1000, got "1001"$/],
+    ["compare --baseline best", /^--baseline: "best" not among the strategies run, expected one of multi-vmpl-vcpu, /],
+    [
+      "compare --strategy multi-vmpl-vcpu --baseline vm-per-vmpl/vmm-threads",
+      /^--baseline: "vm-per-vmpl\/vmm-threads" not among the strategies run, expected one of multi-vmpl-vcpu$/
+    ],
     ["measure", /^--firmware: missing/],
     ["measure --firmware missing.fd", /^missing\.fd: cannot be read: no such file$/],
     ["measure --firmware zero.fd --mode tdx", /^--mode: expected .*, got "tdx"$/],
@@ -100,7 +107,7 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
 describe("help and version: exit code 0, nothing on standard error", () => {
   it.concurrent.each([
     ["--version", /^\d+\.\d+\.\d+\n$/],
-    ["--help", /compare .*\n.*measure /],
+    ["--help", /compare .*\n.*sweep .*\n.*merge .*\n.*measure /],
     ["compare --help", /--breakdown/],
     ["measure --help", /--output-format/],
     ["replay --help", /FILE .*standard input[\s\S]*--explain/],

@@ -3,9 +3,10 @@ import * as Effect from "effect/Effect"
 import { RunFailed } from "../RunFailed.ts"
 import type { Job, JobAnswer } from "./Point.ts"
 
-/** The program of a worker: a source file in the checkout, a file beside the bundle in a published package. */
+// A bundle's parts lie in one folder, with the worker's program in a folder below it.
+/** The program of a worker. */
 export const SWEEP_WORKER = new URL(
-  import.meta.url.endsWith(".ts") ? "./SweepWorker.ts" : "./SweepWorker.js",
+  import.meta.url.endsWith(".ts") ? "./SweepWorker.ts" : "./sweep/SweepWorker.js",
   import.meta.url
 )
 
