@@ -60,12 +60,20 @@ const chosen = (asked: ReadonlyArray<string>, known: ReadonlyArray<string>) => {
 
 /** Whether a paired comparison can be made as asked. */
 const checkPaired = Effect.fnUntraced(function* (
-  { replications, baseline }: { readonly replications: number; readonly baseline: string | undefined },
+  {
+    seed,
+    replications,
+    baseline
+  }: { readonly seed: number; readonly replications: number; readonly baseline: string | undefined },
   keys: ReadonlyArray<string>
 ) {
   const { PAIRS_MIN } = yield* Effect.promise(() => import("./statistics/Paired.ts"))
   if (replications > 0 && replications < PAIRS_MIN) {
     const line = `--replications: expected 0 or a whole number from ${PAIRS_MIN} to 1000, got ${replications}`
+    return yield* new InputInvalid({ line })
+  }
+  if (!Number.isSafeInteger(seed + replications)) {
+    const line = `--seed: expected at most ${Number.MAX_SAFE_INTEGER - replications} with ${replications} replications, got ${seed}`
     return yield* new InputInvalid({ line })
   }
   const { strategiesOf } = yield* Effect.promise(() => import("./StrategyNames.ts"))

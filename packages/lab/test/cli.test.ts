@@ -70,6 +70,7 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
     ["compare --firmware large.fd", /^large\.fd: larger than 16777216 bytes/],
     ["compare --firmware zero.fd", /^zero\.fd: /],
     ["compare --replications 5", /^--replications: expected 0 or a whole number from 6 to 1000, got 5$/],
+    ["compare --seed 9007199254740991", /^--seed: expected at most 9007199254740981 with 10 replications, got /],
     ["compare --replications 1001", /^--replications: expected a whole number from 0 to 1000, got "1001"$/],
     ["compare --baseline best", /^--baseline: "best" not among the strategies run, expected one of multi-vmpl-vcpu, /],
     [
