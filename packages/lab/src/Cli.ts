@@ -12,6 +12,7 @@ import { explore } from "./ExploreCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
 import { measure } from "./MeasureCommand.ts"
+import { merge } from "./MergeCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
 import { profileCommand } from "./ProfileCommand.ts"
 import { replay } from "./ReplayCommand.ts"
@@ -19,6 +20,7 @@ import { report as reportCommand } from "./ReportCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
 import { schema } from "./SchemaCommand.ts"
 import { sensitivityCommand } from "./SensitivityCommand.ts"
+import { sweep } from "./SweepCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
 import { packageVersion } from "./Version.ts"
@@ -27,7 +29,8 @@ import { packageVersion } from "./Version.ts"
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sensitivity, break-even, validate, profile, schema, measure, replay, scenarios, explore, trace or layout"
+  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, schema, measure, replay, scenarios, " +
+  "explore, trace or layout"
 
 /** What may follow a command, by its path. */
 const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
@@ -38,6 +41,8 @@ const root = Command.make("vmpl-lab").pipe(
   Command.withSubcommands([
     compare,
     reportCommand,
+    sweep,
+    merge,
     sensitivityCommand,
     breakEvenCommand,
     validateCommand,

@@ -5,6 +5,8 @@ import type { OperationName } from "./ComparisonRun.ts"
 import { grid } from "./Grid.ts"
 import { interruptCountTable, interruptLatencyTable, misdeliveryLines } from "./InterruptTable.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
+import type { PairedJson } from "./statistics/PairedRuns.ts"
+import { intervalTable, pairedTables } from "./statistics/StatisticsTable.ts"
 import { count, duration, percent, ratio } from "./Units.ts"
 import { workloadSections } from "./WorkloadTable.ts"
 import { wrap } from "./Wrap.ts"
@@ -123,6 +125,14 @@ const switchText = (switches: Switches): string => {
     : `${range} at their defaults but for ${changed.map((id) => `${id} (${SWITCH_MEANING[id][1]})`).join(", ")}`
 }
 
+const pairedLines = ({ replications, seed, calls, level }: PairedJson): ReadonlyArray<string> => [
+  wrap(
+    `Paired: ${replications} more runs of each strategy, one boot with ${calls} calls of each vCPU, seeds ${seed} to ` +
+      `${seed + replications - 1}; medians of equal seeds are compared. Each interval alone is one of ` +
+      `${level * 100} %; in many comparisons a few miss.`
+  )
+]
+
 const footer = (json: ComparisonJson): string => {
   const { vcpus, calls, boots, ring, host } = json.parameters
   return [
@@ -140,6 +150,7 @@ const footer = (json: ComparisonJson): string => {
       `Scenario ${json.scenario}: ${vcpus} vCPUs, ${calls} calls each, ${boots} boots, ring by ${ring}, ` +
         `${host.cores} host cores, placement ${host.placement}; seed ${json.seed}; commit ${json.commit}.`
     ),
+    ...(json.paired === null ? [] : pairedLines(json.paired)),
     wrap(`RMP, what the documents leave open: ${switchText(json.rmpSwitches)}.`),
     "How much of the mean rests on assumed costs:",
     ...assumedLines(json),
@@ -167,6 +178,11 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
   if (json.results.some(({ operation, groups }) => operation === "ap-create" && groups.length > 0)) {
     sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
     sections.push(groupTable(json))
+  }
+  const intervals = intervalTable(byOperation(json.results), OPERATION_TEXT)
+  sections.push("", bold("95 % confidence intervals of the quantiles"), intervals)
+  for (const { title, table } of json.paired === null ? [] : pairedTables(json.paired, OPERATION_TEXT)) {
+    sections.push("", bold(title), table)
   }
   if (json.interrupts !== undefined) {
     sections.push("", bold("Interrupts: whose handler ran"), interruptCountTable(json.interrupts))
