@@ -18,8 +18,9 @@ const commit = () => {
   }
 }
 
-/** Source files that become files of their own in dist: the index, and where there is one the program. */
-const entries = (folder) => ["index", "main"].map((name) => `${folder}/src/${name}.ts`).filter(existsSync)
+/** Source files that become files of their own in dist: the index, and where there are any the programs. */
+const entries = (folder) =>
+  ["index", "main", "sweep/SweepWorker"].map((name) => `${folder}/src/${name}.ts`).filter(existsSync)
 
 /** Refuses an import of another package of ours that package.json does not name: tsup would bundle a second copy. */
 const declaredOnly = (manifest) => ({
@@ -60,8 +61,8 @@ for (const name of readdirSync(`${root}packages`).sort()) {
   })
 }
 
-// The built-in profiles and the scenarios travel with the program that reads them.
-for (const name of ["profiles", "scenarios"])
+// The built-in profiles, the scenarios and the workloads travel with the program that reads them.
+for (const name of ["profiles", "scenarios", "workloads"])
   cpSync(`${root}${name}`, `${root}packages/lab/dist/${name}`, { recursive: true })
 
 execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-b", ...process.argv.slice(2)], {

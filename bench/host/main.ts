@@ -8,9 +8,19 @@ import { context } from "../support/Context.ts"
 import { benchOptions, print } from "../support/Options.ts"
 import { type Ratio, ratio, type Statistics, statistics } from "../support/Statistics.ts"
 import { columns, shown } from "../support/Units.ts"
-import { ACCESS_CHECKS, CASES, type Case, EXITS, KEY_CHANGE, REFERENCE_CHECKS, SIMULATIONS } from "./Cases.ts"
+import {
+  ACCESS_CHECKS,
+  CASES,
+  type Case,
+  EXITS,
+  HAND_OFFS,
+  KEY_CHANGE,
+  REFERENCE_CHECKS,
+  SIMULATIONS
+} from "./Cases.ts"
 import type { Observation } from "./Observe.ts"
 import { compilerVersion } from "./Reference.ts"
+import { simpyVersion } from "./Simpy.ts"
 
 const ROUNDS = { full: 10, quick: 1 }
 /** Above this share of the median, the spread is worth a warning. */
@@ -19,7 +29,12 @@ const MAD_SHARE_MAX = 0.05
 const { quick, json } = benchOptions()
 const rounds = quick ? ROUNDS.quick : ROUNDS.full
 const machine = context()
-const cases = CASES.filter(({ fullOnly }) => !(quick && fullOnly === true))
+const missing = CASES.flatMap(({ name, missing }) => {
+  const why = missing?.() ?? null
+  return why === null ? [] : [{ name, why }]
+})
+const isMissing = (name: string): boolean => missing.some((one) => one.name === name)
+const cases = CASES.filter(({ name, fullOnly }) => !(quick && fullOnly === true) && !isMissing(name))
 
 const collected = new Map<string, Array<Observation>>(cases.map(({ name }) => [name, []]))
 const observe = (one: Case) => one.observe(quick)
@@ -32,7 +47,7 @@ for (let round = 0; round < rounds; round++) {
 const statisticsOf = (name: string, value: string): Statistics =>
   statistics((collected.get(name) ?? []).map(({ values }) => values[value] ?? Number.NaN))
 
-const warnings: Array<string> = []
+const warnings: Array<string> = missing.map(({ name, why }) => `${name}: left out, ${why}`)
 for (const [name, observations] of collected) {
   if (new Set(observations.map(({ digest }) => digest)).size > 1)
     warnings.push(`${name}: runs disagree on their result`)
@@ -42,6 +57,8 @@ const disagree = (names: ReadonlyArray<string>) =>
 if (disagree(Object.values(ACCESS_CHECKS))) warnings.push("the three access checks disagree on their answers")
 if (disagree(Object.values(REFERENCE_CHECKS))) warnings.push("C and the simulator disagree on the access checks")
 if (disagree(Object.values(EXITS))) warnings.push("exits have other answers with the trace on")
+if (!isMissing(HAND_OFFS.simpy) && disagree(Object.values(HAND_OFFS)))
+  warnings.push("SimPy and the simulator disagree on the hand-offs")
 if (disagree(SIMULATIONS)) warnings.push("the strategies disagree on what the guest saw")
 if ((machine.loadAverage[0] ?? 0) > machine.cpus / 2) {
   warnings.push(`the machine was busy: load average ${machine.loadAverage[0]} on ${machine.cpus} CPUs`)
@@ -77,6 +94,17 @@ const ratios: ReadonlyArray<{ readonly name: string } & Ratio> = [
     name: `${EXITS.off} to ${EXITS.on}`,
     ...ratio(statisticsOf(EXITS.off, "exitsPerSecond"), statisticsOf(EXITS.on, "exitsPerSecond"))
   },
+  ...(isMissing(HAND_OFFS.simpy)
+    ? []
+    : [
+        {
+          name: `${HAND_OFFS.host} to ${HAND_OFFS.simpy} (goal: at least 5)`,
+          ...ratio(
+            statisticsOf(HAND_OFFS.host, "handOffsPerSecond"),
+            statisticsOf(HAND_OFFS.simpy, "handOffsPerSecond")
+          )
+        }
+      ]),
   {
     name: "write under another key to a copy of 4 KiB",
     ...ratio(statisticsOf(KEY_CHANGE, "change"), statisticsOf(KEY_CHANGE, "copy"))
@@ -118,7 +146,7 @@ if (json !== undefined) {
     kind: "host speed, measured",
     quick,
     rounds,
-    context: { ...machine, cc: compilerVersion() },
+    context: { ...machine, cc: compilerVersion(), simpy: simpyVersion() ?? "none" },
     warnings,
     results,
     ratios

@@ -1,4 +1,5 @@
 import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
+import { HAND_OFF_MEANS, PLACEMENTS } from "@vmpl-lab/hypervisor"
 import { builtInFirmware, Machine, Scenario, svsmLaunch } from "@vmpl-lab/lab"
 import { type Cost, PRIMITIVES, type PrimitiveName, type Profile } from "@vmpl-lab/sim"
 import fc from "fast-check"
@@ -37,9 +38,11 @@ const scenario = fc
     ring: fc.constantFrom("page" as const, "msr" as const),
     host: fc.record({
       cores: fc.integer({ min: 1, max: 5 }),
-      placement: fc.constantFrom("spread" as const, "same-core" as const),
-      // Short slices too: one thread for all levels waits for its core only when its slice is over.
-      timeSliceNs: fc.constantFrom(20_000, 3_000_000)
+      placement: fc.constantFrom(...PLACEMENTS),
+      timeSliceNs: fc.constantFrom(200_000, 3_000_000),
+      haltPollNs: fc.constantFrom(0, 200_000),
+      cStates: fc.constantFrom("shallow" as const, "deep" as const),
+      handOff: fc.constantFrom(...HAND_OFF_MEANS)
     })
   })
   .map((fields) => new Scenario({ name: "random", boots: 1, ...fields }))

@@ -1,7 +1,7 @@
 import type { Machine } from "@vmpl-lab/lab"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { svsmRangeSize } from "@vmpl-lab/svsm"
-import { type Operation, OperationResult, type Program } from "@vmpl-lab/vmpl"
+import { type Operation, OperationResult, type Program, Sequence } from "@vmpl-lab/vmpl"
 
 /** First address of the SVSM's range: it ends guest RAM. */
 export const svsmBase = ({ vmm }: Machine): number =>
@@ -23,12 +23,16 @@ export function* replaced<R>(program: Program<R>, replace: (operation: Operation
   let step = program.next(new OperationResult())
   while (step.done !== true) {
     let result: OperationResult | null = null
+    const yielded: Operation = step.value
     try {
-      const operations = replace(step.value)
-      let inner = operations.next(new OperationResult())
-      while (inner.done !== true) {
-        result = yield inner.value
-        inner = operations.next(result)
+      for (const [i, operation] of (yielded instanceof Sequence ? yielded.operations : [yielded]).entries()) {
+        const operations = replace(operation)
+        let inner = operations.next(new OperationResult())
+        while (inner.done !== true) {
+          result = yield inner.value
+          inner = operations.next(result)
+        }
+        if (yielded instanceof Sequence) yielded.outcomes?.set([result!.lo, result!.hi], 2 * i)
       }
     } catch (exception) {
       step = program.throw(exception)

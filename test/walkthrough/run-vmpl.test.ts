@@ -57,7 +57,9 @@ function KERNEL_LOOP(): ReadonlyArray<string> {
 function VMM_THREADS(): ReadonlyArray<string> {
   return [
     ...["kvm_dispatch", "userspace_exit", "vmm_dispatch", "KVM_EXIT", "hand-off"],
-    ...["thread_handoff_cross_core", "userspace_entry", "vmrun_sev_snp", "VMRUN", "arrived"]
+    // The waker's own end of the hand-off is beside the path: it goes on while the other core wakes up.
+    ...["thread_handoff_cross_core", "futex_wake", "futex_wait"],
+    ...["userspace_entry", "vmrun_sev_snp", "VMRUN", "arrived"]
   ]
 }
 

@@ -12,7 +12,7 @@ import {
   validByte,
   validMask
 } from "@vmpl-lab/sev-es"
-import { type Program, readShared, vmgexit, writeShared, wrmsr } from "@vmpl-lab/vmpl"
+import { type Operation, type Program, readShared, sequence, vmgexit, writeShared, wrmsr } from "@vmpl-lab/vmpl"
 import {
   clearBitmap,
   type EventFields,
@@ -55,8 +55,16 @@ export class Ghcb {
   /** The innermost user reads no reply any more: who interrupts it need not save the page. */
   #spare = false
 
+  /** Operations of each event that are always the same. */
+  readonly #markValid: Operation
+  readonly #readInfo1: Operation
+  readonly #readInfo2: Operation
+
   constructor(gpa: number, options: GhcbOptions = {}) {
     this.gpa = gpa
+    this.#markValid = writeShared(gpa + validByte(GHCB.sw_exit_code), 1, EXIT_FIELDS)
+    this.#readInfo1 = readShared(gpa + GHCB.sw_exit_info_1, 4)
+    this.#readInfo2 = readShared(gpa + GHCB.sw_exit_info_2, 4)
     this.version = options.version ?? GHCB_VERSION.MAX
     this.#options = options
   }
@@ -134,17 +142,18 @@ export class Ghcb {
 
   *#quick(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): Program<boolean> {
     const { gpa } = this
-    yield writeShared(gpa + GHCB.sw_exit_code, 8, code)
-    yield writeShared(gpa + GHCB.sw_exit_info_1, 8, info1Lo, info1Hi)
-    yield writeShared(gpa + GHCB.sw_exit_info_2, 8, lo32(info2), hi32(info2))
+    const fields = [
+      writeShared(gpa + GHCB.sw_exit_code, 8, code),
+      writeShared(gpa + GHCB.sw_exit_info_1, 8, info1Lo, info1Hi),
+      writeShared(gpa + GHCB.sw_exit_info_2, 8, lo32(info2), hi32(info2))
+    ]
     if (rax >= 0) {
-      yield writeShared(gpa + GHCB.rax, 8, lo32(rax), hi32(rax))
-      yield writeShared(gpa + validByte(GHCB.rax), 1, validMask(GHCB.rax))
+      fields.push(writeShared(gpa + GHCB.rax, 8, lo32(rax), hi32(rax)))
+      fields.push(writeShared(gpa + validByte(GHCB.rax), 1, validMask(GHCB.rax)))
     }
-    yield writeShared(gpa + validByte(GHCB.sw_exit_code), 1, EXIT_FIELDS)
-    yield vmgexit()
-    const info1 = (yield readShared(gpa + GHCB.sw_exit_info_1, 4)).lo
-    this.info2 = (yield readShared(gpa + GHCB.sw_exit_info_2, 4)).lo
+    fields.push(this.#markValid, vmgexit(), this.#readInfo1)
+    const { lo: info1 } = yield sequence(fields)
+    this.info2 = (yield this.#readInfo2).lo
     return info1 === REPLY.NO_ACTION
   }
 

@@ -14,13 +14,29 @@ import {
   terminationLo,
   type U64
 } from "@vmpl-lab/sev-es"
-import { GuestException, hlt, type OperationResult, type Program, rdmsr, vmgexit, wrmsr } from "@vmpl-lab/vmpl"
+import {
+  GuestException,
+  hlt,
+  type Operation,
+  type OperationResult,
+  type Program,
+  rdmsr,
+  sequence,
+  vmgexit,
+  wrmsr
+} from "@vmpl-lab/vmpl"
+
+const READ_RESPONSE = rdmsr(MSR_GHCB)
+
+const requestSequence = (lo: number, hi: number): Operation =>
+  sequence([wrmsr(MSR_GHCB, lo, hi), vmgexit(), READ_RESPONSE])
+
+/** The requests to run each VMPL, which are made with every call. */
+const RUN_VMPL = [0, 1, 2, 3].map((vmpl) => requestSequence(GHCB_MSR.RUN_VMPL_REQUEST, vmpl))
 
 /** One request and its response over the GHCB MSR. The result holds the response until the next operation. */
 export function* msrCall(lo: number, hi: number): Program<OperationResult> {
-  yield wrmsr(MSR_GHCB, lo, hi)
-  yield vmgexit()
-  return yield rdmsr(MSR_GHCB)
+  return yield requestSequence(lo, hi)
 }
 
 /** Asks the hypervisor to stop the guest, for a reason of a reason set. Does not return. @spec GHCB "MSR protocol" */
@@ -78,7 +94,7 @@ export function* registerGhcb(gpa: number): Program<boolean> {
 
 /** Run VMPL over the MSR. @returns the error of the response, 0 when the level ran */
 export function* runVmplMsr(vmpl: number): Program<number> {
-  const { lo, hi } = yield* msrCall(GHCB_MSR.RUN_VMPL_REQUEST, vmpl)
+  const { lo, hi } = yield RUN_VMPL[vmpl] ?? requestSequence(GHCB_MSR.RUN_VMPL_REQUEST, vmpl)
   return lo === GHCB_MSR.RUN_VMPL_RESPONSE ? hi : UNEXPECTED_RESPONSE
 }
 

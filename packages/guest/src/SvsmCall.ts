@@ -1,5 +1,5 @@
 import { hi32, lo32, MSR_GHCB, VMSA } from "@vmpl-lab/sev-es"
-import { type Program, rdmsr, readRegister, write, writeRegister, wrmsr, xchg8 } from "@vmpl-lab/vmpl"
+import { type Program, rdmsr, readRegister, sequence, write, writeRegister, wrmsr, xchg8 } from "@vmpl-lab/vmpl"
 import type { Ghcb } from "./Ghcb.ts"
 import { runVmplMsr } from "./MsrProtocol.ts"
 
@@ -88,13 +88,15 @@ export class SvsmCaller {
    */
   *call(protocol: number, call: number, { rcx = 0, rdx = 0, r8 = 0 }: CallArguments): Program<number> {
     for (;;) {
-      yield writeRegister(VMSA.rax, call, protocol)
-      yield writeRegister(VMSA.rcx, lo32(rcx), hi32(rcx))
-      yield writeRegister(VMSA.rdx, lo32(rdx), hi32(rdx))
-      yield writeRegister(VMSA.r8, lo32(r8), hi32(r8))
       // REMAP_CA changes caGpa only after its success: the exchange below must look at the area that was rung.
       const area = this.caGpa
-      yield write(area + CALLING_AREA.call_pending, 1, 1)
+      yield sequence([
+        writeRegister(VMSA.rax, call, protocol),
+        writeRegister(VMSA.rcx, lo32(rcx), hi32(rcx)),
+        writeRegister(VMSA.rdx, lo32(rdx), hi32(rdx)),
+        writeRegister(VMSA.r8, lo32(r8), hi32(r8)),
+        write(area + CALLING_AREA.call_pending, 1, 1)
+      ])
       const rang = this.#ring === "page" ? yield* this.#ghcb!.runVmpl(SVSM_VMPL) : yield* this.#ringMsr()
       const old = (yield xchg8(area + CALLING_AREA.call_pending, 0)).lo
       if (!rang || old !== 0) return NOT_SERVED

@@ -1,5 +1,5 @@
 import { MSR_GHCB } from "@vmpl-lab/sev-es"
-import { OP, type Operation, OperationResult, type Program } from "@vmpl-lab/vmpl"
+import { OP, type Operation, OperationResult, type Program, Sequence } from "@vmpl-lab/vmpl"
 
 /** A store, as the program made it. */
 export interface Store {
@@ -70,15 +70,23 @@ export class ScriptedMachine {
     const result = new OperationResult()
     let step = program.next(result)
     while (step.done !== true) {
-      if (step.value.op === OP.HLT) throw new Halted()
-      const interrupt = this.interrupts(step.value)
-      if (interrupt !== undefined) this.#run(interrupt)
-      this.#execute(step.value, result)
-      const late = this.interrupts(null)
-      if (late !== undefined) this.#run(late)
+      const yielded: Operation = step.value
+      for (const [i, operation] of (yielded instanceof Sequence ? yielded.operations : [yielded]).entries()) {
+        this.#one(operation, result)
+        if (yielded instanceof Sequence) yielded.outcomes?.set([result.lo, result.hi], 2 * i)
+      }
       step = program.next(result)
     }
     return step.value
+  }
+
+  #one(operation: Operation, result: OperationResult): void {
+    if (operation.op === OP.HLT) throw new Halted()
+    const interrupt = this.interrupts(operation)
+    if (interrupt !== undefined) this.#run(interrupt)
+    this.#execute(operation, result)
+    const late = this.interrupts(null)
+    if (late !== undefined) this.#run(late)
   }
 
   #execute({ op, address, size, lo, hi, cbit, bytes }: Operation, result: OperationResult): void {

@@ -1,10 +1,13 @@
-import * as Schema from "effect/Schema"
 import { errnoText } from "./os/Errno.ts"
 
 /** A live measurement cannot be had, or not go on. `why` is one line that names the call and the errno, or the exit. */
-export class LiveFailed extends Schema.TaggedError<LiveFailed>()("LiveFailed", { why: Schema.String }) {
-  override get message(): string {
-    return this.why
+export class LiveFailed extends Error {
+  readonly _tag = "LiveFailed"
+  readonly why: string
+
+  constructor({ why }: { readonly why: string }) {
+    super(why)
+    this.why = why
   }
 }
 

@@ -43,6 +43,7 @@ export class Session {
   readonly #resources: Resources
   #threads: [TaskThread, TaskThread] | null = null
   #streams = 0
+  #closed = false
 
   private constructor(path: string, inline: ((stream: string) => Os) | null, record: boolean) {
     this.path = path
@@ -128,6 +129,7 @@ export class Session {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     await this.#closeThreads()
     this.#resources.release()
   }
@@ -139,13 +141,11 @@ export class Session {
   }
 
   async #run(tasks: ReadonlyArray<Order>): Promise<ReadonlyArray<Samples>> {
+    if (this.#closed) throw new LiveFailed({ why: "the session is closed" })
     const streams = tasks.map((task) => `${this.#streams++} ${task.name}`)
     const inline = this.#inline
     if (inline !== null) return tasks.map((task, i) => runTask(inline(streams[i]!), task, null, () => false))
-    this.#threads ??= [
-      liveThread(this.#os, this.#recorded !== null),
-      liveThread(this.#os, this.#recorded !== null)
-    ]
+    this.#threads ??= [liveThread(this.#os, this.#recorded !== null), liveThread(this.#os, this.#recorded !== null)]
     const threads = this.#threads
     try {
       const outcomes = await Promise.all(tasks.map((task, i) => threads[i]!.run(task)))

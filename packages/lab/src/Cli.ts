@@ -11,13 +11,17 @@ import { compare } from "./CompareCommand.ts"
 import { explore } from "./ExploreCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
+import { liveCommand } from "./LiveCommand.ts"
 import { measure } from "./MeasureCommand.ts"
+import { merge } from "./MergeCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
 import { profileCommand } from "./ProfileCommand.ts"
 import { replay } from "./ReplayCommand.ts"
 import { report as reportCommand } from "./ReportCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
+import { schema } from "./SchemaCommand.ts"
 import { sensitivityCommand } from "./SensitivityCommand.ts"
+import { sweep } from "./SweepCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
 import { packageVersion } from "./Version.ts"
@@ -26,21 +30,26 @@ import { packageVersion } from "./Version.ts"
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sensitivity, break-even, validate, profile, measure, replay, scenarios, explore, trace or layout"
+  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, replay, scenarios, " +
+  "explore, trace or layout"
 
 /** What may follow a command, by its path. */
 const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
-  path?.at(-1) === "profile" ? "derive" : COMMANDS
+  ({ profile: "derive", live: "probe, measure, compare or validate" })[path?.at(-1) ?? ""] ?? COMMANDS
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
   Command.withSubcommands([
     compare,
     reportCommand,
+    sweep,
+    merge,
     sensitivityCommand,
     breakEvenCommand,
     validateCommand,
     profileCommand,
+    liveCommand,
+    schema,
     measure,
     replay,
     scenarios,

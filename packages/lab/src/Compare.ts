@@ -4,11 +4,13 @@ import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type FirmwareImage, parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
 import type { Profile } from "@vmpl-lab/sim"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import type { ComparisonRun, StrategyRun } from "./ComparisonRun.ts"
+import { RunFailed } from "./RunFailed.ts"
 import { runStrategy } from "./RunStrategy.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
+
+export { RunFailed } from "./RunFailed.ts"
 
 /** What a comparison needs. Equal inputs give an equal ComparisonRun, but for `wallMs`. */
 export interface ComparisonInput {
@@ -21,13 +23,6 @@ export interface ComparisonInput {
   readonly strategies: ReadonlyArray<Strategy>
   /** Called now and then with the work done so far, in units of one boot or one call of one vCPU. */
   readonly onProgress: (done: number, total: number) => void
-}
-
-/** The comparison could not be brought to its end, through no fault of its input. */
-export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { why: Schema.String }) {
-  override get message(): string {
-    return this.why
-  }
 }
 
 /** The small image that the project makes itself, for comparisons without a firmware file. */

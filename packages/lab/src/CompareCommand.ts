@@ -1,9 +1,11 @@
+import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { PLACEMENTS } from "@vmpl-lab/hypervisor"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { fitting, loadFirmware } from "./FirmwareFile.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
+import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
 import { writeOutputText } from "./OutputFile.ts"
 import { progressBar } from "./Progress.ts"
@@ -37,6 +39,14 @@ const flags = {
     Flag.withDescription("Run this strategy only, all its variants or one; several times, or a list by commas"),
     Flag.atLeast(0)
   ),
+  replications: numberFlag("replications", 0, 1_000).pipe(
+    Flag.withDescription("Paired runs of each strategy, on seeds that all share; 0 for none"),
+    Flag.withDefault(10)
+  ),
+  baseline: optional(Flag.String("baseline")).pipe(
+    Flag.withMetavar("KEY"),
+    Flag.withDescription("Compare with this strategy too, beside the fastest")
+  ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
   json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object")),
   csv: optional(Flag.String("csv")).pipe(
@@ -53,6 +63,37 @@ const flags = {
   )
 }
 
+/** Whether a paired comparison can be made as asked. */
+const checkPaired = Effect.fnUntraced(function* (
+  {
+    seed,
+    replications,
+    baseline
+  }: { readonly seed: number; readonly replications: number; readonly baseline: string | undefined },
+  strategies: ReadonlyArray<Strategy>
+) {
+  const { PAIRS_MIN } = yield* Effect.promise(() => import("./statistics/Paired.ts"))
+  if (replications > 0 && replications < PAIRS_MIN) {
+    const line = `--replications: expected 0 or a whole number from ${PAIRS_MIN} to 1000, got ${replications}`
+    return yield* new InputInvalid({ line })
+  }
+  if (!Number.isSafeInteger(seed + replications)) {
+    const line = `--seed: expected at most ${Number.MAX_SAFE_INTEGER - replications} with ${replications} replications, got ${seed}`
+    return yield* new InputInvalid({ line })
+  }
+  const [{ strategiesOf }, { strategyName }] = yield* Effect.promise(() =>
+    Promise.all([import("./StrategyNames.ts"), import("@vmpl-lab/hv-strategies")])
+  )
+  if (baseline === undefined) return { strategies, baseline: undefined }
+  const found = strategiesOf(baseline).filter((one) => strategies.includes(one))
+  if (found.length === 1) return { strategies, baseline: strategyName(found[0]!) }
+  const what = found.length === 0 ? "not among the strategies run" : "stands for several strategies"
+  const names = (found.length === 0 ? strategies : found).map(strategyName).join(", ")
+  return yield* new InputInvalid({
+    line: oneLine(`--baseline: ${JSON.stringify(baseline)} ${what}, expected one of ${names}`)
+  })
+})
+
 /** `vmpl-lab compare`: every strategy under one scenario, as a table or as JSON. */
 export const compare = Command.make(
   "compare",
@@ -64,6 +105,7 @@ export const compare = Command.make(
       { askedStrategies },
       { svsmLaunch },
       { interruptLaunch },
+      { workOf },
       { loadProfile },
       scenarios
     ] = yield* Effect.promise(() =>
@@ -72,25 +114,35 @@ export const compare = Command.make(
         import("./StrategyChoice.ts"),
         import("./SvsmLaunch.ts"),
         import("./InterruptRun.ts"),
+        import("./workloads/Work.ts"),
         import("./ProfileFile.ts"),
         import("./ScenarioFile.ts")
       ])
     )
     const strategies = yield* askedStrategies(options.strategy)
+    const pairs = yield* checkPaired(options, strategies)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, { interrupts: interruptLaunch(scenario) }))
+    const needs = { ...workOf(scenario, options.seed).needs, interrupts: interruptLaunch(scenario) }
+    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, needs))
 
-    const { seed } = options
+    const { seed, replications } = options
     const run = yield* Effect.scoped(
       Effect.flatMap(progressBar, (onProgress) =>
         runComparison({ image, svsm, scenario, profile, seed, strategies, onProgress })
       )
     )
+    const { runPaired } = yield* Effect.promise(() => import("./statistics/PairedRuns.ts"))
+    const pairedRuns = Effect.scoped(
+      Effect.flatMap(progressBar, (onProgress) =>
+        runPaired({ scenario, profile, seed, svsm, replications, ...pairs, onProgress })
+      )
+    )
+    const paired = replications === 0 ? null : yield* pairedRuns
     const { summarize } = yield* Effect.promise(() => import("./Summary.ts"))
-    const json = summarize({ run, profile, scenario, seed, commit: codeCommit() })
+    const json = summarize({ run, profile, scenario, seed, commit: codeCommit(), paired })
     if (options.csv !== undefined) {
       const { csvOf, resultTable } = yield* Effect.promise(() => import("./Csv.ts"))
       yield* writeOutputText(options.csv, csvOf(resultTable(json)))

@@ -1,4 +1,5 @@
 import type { InterruptRecord } from "./InterruptRun.ts"
+import type { AcceptanceRecord, BootRecord, HostRecord } from "./WorkloadRecord.ts"
 
 /** The three operations a comparison reports. */
 export const OPERATIONS = ["ap-create", "run-vmpl-round-trip", "run-vmpl-one-way"] as const
@@ -51,6 +52,11 @@ export interface StrategyRun {
   readonly interrupts?: ReadonlyArray<InterruptRecord>
   readonly hostObjects: HostObjects
   readonly guestVcpus: number
+  /** What the host spent on the guest of the first boot. */
+  readonly host: HostRecord
+  readonly boot: BootRecord
+  /** Memory that the guest accepted; null where it accepted none. */
+  readonly acceptance: AcceptanceRecord | null
   /** SHA-256 over the final machine: RMP, memory, VMSAs, virtual time, counters. Hex. */
   readonly stateDigest: string
   /** SHA-256 over what the guest saw (its calls and their results): must not depend on the strategy. Hex. */

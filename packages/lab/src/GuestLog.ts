@@ -1,5 +1,11 @@
 import { createHash, type Hash } from "node:crypto"
-import type { GuestReport } from "@vmpl-lab/guest"
+import type { AcceptedShare, GuestReport } from "@vmpl-lab/guest"
+
+/** A share of accepted memory with the VMPL switches that it took. */
+export interface MeteredShare extends AcceptedShare {
+  readonly switches: number
+  readonly switchNs: number
+}
 
 /** What the guest's vCPUs reported: how far each is, and a digest of every call and its result, in order. */
 export class GuestLog implements GuestReport {
@@ -21,12 +27,30 @@ export class GuestLog implements GuestReport {
   readonly ready = (apicId: number): void => {
     this.#ready[apicId] = true
     this.started++
+    if (this.started === this.#ready.length) this.allReady()
   }
 
   readonly called = (apicId: number, kind: number, result: number): void => {
     this.callsMade++
     this.#hashes[apicId]!.update(`${kind}:${result};`)
     if (result !== 0) this.failures.set(result, (this.failures.get(result) ?? 0) + 1)
+  }
+
+  /** When the last vCPU with all its levels was up, by its TSC; -1 before any is. */
+  upNs = -1
+  /** Shares of accepted memory, in the order in which they were finished. */
+  readonly shares: Array<MeteredShare> = []
+  /** Called when the last vCPU is ready. */
+  allReady: () => void = () => {}
+  /** What the host's meter knows of a vCPU's switches so far. */
+  switching: (apicId: number) => Pick<MeteredShare, "switches" | "switchNs"> = () => ({ switches: 0, switchNs: 0 })
+
+  readonly up = (_apicId: number, ns: number): void => {
+    this.upNs = Math.max(this.upNs, ns)
+  }
+
+  readonly accepted = (apicId: number, share: AcceptedShare): void => {
+    this.shares.push({ ...share, ...this.switching(apicId) })
   }
 
   readonly done = (): void => {

@@ -1,17 +1,30 @@
 import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { type Kvm, launch, type Meter, type Vmm } from "@vmpl-lab/hypervisor"
+import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { SnpFirmware } from "@vmpl-lab/psp"
-import { type Host, type HostProgram, type HostThread, type Profile, type TraceSink, WAIT } from "@vmpl-lab/sim"
+import {
+  ACCOUNT,
+  type Host,
+  type HostProgram,
+  type HostThread,
+  hostTime,
+  type Profile,
+  sumAccounts,
+  type TraceSink,
+  WAIT
+} from "@vmpl-lab/sim"
 import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
+import { hostBytes } from "./HostBytes.ts"
 import { type InterruptRun, interruptRun } from "./InterruptRun.ts"
 import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
+import type { HostRecord } from "./WorkloadRecord.ts"
+import { workOf } from "./workloads/Work.ts"
 
 /** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
 const NO_PROGRESS_NS = 10_000_000_000
@@ -31,6 +44,10 @@ export interface MachineOptions {
   readonly trace?: TraceSink
 }
 
+/** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
+const stolen = (vcpus: ReadonlyArray<VmmVcpu | null>): number =>
+  sumAccounts(new Set(vcpus.flatMap((vcpu) => vcpu?.thread ?? [])))[ACCOUNT.STEAL]!
+
 /** One host with one guest, from power-on to the guest's last call. */
 export class Machine {
   readonly host: Host
@@ -45,9 +62,14 @@ export class Machine {
   readonly interrupts: InterruptRun | null
   /** Virtual time that the launch took. */
   launchNs = 0
+  /** When it had finished. */
+  launchedAt = 0
   /** Progress of the guest when it was last looked at, and the time then. */
   #progress = 0
   #progressAt = 0
+  /** Core time spent and calls made when the last vCPU was ready. */
+  #readyHostNs = 0
+  #readyCalls = 0
   readonly #options: MachineOptions
   readonly #firmware: SnpFirmware
 
@@ -75,6 +97,11 @@ export class Machine {
     this.kvm = platform.kvm
     this.vmm = platform.vmm
     this.meter = platform.meter
+    this.log.switching = (apicId) => this.meter.switching(apicId)
+    this.log.allReady = () => {
+      this.#readyHostNs = this.#hostNs()
+      this.#readyCalls = this.log.callsMade
+    }
     this.#firmware = platform.snp
     this.#installPrograms(this.hardware.programs)
     if (options.calls) this.interrupts?.attach(this.vmm)
@@ -114,6 +141,22 @@ export class Machine {
     return `nothing left to run, but ${vcpus - this.log.finished} of ${vcpus} vCPUs have not finished`
   }
 
+  /** What the host spent: core time of all threads per call from when all vCPUs were ready, and the rest over all. */
+  hostRecord(): HostRecord {
+    const calls = this.log.callsMade - this.#readyCalls
+    const bytes = hostBytes(this.kvm.vms, this.vmm)
+    return {
+      cpuNsPerCall: calls === 0 ? null : (this.#hostNs() - this.#readyHostNs) / calls,
+      stolenNs: this.vmm.groups.reduce((sum, group) => sum + stolen(group.vcpus), 0),
+      bytesPerVcpu: bytes.reduce((sum, row) => sum + row.bytes, 0) / this.#options.scenario.vcpus,
+      bytes
+    }
+  }
+
+  #hostNs(): number {
+    return hostTime(sumAccounts(this.host.threads))
+  }
+
   /** SHA-256 over RMP, memory with its keys' owners, and virtual time, hex. */
   stateDigest(): string {
     const hash = createHash("sha256")
@@ -130,6 +173,7 @@ export class Machine {
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
+    const work = workOf(scenario, seed)
     const plan: GuestPlan = {
       vcpus: scenario.vcpus,
       secretsGpa: parameters.secretsGpa,
@@ -137,8 +181,10 @@ export class Machine {
       ring: scenario.ring,
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
       report: this.log,
+      ...work.guest(calls),
       ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {})
     }
+    work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))
     programs.install(AP_TRAMPOLINE_GPA, () => applicationProcessor(plan))
   }
@@ -151,6 +197,7 @@ export class Machine {
     const begin = thread.time
     const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], guestRequestsOf(this.#firmware))
     this.launchNs = thread.time - begin
+    this.launchedAt = thread.time
     if (!outcome.ok) {
       this.vmm.fail(outcome.detail)
       return

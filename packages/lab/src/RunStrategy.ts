@@ -14,6 +14,7 @@ import {
 import { Machine } from "./Machine.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
+import { acceptanceRecord, BootTotals } from "./WorkloadRecord.ts"
 
 /** Events between two pauses: a run can be interrupted there. */
 const EVENTS_PER_CHUNK = 50_000
@@ -43,6 +44,8 @@ export function* runStrategy(input: StrategyInput): Generator<number, StrategyOu
   const apCreate = new OperationTotals()
   const groups = new Map<string, Array<number>>()
   let first: Machine | null = null
+  const roundTripGroups = new Map<string, Array<number>>()
+  const boots = new BootTotals()
   let callsMade = 0
   for (let boot = 0; boot < scenario.boots; boot++) {
     const machine = new Machine({ strategy, scenario, profile, seed, boot, calls: boot === 0, svsm })
@@ -52,27 +55,29 @@ export function* runStrategy(input: StrategyInput): Generator<number, StrategyOu
     callsMade += machine.log.callsMade
     apCreate.merge(machine.meter.apCreate)
     for (const [name, ns] of machine.meter.apCreateGroups) groups.set(name, [...(groups.get(name) ?? []), ...ns])
+    for (const [name, ns] of machine.meter.roundTripGroups) if (boot === 0) roundTripGroups.set(name, ns)
+    boots.add(machine)
     first ??= machine
     yield boot + 1 + callsMade
   }
-  const creations = record(
-    "ap-create",
-    apCreate,
-    1,
-    [...groups].sort(byName).map(([name, ns]) => ({ name, ns }))
-  )
-  return { launchDigest: first!.launchDigest, run: strategyRun(input, first!, creations, performance.now() - begin) }
+  const creations = record("ap-create", apCreate, 1, named(groups))
+  return {
+    launchDigest: first!.launchDigest,
+    run: strategyRun(input, first!, creations, named(roundTripGroups), boots, performance.now() - begin)
+  }
 }
 
 const strategyRun = (
   { strategy, scenario }: StrategyInput,
   machine: Machine,
   creations: OperationRecord,
+  levelPairs: ReadonlyArray<LatencyGroup>,
+  boots: BootTotals,
   wallMs: number
 ): StrategyRun => {
   const operations = [
     creations,
-    record("run-vmpl-round-trip", machine.meter.roundTrip, 2),
+    record("run-vmpl-round-trip", machine.meter.roundTrip, 2, levelPairs),
     record("run-vmpl-one-way", machine.meter.oneWay, 1)
   ]
   return {
@@ -83,6 +88,9 @@ const strategyRun = (
     ...(machine.interrupts === null ? {} : { interrupts: machine.interrupts.close(machine.vmm) }),
     hostObjects: hostObjects(machine),
     guestVcpus: scenario.vcpus,
+    host: machine.hostRecord(),
+    boot: boots.record(),
+    acceptance: acceptanceRecord(machine),
     stateDigest: digestOf(machine.stateDigest(), operations),
     guestDigest: machine.log.digest(),
     virtualNs: machine.host.threads.reduce((latest, { time }) => Math.max(latest, time), 0),
@@ -97,6 +105,9 @@ const digestOf = (state: string, operations: ReadonlyArray<OperationRecord>): st
   for (const { operation, ns } of operations) hash.update(operation).update(Float64Array.from(ns))
   return hash.digest("hex")
 }
+
+const named = (groups: ReadonlyMap<string, ReadonlyArray<number>>): ReadonlyArray<LatencyGroup> =>
+  [...groups].sort(byName).map(([name, ns]) => ({ name, ns }))
 
 const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1)
 

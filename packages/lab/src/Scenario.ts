@@ -55,7 +55,7 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
     ),
     /** How long a thread keeps its core, in virtual ns, while others wait for it; Linux' base slice when left out. */
     timeSliceNs: Schema.optionalKey(
-      Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1_000, maximum: 1_000_000_000 })))
+      Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 100_000, maximum: 1_000_000_000 })))
     ),
     /** Ceiling of KVM's halt polling in virtual ns, 0 to turn it off; KVM's default, 200 us, when left out. */
     haltPollNs: Schema.optionalKey(

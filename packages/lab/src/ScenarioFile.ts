@@ -6,6 +6,10 @@ import { isPath, readInputText } from "./InputFile.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { decodeJsonText } from "./JsonText.ts"
 import { Scenario } from "./Scenario.ts"
+import { pathsTrouble } from "./workloads/FourLevels.ts"
+import { acceptanceTrouble } from "./workloads/MemoryAcceptance.ts"
+import { workloadOf } from "./workloads/Work.ts"
+import { KEYS_OF_WORKLOAD, workloadKeys } from "./workloads/Workload.ts"
 
 /** What is wrong with a scenario's pins: each names a vCPU and a core that exist, and no thread twice. */
 const pinTrouble = ({ vcpus, host }: Scenario) => {
@@ -21,9 +25,10 @@ const pinTrouble = ({ vcpus, host }: Scenario) => {
   return undefined
 }
 
-/** A scenario whose mix asks for at least one call, and whose pins can be kept to. */
+/** A scenario with the keys of its own workload only, whose pins can be kept to and whose mix asks for a call. */
 const ScenarioSchema = Scenario.check(
   Schema.makeFilter(pinTrouble),
+  Schema.makeFilter((scenario) => workloadTrouble(scenario)),
   Schema.makeFilter((scenario) =>
     Object.values(scenario.mix).some((weight) => weight > 0)
       ? undefined
@@ -35,6 +40,17 @@ const ScenarioSchema = Scenario.check(
       : undefined
   )
 )
+
+/** Keys of another workload would be ignored: better refused. */
+const workloadTrouble = (scenario: Scenario) => {
+  const workload = workloadOf(scenario)
+  const known = KEYS_OF_WORKLOAD[workload]
+  for (const key of Object.keys(workloadKeys) as Array<keyof typeof workloadKeys>) {
+    if (scenario[key] === undefined || known.includes(key)) continue
+    return { path: [key], issue: `no such key with the workload ${workload}, which has ${known.join(", ")}` }
+  }
+  return acceptanceTrouble(scenario) ?? pathsTrouble(scenario)
+}
 
 /** A scenario's text to a scenario; `file` is how the error line calls it. */
 export const parseScenario = (file: string, json: string): Result.Result<Scenario, InputInvalid> =>

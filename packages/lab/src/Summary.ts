@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { resolveSwitches, type Switches } from "@vmpl-lab/rmp"
-import { PRIMITIVES, type Profile } from "@vmpl-lab/sim"
+import { PRIMITIVE, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
 import {
   COUNTERS,
@@ -14,6 +14,12 @@ import {
 import { interruptEntries, type StrategyInterrupts } from "./InterruptSummary.ts"
 import type { Timeline } from "./observe/Timeline.ts"
 import type { Scenario } from "./Scenario.ts"
+import type { PairedJson } from "./statistics/PairedRuns.ts"
+import { distribution, nearestRank } from "./statistics/Quantile.ts"
+import { type QuantileIntervals, quantileIntervals } from "./statistics/QuantileInterval.ts"
+import type { AcceptanceRecord, HostRecord } from "./WorkloadRecord.ts"
+import { workloadOf } from "./workloads/Work.ts"
+import { keysOfWorkload, type WorkloadName } from "./workloads/Workload.ts"
 
 /** Virtual nanoseconds of one operation. All null without samples. Quantiles are samples, by nearest rank. */
 export interface Latency {
@@ -32,6 +38,10 @@ export interface ResultEntry {
   readonly operation: OperationName
   readonly samples: number
   readonly ns: Latency
+  /** Percentiles 0 to 100 by nearest rank, virtual ns; null without samples. */
+  readonly distribution: ReadonlyArray<number> | null
+  /** Confidence intervals of p50, p90 and p99, virtual ns; null without samples. */
+  readonly interval: QuantileIntervals | null
   /** How many times slower than the fastest strategy at the median; null without samples. */
   readonly ratioToFastest: number | null
   /** Means for one VMPL switch (a round trip has two); all null without samples. */
@@ -51,6 +61,14 @@ export interface StrategyEntry {
   readonly hostObjects: HostObjects
   /** KVM's own objects, VMs and vCPUs, for each vCPU that the guest sees. */
   readonly kvmObjectsPerGuestVcpu: number
+  readonly host: HostRecord
+  /** From LAUNCH_FINISH until all levels of all vCPUs are up, and AP creates: the first of a boot, and those after it. */
+  readonly boot: {
+    readonly allUpNs: Latency
+    readonly apCreate: ReadonlyArray<{ readonly name: string; readonly first: Latency; readonly later: Latency }>
+  }
+  /** Memory that the guest accepted; null where it accepted none. */
+  readonly acceptance: AcceptanceRecord | null
   readonly launchNs: number
   readonly virtualNs: number
   readonly stateDigest: string
@@ -65,7 +83,7 @@ export interface ComparisonJson {
   readonly machine: string
   readonly scenario: string
   /** The scenario's values as run, command line included. */
-  readonly parameters: Omit<Scenario, "name" | "rmpSwitches">
+  readonly parameters: Omit<Scenario, "name" | "rmpSwitches" | "workload"> & { readonly workload: WorkloadName }
   /** How the model answers what the public documents leave open about the RMP, every switch spelled out. */
   readonly rmpSwitches: Switches
   /** Primitives that vary from one execution to the next; all others cost the same every time. */
@@ -82,6 +100,8 @@ export interface ComparisonJson {
   readonly interrupts?: ReadonlyArray<StrategyInterrupts>
   /** One call with the median latency under each strategy, step by step; in the JSON that `compare` prints. */
   readonly timeline?: ReadonlyArray<Timeline>
+  /** Strategies run by run on equal seeds; null where none were asked for. */
+  readonly paired: PairedJson | null
   /** Host wall time: the only part that differs from run to run. */
   readonly wall: {
     readonly totalMs: number
@@ -96,17 +116,8 @@ export interface SummaryInput {
   readonly scenario: Scenario
   readonly seed: number
   readonly commit: string
+  readonly paired?: PairedJson | null
 }
-
-/**
- * The p-quantile of sorted samples by nearest rank: the smallest sample that at least p of all samples do not exceed.
- * Chosen over interpolation because the answer is then a latency that occurred, an exact integer.
- *
- * @param sorted ascending, not empty
- * @param p per cent, a whole number from 1 to 100
- */
-export const nearestRank = (sorted: ArrayLike<number>, p: number): number =>
-  sorted[Math.max(0, Math.ceil((p * sorted.length) / 100) - 1)]!
 
 const NO_LATENCY: Latency = { p50: null, p90: null, p99: null, mean: null, min: null, max: null }
 
@@ -130,6 +141,20 @@ const perSwitch = (record: OperationRecord): ResultEntry["perSwitch"] => {
   return Object.fromEntries(COUNTERS.map((name) => [name, mean(name)])) as { [K in CounterName]: number | null }
 }
 
+/** Primitives whose price varies from one execution to the next. */
+const varyingOf = (profile: Profile) => PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined)
+
+/**
+ * Whether chance had a part in an operation: in a price that varies, or, where latencies differ, in the mix of calls.
+ * Boots make no calls; they repeat exactly under a profile without varying prices.
+ */
+const isDrawn = ({ operation, ns, countByPrimitive }: OperationRecord, profile: Profile): boolean => {
+  const varying = varyingOf(profile)
+  if (varying.some((name) => countByPrimitive[PRIMITIVE[name]]! > 0)) return true
+  if (operation === "ap-create" && varying.length === 0) return false
+  return ns.some((one) => one !== ns[0])
+}
+
 const results = (run: ComparisonRun, profile: Profile): ReadonlyArray<ResultEntry> => {
   const entries = run.runs.flatMap(({ strategy, variant, operations }) =>
     operations.map((record) => {
@@ -140,6 +165,8 @@ const results = (run: ComparisonRun, profile: Profile): ReadonlyArray<ResultEntr
         operation: record.operation,
         samples: record.ns.length,
         ns: latency(record.ns),
+        distribution: distribution(record.ns),
+        interval: quantileIntervals(record.ns, isDrawn(record, profile)),
         perSwitch: perSwitch(record),
         breakdown: rows,
         groups: record.groups.map(({ name, ns }) => ({ name, samples: ns.length, ns: latency(ns) })),
@@ -162,6 +189,16 @@ const strategyEntry = (run: StrategyRun): StrategyEntry => ({
   summary: run.summary,
   hostObjects: run.hostObjects,
   kvmObjectsPerGuestVcpu: (run.hostObjects.vms + run.hostObjects.vcpus) / run.guestVcpus,
+  host: run.host,
+  boot: {
+    allUpNs: latency(run.boot.allUpNs),
+    apCreate: run.boot.apCreate.map(({ name, firstNs, laterNs }) => ({
+      name,
+      first: latency(firstNs),
+      later: latency(laterNs)
+    }))
+  },
+  acceptance: run.acceptance,
   launchNs: run.launchNs,
   virtualNs: run.virtualNs,
   stateDigest: run.stateDigest,
@@ -175,7 +212,7 @@ const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
 }
 
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
-export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput): ComparisonJson => {
+export const summarize = ({ run, profile, scenario, seed, commit, paired = null }: SummaryInput): ComparisonJson => {
   const { name, vcpus, calls, boots, mix, ring, host } = scenario
   const interrupts = interruptEntries(run.runs)
   const guestDigests = new Set(run.runs.map((one) => one.guestDigest))
@@ -185,9 +222,9 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     profile: profile.name,
     machine: profile.machine,
     scenario: name,
-    parameters: { vcpus, calls, boots, mix, ring, host },
+    parameters: { workload: workloadOf(scenario), ...keysOfWorkload(scenario), vcpus, calls, boots, mix, ring, host },
     rmpSwitches: resolveSwitches(scenario.rmpSwitches),
-    varying: PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined),
+    varying: varyingOf(profile),
     firmware: run.firmware,
     launchDigest: run.launchDigest,
     stateDigest: digestOfStates(run.runs),
@@ -195,6 +232,7 @@ export const summarize = ({ run, profile, scenario, seed, commit }: SummaryInput
     results: results(run, profile),
     strategies: run.runs.map(strategyEntry),
     ...(interrupts === undefined ? {} : { interrupts }),
+    paired,
     wall: {
       totalMs: run.runs.reduce((ms, one) => ms + one.wallMs, 0),
       strategies: run.runs.map((one) => ({ strategy: one.strategy, variant: one.variant, ms: one.wallMs }))

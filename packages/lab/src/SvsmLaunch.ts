@@ -56,7 +56,8 @@ const PLAIN: LaunchNeeds = {
   highRam: 0,
   isLarge: () => false
 }
-const HIGH_RAM_GPA = 0x1_0000_0000
+/** Where RAM goes on that does not fit below the firmware. */
+export const HIGH_RAM_GPA = 0x1_0000_0000
 const REGION = 2 * MIB
 
 const up = (value: number, to: number): number => Math.ceil(value / to) * to

@@ -1,10 +1,14 @@
 import { styleText } from "node:util"
+import { strategyName } from "@vmpl-lab/hv-strategies"
 import { SWITCH_IDS, SWITCH_MEANING, type Switches } from "@vmpl-lab/rmp"
 import type { OperationName } from "./ComparisonRun.ts"
 import { grid } from "./Grid.ts"
 import { interruptCountTable, interruptLatencyTable, misdeliveryLines } from "./InterruptTable.ts"
 import type { ComparisonJson, ResultEntry } from "./Summary.ts"
+import type { PairedJson } from "./statistics/PairedRuns.ts"
+import { intervalTable, pairedTables } from "./statistics/StatisticsTable.ts"
 import { count, duration, percent, ratio } from "./Units.ts"
+import { workloadSections } from "./WorkloadTable.ts"
 import { wrap } from "./Wrap.ts"
 
 /** How a table is drawn. */
@@ -27,12 +31,11 @@ const byOperation = (results: ReadonlyArray<ResultEntry>): ReadonlyArray<ResultE
 
 const latencyTable = (json: ComparisonJson): string =>
   grid(
-    ["operation", "strategy", "variant", "samples", "p50", "p90", "p99", "to fastest"],
-    [3, 4, 5, 6, 7],
+    ["operation", "strategy", "samples", "p50", "p90", "p99", "to fastest"],
+    [2, 3, 4, 5, 6],
     byOperation(json.results).map(({ operation, strategy, variant, samples, ns, ratioToFastest }) => [
       OPERATION_TEXT[operation],
-      strategy,
-      variant ?? "-",
+      strategyName({ key: strategy, variant }),
       String(samples),
       duration(ns.p50),
       duration(ns.p90),
@@ -74,13 +77,12 @@ const switchTable = (json: ComparisonJson): string =>
 /** AP create by VMPL and request: what the first table mixes. */
 const groupTable = (json: ComparisonJson): string =>
   grid(
-    ["AP create", "strategy", "variant", "samples", "p50", "p90", "p99"],
-    [3, 4, 5, 6],
-    json.results.flatMap(({ strategy, variant, groups }) =>
-      groups.map(({ name, samples, ns }) => [
+    ["AP create", "strategy", "samples", "p50", "p90", "p99"],
+    [2, 3, 4, 5],
+    json.results.flatMap(({ operation, strategy, variant, groups }) =>
+      (operation === "ap-create" ? groups : []).map(({ name, samples, ns }) => [
         name,
-        strategy,
-        variant ?? "-",
+        strategyName({ key: strategy, variant }),
         String(samples),
         duration(ns.p50),
         duration(ns.p90),
@@ -123,6 +125,14 @@ const switchText = (switches: Switches): string => {
     : `${range} at their defaults but for ${changed.map((id) => `${id} (${SWITCH_MEANING[id][1]})`).join(", ")}`
 }
 
+const pairedLines = ({ replications, seed, calls, level }: PairedJson): ReadonlyArray<string> => [
+  wrap(
+    `Paired: ${replications} more runs of each strategy, one boot with ${calls} calls of each vCPU, seeds ${seed} to ` +
+      `${seed + replications - 1}; medians of equal seeds are compared. Each interval alone is one of ` +
+      `${level * 100} %; in many comparisons a few miss.`
+  )
+]
+
 const footer = (json: ComparisonJson): string => {
   const { vcpus, calls, boots, ring, host } = json.parameters
   return [
@@ -140,6 +150,7 @@ const footer = (json: ComparisonJson): string => {
       `Scenario ${json.scenario}: ${vcpus} vCPUs, ${calls} calls each, ${boots} boots, ring by ${ring}, ` +
         `${host.cores} host cores, placement ${host.placement}; seed ${json.seed}; commit ${json.commit}.`
     ),
+    ...(json.paired === null ? [] : pairedLines(json.paired)),
     wrap(`RMP, what the documents leave open: ${switchText(json.rmpSwitches)}.`),
     "How much of the mean rests on assumed costs:",
     ...assumedLines(json),
@@ -164,9 +175,14 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
     bold("What the host does for one VMPL switch (a round trip has two)"),
     switchTable(json)
   ]
-  if (json.results.some(({ groups }) => groups.length > 0)) {
+  if (json.results.some(({ operation, groups }) => operation === "ap-create" && groups.length > 0)) {
     sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
     sections.push(groupTable(json))
+  }
+  const intervals = intervalTable(byOperation(json.results), OPERATION_TEXT)
+  sections.push("", bold("95 % confidence intervals of the quantiles"), intervals)
+  for (const { title, table } of json.paired === null ? [] : pairedTables(json.paired, OPERATION_TEXT)) {
+    sections.push("", bold(title), table)
   }
   if (json.interrupts !== undefined) {
     sections.push("", bold("Interrupts: whose handler ran"), interruptCountTable(json.interrupts))
@@ -174,6 +190,7 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
     sections.push("", bold("Interrupts: from the source to the handler at their own level, by what ran when they came"))
     sections.push(interruptLatencyTable(json.interrupts))
   }
+  for (const { title, table } of workloadSections(json)) sections.push("", bold(title), table)
   if (breakdown) {
     for (const result of byOperation(json.results)) {
       if (result.samples === 0) continue

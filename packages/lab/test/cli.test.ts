@@ -93,6 +93,14 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
     ["profile derive --clock-ghz 3 --from no-clock.json", /^no-clock\.json: clockMhz: missing, expected this key or/],
     ["profile derive --clock-ratio 2 -o missing/out.json", /^--output: missing\/out\.json: cannot be written: /],
     ["profile derive --from nothing --clock-ratio 2", /^--from: "nothing" unknown/],
+    ["compare --replications 5", /^--replications: expected 0 or a whole number from 6 to 1000, got 5$/],
+    ["compare --seed 9007199254740991", /^--seed: expected at most 9007199254740981 with 10 replications, got /],
+    ["compare --replications 1001", /^--replications: expected a whole number from 0 to 1000, got "1001"$/],
+    ["compare --baseline best", /^--baseline: "best" not among the strategies run, expected one of multi-vmpl-vcpu, /],
+    [
+      "compare --strategy multi-vmpl-vcpu --baseline vm-per-vmpl/vmm-threads",
+      /^--baseline: "vm-per-vmpl\/vmm-threads" not among the strategies run, expected one of multi-vmpl-vcpu$/
+    ],
     ["measure", /^--firmware: missing/],
     ["measure --firmware missing.fd", /^missing\.fd: cannot be read: no such file$/],
     ["measure --firmware zero.fd --mode tdx", /^--mode: expected .*, got "tdx"$/],
@@ -124,7 +132,7 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
 describe("help and version: exit code 0, nothing on standard error", () => {
   it.concurrent.each([
     ["--version", /^\d+\.\d+\.\d+\n$/],
-    ["--help", /compare .*\n.*report .*\n[\s\S]*measure /],
+    ["--help", /compare .*\n.*report .*\n.*sweep .*\n.*merge .*\n[\s\S]*measure /],
     ["compare --help", /--breakdown/],
     ["sensitivity --help", /--operation[\s\S]*--strategy/],
     ["break-even --help", /--primitive[\s\S]*--bound/],

@@ -117,6 +117,20 @@ describe("a profile that is wrong gives one line with file, place, value and wha
       "primitives.ioctl.high: expected at least ns, 142, got 141"
     ],
     [
+      "a probability below its range",
+      (draft) => {
+        cost(draft, "srcu_grace_period").probability = { permille: 10, low: 11, high: 20 }
+      },
+      "primitives.srcu_grace_period.probability.low: expected at most permille, 10, got 11"
+    ],
+    [
+      "a probability above certainty",
+      (draft) => {
+        cost(draft, "srcu_grace_period").probability = { permille: 10, low: 0, high: 1001 }
+      },
+      "primitives.srcu_grace_period.probability.high: expected a whole permille from 0 to 1000, got 1001"
+    ],
+    [
       "an unknown basis",
       (draft) => {
         cost(draft, "ioctl").basis = "guess"

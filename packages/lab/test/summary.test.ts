@@ -1,7 +1,8 @@
 import { PRIMITIVES } from "@vmpl-lab/sim"
 import { describe, expect, it } from "vitest"
 import { breakdown } from "../src/Breakdown.ts"
-import { latency, nearestRank, summarize } from "../src/Summary.ts"
+import { latency, summarize } from "../src/Summary.ts"
+import { nearestRank } from "../src/statistics/Quantile.ts"
 import { profile, record, run, scenario } from "./fixture.ts"
 
 const json = summarize({ run, profile, scenario, seed: 7, commit: "unknown" })

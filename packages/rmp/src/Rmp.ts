@@ -14,7 +14,7 @@ import { type RmpoptFunction, rmpopt, rmpoptBaseFrame } from "./Rmpopt.ts"
 import { type RmpQueryResult, rmpquery } from "./Rmpquery.ts"
 import { decodeRawEntry, encodeRawEntry } from "./RmpRaw.ts"
 import { type RmpReadResult, rmpread } from "./Rmpread.ts"
-import { indexOf, type RmpOptions, RmpTable, restoreEntries, SNAPSHOT, saveEntries } from "./RmpTable.ts"
+import { gfnOf, indexOf, type RmpOptions, RmpTable, restoreEntries, rowOf, SNAPSHOT, saveEntries } from "./RmpTable.ts"
 import { hostInstructionByGuest, rmpupdate } from "./Rmpupdate.ts"
 import type { Switches } from "./Switches.ts"
 import { checkVmrunVmsa, isInUse, setInUse } from "./VmrunCheck.ts"
@@ -29,6 +29,8 @@ type Bit = boolean | 0 | 1
  */
 export class Rmp extends AccessCheck {
   private rmpoptBase: number | null = null
+  /** Grows with whatever may change the outcome of a check: while it stays, equal checks have equal outcomes. */
+  changes = 0
 
   constructor(options: RmpOptions) {
     super(new RmpTable(options))
@@ -73,12 +75,14 @@ export class Rmp extends AccessCheck {
   }
 
   rmpupdate(pfn: number, assigned: Bit, size: PageSize, immutable: Bit, gfn: number, asid: number): number {
+    this.changes++
     const isAssigned = assigned === true || assigned === 1
     const isImmutable = immutable === true || immutable === 1
     return rmpupdate(this.table, pfn, isAssigned, size, isImmutable, gfn, asid)
   }
 
   psmash(pfn: number): number {
+    this.changes++
     return psmash(this.table, pfn)
   }
 
@@ -102,6 +106,7 @@ export class Rmp extends AccessCheck {
   }
 
   rmpopt(pfn: number, operation: RmpoptFunction): number {
+    this.changes++
     return rmpopt(this.table, this.rmpoptBase, pfn, operation)
   }
 
@@ -119,6 +124,7 @@ export class Rmp extends AccessCheck {
     size: PageSize,
     validate: Bit
   ): number {
+    this.changes++
     return pvalidate(this.table, asid, vmpl, gfn, pfn, nptSize, size, validate === true || validate === 1)
   }
 
@@ -133,6 +139,7 @@ export class Rmp extends AccessCheck {
     mask: number,
     vmsa: Bit
   ): number {
+    this.changes++
     return rmpadjust(this.table, asid, vmpl, gfn, pfn, nptSize, size, targetVmpl, mask, vmsa === true || vmsa === 1)
   }
 
@@ -169,6 +176,12 @@ export class Rmp extends AccessCheck {
     return isInUse(this.table, pfn)
   }
 
+  /** Stored Guest_Physical_Address of a page in frames, 0 where it is not covered. */
+  gfnAt(pfn: number): number {
+    const index = indexOf(this.table, pfn)
+    return index < 0 ? 0 : gfnOf(this.table, rowOf(this.table, index))
+  }
+
   entry(pfn: number): RmpEntry {
     return readEntry(this.table, pfn)
   }
@@ -191,6 +204,7 @@ export class Rmp extends AccessCheck {
    * RMP. Subpage_Count and Lock follow from the entries and are not taken over.
    */
   setRawEntry(pfn: number, bytes: Uint8Array): void {
+    this.changes++
     firmwareSet(this.table, pfn, decodeRawEntry(bytes).entry)
   }
 
@@ -204,6 +218,7 @@ export class Rmp extends AccessCheck {
   }
 
   firmwareSet(pfn: number, fields: Partial<RmpEntry>): void {
+    this.changes++
     firmwareSet(this.table, pfn, fields)
   }
 
@@ -222,6 +237,7 @@ export class Rmp extends AccessCheck {
   }
 
   restoreEntries(from: Int32Array): void {
+    this.changes++
     restoreEntries(this.table, from)
   }
 }

@@ -15,6 +15,9 @@ const GUEST_STEPS: ReadonlySet<PrimitiveName> = new Set([
   "pvalidate_4k",
   "rmpadjust_4k",
   "zero_page_4k",
+  "pvalidate_2m",
+  "rmpadjust_2m",
+  "zero_page_2m",
   "guest_pause"
 ])
 
@@ -37,3 +40,6 @@ export const sumAccounts = (threads: Iterable<{ readonly account: Float64Array }
 /** Time on a core, idle polling included, virtual ns. */
 export const cpuTime = (account: Float64Array): number =>
   account[ACCOUNT.GUEST]! + account[ACCOUNT.KERNEL]! + account[ACCOUNT.USER]! + account[ACCOUNT.POLL]!
+
+/** Time on a core that is the host's and not the guest's: kernel, VMM and idle polling, virtual ns. */
+export const hostTime = (account: Float64Array): number => cpuTime(account) - account[ACCOUNT.GUEST]!

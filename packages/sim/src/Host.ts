@@ -241,6 +241,8 @@ export class Host {
     thread.readyAt = thread.time
     if (core !== own) {
       this.#scheduler.leave(thread)
+      // It has had its turn: among those who run elsewhere it takes nobody's core at once.
+      thread.lag = Math.min(thread.lag, 0)
       if (core.current === null) this.#handOff(thread, core, own.id, thread.time)
       else this.#enqueue(thread, core, thread.time)
       this.#dispatchNext(own, thread.readyAt)

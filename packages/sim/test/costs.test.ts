@@ -141,3 +141,22 @@ describe("a span", () => {
     expect([...span.count, ...span.counters].every((value) => value === 0)).toBe(true)
   })
 })
+
+describe("a step that is not always taken", () => {
+  const table = (permille: number) => {
+    const profile = profileOf({ srcu_grace_period: 5 })
+    const { srcu_grace_period } = profile.primitives
+    const probability = { permille, low: 0, high: 1_000 }
+    const primitives = { ...profile.primitives, srcu_grace_period: { ...srcu_grace_period, probability } }
+    return new CostTable({ ...profile, primitives }, 1)
+  }
+  const taken = (costs: CostTable, primitive: number): number =>
+    Array.from({ length: 10_000 }, () => costs.occurs(primitive)).filter(Boolean).length
+
+  it("is taken as often as its probability says, and always without one", () => {
+    expect(taken(table(0), PRIMITIVE.srcu_grace_period)).toBe(0)
+    expect(taken(table(1_000), PRIMITIVE.srcu_grace_period)).toBe(10_000)
+    expect(Math.abs(taken(table(100), PRIMITIVE.srcu_grace_period) - 1_000)).toBeLessThan(100)
+    expect(taken(table(0), PRIMITIVE.create_vm_tail)).toBe(10_000)
+  })
+})

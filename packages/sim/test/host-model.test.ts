@@ -1,13 +1,22 @@
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { type Host, type HostProgram, type HostThread, Span, THREAD_STATE, WAIT } from "../src/index.ts"
+import {
+  ACCOUNT,
+  cpuTime,
+  type Host,
+  type HostProgram,
+  type HostThread,
+  Span,
+  THREAD_STATE,
+  WAIT
+} from "../src/index.ts"
 import { newHost, STEP, spawn, sync } from "./support.ts"
 
 /** What one thread does next. `path`: with a wake, the critical path goes along; with a block, it ends before. */
 type Action =
   | { readonly do: "charge"; readonly step: number }
   | { readonly do: "wake"; readonly target: number; readonly path: boolean; readonly synced: boolean }
-  | { readonly do: "begin" | "block" | "sync" | "slice" }
+  | { readonly do: "begin" | "block" | "sync" | "slice" | "poll" }
 
 interface Plan {
   readonly cores: number
@@ -21,7 +30,7 @@ interface Plan {
 const action = fc.oneof(
   fc.record({ do: fc.constant("charge"), step: fc.constantFrom(STEP.short, STEP.short, STEP.long, STEP.slice) }),
   fc.record({ do: fc.constant("wake"), target: fc.nat(7), path: fc.boolean(), synced: fc.boolean() }),
-  fc.record({ do: fc.constantFrom("begin", "block", "sync", "slice") })
+  fc.record({ do: fc.constantFrom("begin", "block", "sync", "slice", "poll") })
 ) as fc.Arbitrary<Action>
 
 const plan: fc.Arbitrary<Plan> = fc.record({
@@ -51,6 +60,7 @@ class Run {
   readonly stretches: Array<Stretch> = []
   readonly clocks: Array<string> = []
   readonly paths = { checked: 0, handedOver: 0 }
+  readonly polls = { hit: 0, missed: 0 }
   readonly #threads: Array<HostThread> = []
 
   constructor({ cores, threads }: Plan) {
@@ -62,6 +72,7 @@ class Run {
       if (start >= 0) this.host.start(this.#threads[index]!, start)
     })
     while (this.host.stepMany(1)) this.#expectNoCoreIdleWhileSomebodyWaits()
+    this.#expectTimesToAddUp()
   }
 
   *#program(self: HostThread, affinity: number, actions: ReadonlyArray<Action>): HostProgram {
@@ -108,6 +119,13 @@ class Run {
       case "sync":
         yield* sync(host, self)
         return
+      case "poll":
+        self.span = null
+        self.pollNs = 5_000
+        yield WAIT.POLL
+        if (self.pollHit) this.polls.hit++
+        else this.polls.missed++
+        return
       case "slice":
         yield* sync(host, self)
         if (host.needResched(self)) yield WAIT.RESCHEDULE
@@ -138,6 +156,16 @@ class Run {
     }
   }
 
+  /** Nobody still waits, and what a thread did not spend on a core or waiting for one it slept. */
+  #expectTimesToAddUp(): void {
+    for (const { name, state, account, time } of this.host.threads) {
+      expect([THREAD_STATE.DONE, THREAD_STATE.BLOCKED]).toContain(state)
+      const worked = this.stretches.reduce((sum, { thread, from, to }) => sum + (thread === name ? to - from : 0), 0)
+      expect(cpuTime(account) - account[ACCOUNT.POLL]!).toBeGreaterThanOrEqual(worked)
+      expect(cpuTime(account) + account[ACCOUNT.STEAL]!).toBeLessThanOrEqual(time)
+    }
+  }
+
   /** No core ever had two threads at once. */
   expectOneThreadPerCore(): void {
     for (const { id } of this.host.cores) {
@@ -151,21 +179,25 @@ class Run {
 
 describe("random programs on random hosts", () => {
   it("never share a core, never go back in time, and account for every nanosecond of every path", () => {
-    const reached = { checked: 0, handedOver: 0, moved: 0 }
+    const reached = { checked: 0, handedOver: 0, moved: 0, hit: 0, missed: 0 }
     fc.assert(
       fc.property(plan, (choice) => {
         const run = new Run(choice)
         run.expectOneThreadPerCore()
         reached.checked += run.paths.checked
         reached.handedOver += run.paths.handedOver
+        reached.hit += run.polls.hit
+        reached.missed += run.polls.missed
         for (const { id, core } of run.host.threads) if (core !== id % choice.cores) reached.moved++
       }),
-      { seed: 20260823, numRuns: 300 }
+      { seed: 20260823, numRuns: 500 }
     )
     // The programs did get to what they are meant to show.
     expect(reached.checked).toBeGreaterThan(1000)
     expect(reached.handedOver).toBeGreaterThan(300)
     expect(reached.moved).toBeGreaterThan(300)
+    expect(reached.hit).toBeGreaterThan(100)
+    expect(reached.missed).toBeGreaterThan(100)
   })
 
   it("run twice give the same events and the same clocks", () => {

@@ -5,6 +5,7 @@ import {
   CROSS,
   ended,
   LONG,
+  MIGRATION,
   newHost,
   runAll,
   SAME,
@@ -111,7 +112,7 @@ describe("placement", () => {
 })
 
 describe("a busy core", () => {
-  it("serves pinned and other threads in the order in which they became ready, and charges the wait", () => {
+  it("serves its own queue first, then takes the thread that is not pinned from another, and charges the wait", () => {
     const host = newHost(2)
     const log: Array<string> = []
     const spans = [new Span(), new Span(), new Span()]
@@ -137,11 +138,13 @@ describe("a busy core", () => {
     host.start(self, 0)
     runAll(host)
     const begin = [0, 1, 2].map((i) => LONG + SAME + i * (SHORT + SAME))
-    expect(log).toEqual([`first@0:${begin[0]}`, `second@0:${begin[1]}`, `third@0:${begin[2]}`])
-    for (const [i, span] of spans.entries()) {
-      expect(span.ns[CORE_WAIT]).toBe(begin[i]! - SAME - (i + 1) * SHORT)
+    // The second waits in its home's queue, which is the waker's core.
+    expect(log).toEqual([`first@0:${begin[0]}`, `third@0:${begin[1]}`, `second@0:${begin[2]}`])
+    for (const [turn, i] of [0, 2, 1].entries()) {
+      const span = spans[i]!
+      expect(span.ns[CORE_WAIT]).toBe(begin[turn]! - SAME - (i + 1) * SHORT)
       expect(span.ns[PRIMITIVE.thread_handoff_same_core]).toBe(SAME)
-      expect(span.total()).toBe(begin[i]! + SHORT - (i + 1) * SHORT)
+      expect(span.total()).toBe(begin[turn]! + SHORT - (i + 1) * SHORT)
     }
   })
 
@@ -246,7 +249,7 @@ describe("a busy core", () => {
     host.start(spawn(host, "hog", 1, busy(host, STEP.long)), 0)
     host.start(free, 0)
     runAll(host)
-    expect(log).toEqual([`pinned@0:${SLICE + SAME}`, `free@1:${SLICE + CROSS}`])
+    expect(log).toEqual([`pinned@0:${SLICE + SAME}`, `free@1:${SLICE + CROSS + MIGRATION}`])
   })
 
   it("is nobody else's business before 3 ms are over, or when nobody waits", () => {
@@ -257,6 +260,9 @@ describe("a busy core", () => {
       answers.push(host.needResched(self))
       yield* sync(host, self)
       host.wake(b, self, null)
+      // Its next slice has just begun.
+      answers.push(host.needResched(self))
+      self.charge(STEP.slice)
       answers.push(host.needResched(self))
       yield WAIT.RESCHEDULE
       self.charge(STEP.long)
@@ -265,6 +271,6 @@ describe("a busy core", () => {
     const b = spawn(host, "b", 0, busy(host, STEP.long))
     host.start(a, 0)
     runAll(host)
-    expect(answers).toEqual([false, true, false])
+    expect(answers).toEqual([false, false, true, false])
   })
 })

@@ -2,6 +2,7 @@ import {
   type Cost,
   CostTable,
   Host,
+  type HostOptions,
   type HostProgram,
   type HostThread,
   PRIMITIVE,
@@ -31,24 +32,33 @@ export const profileOf = (prices: Partial<Record<PrimitiveName, Price>>): Profil
 /** Two hand-off prices that no sum of steps can hide, and steps of several lengths. */
 export const SAME = 7
 export const CROSS = 13
+/** What it costs to see a wake while polling, to go on on another core, and to leave a deep idle state. */
+export const POLL_WAKE = 3
+export const MIGRATION = 17
+export const DEEP = 1_009
 export const STEP = { short: PRIMITIVE.ioctl, long: PRIMITIVE.kvm_dispatch, slice: PRIMITIVE.create_vm }
 export const SHORT = 100
 export const LONG = 10_000
 export const SLICE = 3_000_000
 
-export const newHost = (cores: number): Host =>
+export const newHost = (cores: number, options: HostOptions = {}): Host =>
   new Host(
     cores,
     new CostTable(
       profileOf({
         thread_handoff_same_core: SAME,
         thread_handoff_cross_core: CROSS,
+        halt_poll_wake: POLL_WAKE,
+        thread_migration: MIGRATION,
+        deep_idle_exit: DEEP,
         ioctl: SHORT,
         kvm_dispatch: LONG,
         create_vm: SLICE
       }),
       1
-    )
+    ),
+    null,
+    options
   )
 
 /** A thread with its program. */

@@ -1,6 +1,15 @@
 import { CALLING_AREA, PROTOCOL, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
-import { hlt, type Program, read, write } from "@vmpl-lab/vmpl"
+import {
+  hlt,
+  type Operation,
+  type Program,
+  type RecordedSequence,
+  read,
+  recordedSequence,
+  sequence,
+  write
+} from "@vmpl-lab/vmpl"
 import { afterCall } from "./Interrupts.ts"
 import { apic } from "./protocols/Apic.ts"
 import { core } from "./protocols/Core.ts"
@@ -47,29 +56,21 @@ function* serveEntry(state: SvsmState, apicId: number): Program {
 /** What the specification asks on each entry from the guest. @returns whether this level had called */
 function* serveLevel(state: SvsmState, served: GuestVmsa): Program<boolean> {
   const { vmsaGpa } = served
-  const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
-  yield write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME)
-  const area = served.caGpa
-  const pending = (yield read(area + CALLING_AREA.call_pending, 1)).lo
-  const called = pending !== 0 && (yield read(vmsaGpa + VMSA.guest_exit_code, 4)).lo === EXIT.VMGEXIT
+  const loads = loadsOf(served)
+  const efer = (yield loads.efer).lo
+  const { lo: pending } = yield sequence([
+    write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME),
+    read(served.caGpa + CALLING_AREA.call_pending, 1)
+  ])
+  const called = pending !== 0 && (yield loads.exitCode).lo === EXIT.VMGEXIT
   if (called) {
-    const result = pending === 1 ? yield* serveCall(state, served) : SVSM_RESULT.INVALID_FORMAT
-    yield write(vmsaGpa + VMSA.rax, 8, result)
+    const result = pending === 1 ? yield* serveCall(state, served, loads.registers) : SVSM_RESULT.INVALID_FORMAT
     // REMAP_CA has cleared the old area itself.
-    yield write(served.caGpa + CALLING_AREA.call_pending, 1, 0)
+    yield sequence([write(vmsaGpa + VMSA.rax, 8, result), write(served.caGpa + CALLING_AREA.call_pending, 1, 0)])
     yield* afterCall(state, served.apicId)
   }
   yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
   return called
-}
-
-function* serveCall(state: SvsmState, served: GuestVmsa): Program<number> {
-  const request = yield* readRequest(served)
-  const result = yield* dispatch(state, request)
-  yield write(served.vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi)
-  yield write(served.vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi)
-  yield write(served.vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
-  return result
 }
 
 function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
@@ -83,22 +84,60 @@ function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
   }
 }
 
-/** RAX = protocol and call, arguments in RCX, RDX and R8. @spec SVSM 5 */
-function* readRequest(caller: GuestVmsa): Program<SvsmRequest> {
-  const { vmsaGpa } = caller
-  const rax = yield read(vmsaGpa + VMSA.rax, 8)
-  const protocol = rax.hi
-  const call = rax.lo
-  const rcx = yield read(vmsaGpa + VMSA.rcx, 8)
-  const rcxLo = rcx.lo
-  const rcxHi = rcx.hi
-  const rdx = yield read(vmsaGpa + VMSA.rdx, 8)
-  const rdxLo = rdx.lo
-  const rdxHi = rdx.hi
-  const r8 = yield read(vmsaGpa + VMSA.r8, 8)
-  const r8Lo = r8.lo
-  const r8Hi = r8.hi
-  const sevFeatures = (yield read(vmsaGpa + VMSA.sev_features, 4)).lo
-  const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo
-  return { protocol, call, rcxLo, rcxHi, rdxLo, rdxHi, r8Lo, r8Hi, sevFeatures, vmpl, caller }
+function* serveCall(state: SvsmState, served: GuestVmsa, registers: RecordedSequence): Program<number> {
+  const { vmsaGpa } = served
+  yield registers
+  const request = requestIn(registers.outcomes, served)
+  const result = yield* dispatch(state, request)
+  yield sequence([
+    write(vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi),
+    write(vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi),
+    write(vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
+  ])
+  return result
 }
+
+/** Loads from a guest's VMSA, the same on each entry. */
+interface VmsaLoads {
+  readonly efer: Operation
+  readonly exitCode: Operation
+  readonly registers: RecordedSequence
+}
+
+const loadsByVmsa = new WeakMap<GuestVmsa, VmsaLoads>()
+
+const loadsOf = (served: GuestVmsa): VmsaLoads => {
+  const { vmsaGpa } = served
+  let loads = loadsByVmsa.get(served)
+  if (loads === undefined) {
+    loads = {
+      efer: read(vmsaGpa + VMSA.efer, 4),
+      exitCode: read(vmsaGpa + VMSA.guest_exit_code, 4),
+      registers: recordedSequence([
+        read(vmsaGpa + VMSA.rax, 8),
+        read(vmsaGpa + VMSA.rcx, 8),
+        read(vmsaGpa + VMSA.rdx, 8),
+        read(vmsaGpa + VMSA.r8, 8),
+        read(vmsaGpa + VMSA.sev_features, 4),
+        read(vmsaGpa + VMSA.vmpl, 1)
+      ])
+    }
+    loadsByVmsa.set(served, loads)
+  }
+  return loads
+}
+
+/** RAX = protocol and call, arguments in RCX, RDX and R8. @spec SVSM 5 */
+const requestIn = (outcomes: Float64Array, caller: GuestVmsa): SvsmRequest => ({
+  protocol: outcomes[1]!,
+  call: outcomes[0]!,
+  rcxLo: outcomes[2]!,
+  rcxHi: outcomes[3]!,
+  rdxLo: outcomes[4]!,
+  rdxHi: outcomes[5]!,
+  r8Lo: outcomes[6]!,
+  r8Hi: outcomes[7]!,
+  sevFeatures: outcomes[8]!,
+  vmpl: outcomes[10]!,
+  caller
+})

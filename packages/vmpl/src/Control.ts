@@ -1,4 +1,4 @@
-import { CLEAN, INTERCEPT, INTERCEPT_WORDS, intercepts, VMCB } from "@vmpl-lab/sev-es"
+import { CLEAN, getU64, INTERCEPT, INTERCEPT_WORDS, intercepts, VMCB } from "@vmpl-lab/sev-es"
 import type { Processor } from "./Processor.ts"
 
 /**
@@ -13,8 +13,8 @@ export const loadControl = (cpu: Processor, control: DataView): void => {
     for (let word = 0; word < INTERCEPT_WORDS; word++) cpu.intercepts[word] = control.getInt32(4 * word, true)
   }
   if ((clean & CLEAN.PERM_MAP) === 0) {
-    cpu.iopm = Number(control.getBigUint64(VMCB.iopm_base_pa, true))
-    cpu.msrpm = Number(control.getBigUint64(VMCB.msrpm_base_pa, true))
+    cpu.iopm = getU64(control, VMCB.iopm_base_pa)
+    cpu.msrpm = getU64(control, VMCB.msrpm_base_pa)
   }
   cpu.cachedVmcb = cpu.vmcb
   if (intercepts(cpu.intercepts, INTERCEPT.PAUSE)) {

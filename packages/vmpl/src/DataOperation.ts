@@ -1,9 +1,8 @@
 import { ACCESS, PAGE_2M } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
-import { offsetInPage, translate } from "./GuestAccess.ts"
+import { loadedPage, offsetInPage, storedPage, translate } from "./GuestAccess.ts"
 import { OP, type Operation, type OperationResult } from "./Operation.ts"
-import type { PhysicalMemory } from "./PhysicalMemory.ts"
 import type { Processor } from "./Processor.ts"
 import { STEP, type Step } from "./Step.ts"
 import { TRANSLATION } from "./Translation.ts"
@@ -13,9 +12,8 @@ import { TRANSLATION } from "./Translation.ts"
 /** READ and READ_SHADOW_STACK, which is of the kind given. */
 export const load = (cpu: Processor, operation: Operation, result: OperationResult, kind: number): Step => {
   const { address, size, cbit } = operation
-  const pfn = translate(cpu, address, kind, cbit)
-  if (pfn < 0) return cpu.failure
-  const view = cpu.hardware.memory.read(pfn, cpu.key)
+  const view = loadedPage(cpu, address, kind, cbit)
+  if (view === null) return cpu.failure
   const offset = offsetInPage(address)
   assert(offset + size <= PAGE_SIZE, "a load stays inside one page")
   result.hi = 0
@@ -30,9 +28,8 @@ export const load = (cpu: Processor, operation: Operation, result: OperationResu
 
 /** WRITE and WRITE_SHADOW_STACK, which is of the kind given. */
 export const store = (cpu: Processor, { address, size, cbit, lo, hi }: Operation, kind: number): Step => {
-  const pfn = translate(cpu, address, kind, cbit)
-  if (pfn < 0) return cpu.failure
-  const view = cpu.hardware.memory.write(pfn, cpu.key)
+  const view = storedPage(cpu, address, kind, cbit)
+  if (view === null) return cpu.failure
   const offset = offsetInPage(address)
   assert(offset + size <= PAGE_SIZE, "a store stays inside one page")
   if (size === 1) view.setUint8(offset, lo)
@@ -45,27 +42,21 @@ export const store = (cpu: Processor, { address, size, cbit, lo, hi }: Operation
 }
 
 export const exchange = (cpu: Processor, { address, lo, cbit }: Operation, result: OperationResult): Step => {
-  const pfn = translate(cpu, address, ACCESS.WRITE, cbit)
-  if (pfn < 0) return cpu.failure
-  const view = cpu.hardware.memory.write(pfn, cpu.key)
+  const view = storedPage(cpu, address, ACCESS.WRITE, cbit)
+  if (view === null) return cpu.failure
   result.lo = view.getUint8(offsetInPage(address))
   result.hi = 0
   view.setUint8(offsetInPage(address), lo)
   return STEP.DONE
 }
 
-const bytesAt = (memory: PhysicalMemory, pfn: number, asid: number, offset: number, length: number, write: boolean) => {
-  const view = write ? memory.write(pfn, asid) : memory.read(pfn, asid)
-  return new Uint8Array(view.buffer, view.byteOffset + offset, length)
-}
-
 export const copy = (cpu: Processor, { op, address, cbit, bytes }: Operation): Step => {
   const writes = op === OP.WRITE_BYTES
-  const pfn = translate(cpu, address, writes ? ACCESS.WRITE : ACCESS.READ, cbit)
-  if (pfn < 0) return cpu.failure
+  const page = writes ? storedPage(cpu, address, ACCESS.WRITE, cbit) : loadedPage(cpu, address, ACCESS.READ, cbit)
+  if (page === null) return cpu.failure
   const offset = offsetInPage(address)
   assert(offset + bytes!.length <= PAGE_SIZE, "a copy stays inside one page")
-  const there = bytesAt(cpu.hardware.memory, pfn, cpu.key, offset, bytes!.length, writes)
+  const there = new Uint8Array(page.buffer, page.byteOffset + offset, bytes!.length)
   if (writes) there.set(bytes!)
   else bytes!.set(there)
   return STEP.DONE

@@ -108,10 +108,8 @@ const hasSaveArea = ({ hardware: { rmp, hostMsrs } }: Processor): boolean =>
  * VMRUN is given a system address only: the reverse map is compared with the entry's own GPA.
  * @spec-silent what hardware compares
  */
-const isSnpPage = ({ asid, hardware: { rmp } }: Processor, pfn: number): boolean => {
-  const { gfn } = rmp.entry(pfn)
-  return rmp.checkVmrunVmsa(asid, gfn, pfn)
-}
+const isSnpPage = ({ asid, hardware: { rmp } }: Processor, pfn: number): boolean =>
+  rmp.checkVmrunVmsa(asid, rmp.gfnAt(pfn), pfn)
 
 /** A VMSA without SNPActive must be hypervisor-owned. */
 const isHostPage = ({ hardware: { rmp } }: Processor, pfn: number, features: number): boolean =>

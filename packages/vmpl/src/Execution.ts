@@ -1,5 +1,13 @@
 import { INT_CTL, VMSA } from "@vmpl-lab/sev-es"
-import { GuestException, type Idt, type Operation, OperationResult, type Program } from "./Operation.ts"
+import {
+  GuestException,
+  type Idt,
+  OP,
+  type Operation,
+  OperationResult,
+  type Program,
+  type Sequence
+} from "./Operation.ts"
 import type { Processor } from "./Processor.ts"
 
 /** Starts a program: what a fetch at its entry address finds. */
@@ -35,6 +43,9 @@ interface Frame {
   readonly rflags: number
   /** INTERRUPT: what the handler must not disturb, put back by its IRET. */
   readonly interrupted: Interrupted | null
+  /** The sequence that the program has yielded, and which of its operations is under way. */
+  sequence: Sequence | null
+  at: number
 }
 
 /** Virtual NMIs are enabled and masked. */
@@ -72,21 +83,21 @@ export class Execution {
   readonly #stack: Array<Frame>
 
   constructor(program: Program, rip: number) {
-    this.#stack = [{ program, kind: FRAME.PROGRAM, rflags: 0, interrupted: null }]
+    this.#stack = [{ program, kind: FRAME.PROGRAM, rflags: 0, interrupted: null, sequence: null, at: 0 }]
     this.rip = rip
   }
 
   /** Delivers #VC: the handler becomes the running program until it returns, and what it returns is the outcome. */
   enterVc(program: Program, cpu: Processor): void {
     this.vcDepth++
-    this.#stack.push({ program, kind: FRAME.VC, rflags: maskInterrupts(cpu), interrupted: null })
+    this.#push(program, FRAME.VC, maskInterrupts(cpu), null)
   }
 
   /** Delivers an interrupt, an NMI or #HV: the handler runs until it returns, then all is as it was. */
   enterInterrupt(program: Program, cpu: Processor): void {
     const { lo, hi, ecx, edx, carry } = this.result
     const interrupted = { lo, hi, ecx, edx, carry, pending: this.pending }
-    this.#stack.push({ program, kind: FRAME.INTERRUPT, rflags: maskInterrupts(cpu), interrupted })
+    this.#push(program, FRAME.INTERRUPT, maskInterrupts(cpu), interrupted)
     this.pending = null
     this.ended = false
   }
@@ -94,7 +105,7 @@ export class Execution {
   /** A far jump: another program runs in place of the innermost one, which never goes on. */
   jump(program: Program): void {
     const frame = this.#stack.pop()!
-    this.#stack.push({ ...frame, program })
+    this.#push(program, frame.kind, frame.rflags, frame.interrupted)
     this.pending = null
   }
 
@@ -105,6 +116,15 @@ export class Execution {
   next(cpu: Processor): Operation | null {
     for (;;) {
       const frame = this.#stack[this.#stack.length - 1]!
+      const { sequence } = frame
+      if (sequence !== null) {
+        if (sequence.outcomes !== null) {
+          sequence.outcomes[2 * frame.at] = this.result.lo
+          sequence.outcomes[2 * frame.at + 1] = this.result.hi
+        }
+        if (++frame.at < sequence.operations.length) return sequence.operations[frame.at]!
+        frame.sequence = null
+      }
       let step: IteratorResult<Operation, unknown>
       try {
         step = frame.program.next(this.result)
@@ -117,7 +137,7 @@ export class Execution {
         this.pending = operation
         return null
       }
-      if (!step.done) return step.value
+      if (!step.done) return begin(frame, step.value)
       if (this.#stack.length === 1) {
         this.ended = true
         return null
@@ -135,6 +155,7 @@ export class Execution {
    */
   raise(exception: GuestException, cpu: Processor): Operation | null {
     const frame = this.#stack[this.#stack.length - 1]!
+    frame.sequence = null
     let step: IteratorResult<Operation, unknown>
     try {
       step = frame.program.throw(exception)
@@ -144,10 +165,14 @@ export class Execution {
       this.#pop(cpu)
       return this.raise(thrown, cpu)
     }
-    if (!step.done) return step.value
+    if (!step.done) return begin(frame, step.value)
     if (this.#stack.length === 1) return null
     this.#pop(cpu)
     return this.pending ?? this.next(cpu)
+  }
+
+  #push(program: Program, kind: Frame["kind"], rflags: number, interrupted: Interrupted | null): void {
+    this.#stack.push({ program, kind, rflags, interrupted, sequence: null, at: 0 })
   }
 
   /** A handler's IRET. It ends the masking of virtual NMIs whatever it returns from. @spec APM2 15.21.10 */
@@ -164,6 +189,15 @@ export class Execution {
     Object.assign(this.result, result)
     this.pending = pending
   }
+}
+
+/** What a program has yielded: an operation, or a sequence of them. @returns the one to execute first */
+const begin = (frame: Frame, yielded: Operation): Operation => {
+  if (yielded.op !== OP.SEQUENCE) return yielded
+  const sequence = yielded as Sequence
+  frame.sequence = sequence
+  frame.at = 0
+  return sequence.operations[0]!
 }
 
 /** Delivery through an interrupt gate clears RFLAGS.IF. @returns RFLAGS before that */

@@ -14,6 +14,13 @@ const offsetOf = (spa: number): number => spa % PAGE_SIZE
 export class HostMemory {
   readonly #memory: PhysicalMemory
   readonly #rmp: Rmp
+  /**
+   * Pages of late: the host looks at the same VMCBs and GHCBs again and again. An entry holds while its sum of changes
+   * does, of memory for loads, of memory and RMP for stores, so that no access is answered otherwise than without.
+   */
+  readonly #loaded = new RecentPages()
+  readonly #stored = new RecentPages()
+  #fault: number = FAULT.NONE
 
   constructor(memory: PhysicalMemory, rmp: Rmp) {
     this.#memory = memory
@@ -21,15 +28,15 @@ export class HostMemory {
   }
 
   read8(spa: number): number {
-    return this.#memory.read(pfnOf(spa), HOST_ASID).getUint8(offsetOf(spa))
+    return this.#load(pfnOf(spa)).getUint8(offsetOf(spa))
   }
 
   read16(spa: number): number {
-    return this.#memory.read(pfnOf(spa), HOST_ASID).getUint16(offsetOf(spa), true)
+    return this.#load(pfnOf(spa)).getUint16(offsetOf(spa), true)
   }
 
   read32(spa: number): number {
-    return this.#memory.read(pfnOf(spa), HOST_ASID).getUint32(offsetOf(spa), true)
+    return this.#load(pfnOf(spa)).getUint32(offsetOf(spa), true)
   }
 
   /** Exact below 2^53; use two read32 for fields that software fills. */
@@ -45,16 +52,18 @@ export class HostMemory {
 
   /** @returns FAULT.NONE, or the #PF that the store takes */
   write8(spa: number, value: number): number {
-    const fault = this.#rmp.checkHost(pfnOf(spa), ACCESS.WRITE, PAGE_4K)
-    if (fault === FAULT.NONE) this.#memory.write(pfnOf(spa), HOST_ASID).setUint8(offsetOf(spa), value)
-    return fault
+    const page = this.#store(pfnOf(spa))
+    if (page === null) return this.#fault
+    page.setUint8(offsetOf(spa), value)
+    return FAULT.NONE
   }
 
   /** @returns FAULT.NONE, or the #PF that the store takes */
   write32(spa: number, value: number): number {
-    const fault = this.#rmp.checkHost(pfnOf(spa), ACCESS.WRITE, PAGE_4K)
-    if (fault === FAULT.NONE) this.#memory.write(pfnOf(spa), HOST_ASID).setUint32(offsetOf(spa), value, true)
-    return fault
+    const page = this.#store(pfnOf(spa))
+    if (page === null) return this.#fault
+    page.setUint32(offsetOf(spa), value, true)
+    return FAULT.NONE
   }
 
   /** @returns FAULT.NONE, or the #PF that the store takes */
@@ -68,5 +77,48 @@ export class HostMemory {
     const fault = this.#rmp.checkHost(pfn, ACCESS.WRITE, PAGE_4K)
     if (fault === FAULT.NONE) this.#memory.replace(pfn, HOST_ASID, bytes)
     return fault
+  }
+
+  #load(pfn: number): DataView {
+    const { changes } = this.#memory
+    const recent = this.#loaded.find(pfn, changes)
+    if (recent !== null) return recent
+    const live = this.#memory.live(pfn, HOST_ASID)
+    if (live === null) return this.#memory.read(pfn, HOST_ASID)
+    this.#loaded.keep(pfn, changes, live)
+    return live
+  }
+
+  /** The page of a store, or null with the fault in `#fault`. */
+  #store(pfn: number): DataView | null {
+    const recent = this.#stored.find(pfn, this.#memory.changes + this.#rmp.changes)
+    if (recent !== null) return recent
+    this.#fault = this.#rmp.checkHost(pfn, ACCESS.WRITE, PAGE_4K)
+    if (this.#fault !== FAULT.NONE) return null
+    const page = this.#memory.write(pfn, HOST_ASID)
+    this.#stored.keep(pfn, this.#memory.changes + this.#rmp.changes, page)
+    return page
+  }
+}
+
+/** Pages that are remembered: a power of two. */
+const RECENT = 256
+
+/** A small table of pages, each with the count of changes under which it holds. */
+class RecentPages {
+  readonly #pfns = new Float64Array(RECENT).fill(-1)
+  readonly #changes = new Float64Array(RECENT)
+  readonly #views: Array<DataView | null> = new Array<DataView | null>(RECENT).fill(null)
+
+  find(pfn: number, changes: number): DataView | null {
+    const at = pfn & (RECENT - 1)
+    return this.#pfns[at] === pfn && this.#changes[at] === changes ? this.#views[at]! : null
+  }
+
+  keep(pfn: number, changes: number, view: DataView): void {
+    const at = pfn & (RECENT - 1)
+    this.#pfns[at] = pfn
+    this.#changes[at] = changes
+    this.#views[at] = view
   }
 }

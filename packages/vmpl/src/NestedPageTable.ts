@@ -1,5 +1,6 @@
 import { PAGE_2M, PAGE_4K, PAGES_PER_2M, type PageSize } from "@vmpl-lab/rmp"
 import { assert } from "@vmpl-lab/sim"
+import { AccessCache } from "./AccessCache.ts"
 
 /** A nested leaf of 1 GiB, beside PAGE_4K and PAGE_2M. */
 export const PAGE_1G = 2
@@ -37,6 +38,10 @@ export class NestedPageTable {
   pageSize: PageSize = PAGE_4K
   /** Leaves that are present, of whatever size. */
   mapped = 0
+  /** Grows with every change: while it stays, equal lookups have equal outcomes. */
+  changes = 0
+  /** What accesses through this table have been found to pass. */
+  readonly accesses = new AccessCache()
 
   /** The system frame of this page, or a negative NESTED. `leafSize` and `pageSize` tell of the leaf. */
   lookup(gfn: number): number {
@@ -53,6 +58,7 @@ export class NestedPageTable {
    */
   map(gfn: number, pfn: number, size: LeafSize = PAGE_4K): void {
     this.#lastIndex = -1
+    this.changes++
     if (size === PAGE_4K) {
       this.#setLeaf(gfn, pfn)
       return
@@ -75,12 +81,14 @@ export class NestedPageTable {
   /** Makes a 4 KiB leaf with a reserved bit: a guest's access becomes #VC. It does not count as present. */
   mapReserved(gfn: number): void {
     this.#lastIndex = -1
+    this.changes++
     this.#setLeaf(gfn, RESERVED)
   }
 
   /** Zaps the leaf that maps a page, the whole of it if it is a large one; true when it was present. */
   unmap(gfn: number): boolean {
     this.#lastIndex = -1
+    this.changes++
     const index = Math.floor(gfn / PAGES_PER_2M)
     const region = this.#regions.get(index)
     if (typeof region === "object") {
@@ -91,6 +99,19 @@ export class NestedPageTable {
     else if (!this.#gigabytes.delete(Math.floor(gfn / PAGES_PER_1G))) return false
     this.mapped--
     return true
+  }
+
+  /** 4 KiB pages that the table takes up: PTEs, a page of PDEs for each GiB and one of PDPEs for each 512, the root. */
+  get tablePages(): number {
+    let leaves = 0
+    const gigabytes = new Set<number>()
+    const upper = new Set<number>()
+    for (const [region, part] of this.#regions) {
+      if (typeof part === "object") leaves++
+      gigabytes.add(Math.floor(region / PAGES_PER_2M))
+    }
+    for (const gigabyte of [...gigabytes, ...this.#gigabytes.keys()]) upper.add(Math.floor(gigabyte / PAGES_PER_2M))
+    return leaves + gigabytes.size + upper.size + 1
   }
 
   #remember(index: number): void {

@@ -48,6 +48,8 @@ const isCleared = ({ asid }: Frame): boolean => asid < 0
  */
 export class PhysicalMemory {
   readonly pages: number
+  /** Grows whenever a frame comes into being or changes its key: while it stays, views from `live` and `write` hold. */
+  changes = 0
   readonly #chunks: Array<Array<Frame | undefined> | undefined>
   readonly #keys = new Map<number, Buffer>()
   /** By ASID: a chunk of cleared frames, which stands for any number of them until one of its frames is written. */
@@ -80,6 +82,12 @@ export class PhysicalMemory {
     return frame.asid === ~asid ? ZERO_VIEW : this.#as(pfn, frame, asid).view
   }
 
+  /** The frame's bytes themselves if the key of `asid` shows them, else null: no temporary view. */
+  live(pfn: number, asid: number): DataView | null {
+    const frame = this.#at(pfn)
+    return frame !== undefined && frame.asid === asid ? frame.view : null
+  }
+
   /** The frame's bytes under the key of `asid`, to be written: from now on the frame is encrypted with that key. */
   write(pfn: number, asid: number): DataView {
     const frame = this.#at(pfn)
@@ -91,6 +99,7 @@ export class PhysicalMemory {
   replace(pfn: number, asid: number, bytes: Uint8Array | null): void {
     const frame = this.#at(pfn)
     if (frame !== undefined && !isCleared(frame)) {
+      if (frame.asid !== asid) this.changes++
       frame.asid = asid
       frame.bytes.set(bytes ?? ZERO_PAGE)
     } else this.#put(pfn, bytes === null ? this.#clearedChunk(asid)[0]! : frameOf(asid, Uint8Array.from(bytes)))
@@ -99,6 +108,7 @@ export class PhysicalMemory {
   /** Writes zeros to a whole 2 MiB region under the key of `asid`. `pfn` is its first frame. */
   clearRegion(pfn: number, asid: number): void {
     assert(pfn % CHUNK === 0, "a 2 MiB region begins at a multiple of 2 MiB")
+    this.changes++
     this.#chunks[chunkOf(pfn)] = this.#clearedChunk(asid)
   }
 
@@ -143,6 +153,7 @@ export class PhysicalMemory {
   }
 
   #put(pfn: number, frame: Frame): void {
+    this.changes++
     const index = chunkOf(pfn)
     const chunk = this.#chunks[index]
     if (chunk !== undefined) {

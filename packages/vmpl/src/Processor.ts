@@ -123,6 +123,8 @@ export class Processor {
   translation = 0
   /** ACCESS.VMPL_SSS where the loaded VMSA enables VmplSSS, else 0. */
   vmplSss = 0
+  /** Sum of the changes of RMP and nested table as of the fetch that was checked last, -1 when the next one must be. */
+  fetchedAt = -1
   readonly walk = new PageWalkResult()
   /** ASID of the key under which the latest translated access sees memory. */
   key = 0

@@ -1,10 +1,9 @@
-import { ACCESS } from "@vmpl-lab/rmp"
 import { EXIT, INTERCEPT, intercepts, setU64, VECTOR, VMSA } from "@vmpl-lab/sev-es"
 import { assert, PRIMITIVE } from "@vmpl-lab/sim"
 import { execute } from "./Execute.ts"
 import type { Execution } from "./Execution.ts"
 import { advanceRip, vmexit } from "./Exit.ts"
-import { translate } from "./GuestAccess.ts"
+import { canFetch } from "./GuestAccess.ts"
 import { type ExceptionName, GuestException, type Operation, work } from "./Operation.ts"
 import { linearRip, type Processor } from "./Processor.ts"
 import { reflectsVc, reflectVc } from "./Reflect.ts"
@@ -58,7 +57,7 @@ export const runGuest = (cpu: Processor, horizon: number): number => {
         continue
       }
       // A pending operation was fetched before the exit that it is restarted after.
-      if (execution.pending === null && translate(cpu, linearRip(cpu), ACCESS.FETCH, true) < 0) return fetchFault(cpu)
+      if (execution.pending === null && !canFetch(cpu)) return fetchFault(cpu)
       if (cpu.arrived !== null) {
         cpu.arrived()
         cpu.arrived = null
@@ -99,10 +98,16 @@ const step = (cpu: Processor, execution: Execution, operation: Operation): numbe
   return stepAside(cpu, execution, operation, outcome)
 }
 
+/**
+ * Work of so many ns may pass before others have caught up, or two cores that work would take turns of 1 ns. What comes
+ * for this core meanwhile is late by no more than that.
+ */
+const WORK_QUANTUM_NS = 1_000
+
 /** Works until it is done, something physical is due, or others must catch up; what is left is restarted. */
 const doWork = (cpu: Processor, execution: Execution, { lo: ns }: Operation): number => {
   const { thread } = cpu
-  const passed = Math.min(ns, cpu.interruptAt - thread.time, cpu.horizon + 1 - thread.time)
+  const passed = Math.min(ns, cpu.interruptAt - thread.time, Math.max(cpu.horizon - thread.time, WORK_QUANTUM_NS))
   thread.time += passed
   cpu.shadow = false
   execution.pending = passed < ns ? work(ns - passed) : null
@@ -116,6 +121,7 @@ const stepAside = (cpu: Processor, execution: Execution, operation: Operation, o
     case STEP.WORK:
       return doWork(cpu, execution, operation)
     case STEP.JUMPED: {
+      cpu.fetchedAt = -1
       cpu.shadow = false
       const entry = cpu.hardware.programs.at(linearRip(cpu))
       // Nothing there: #UD without anybody to take it.

@@ -29,6 +29,7 @@ export const reloadTranslation = (cpu: Processor): void => {
 }
 
 const readMode = (cpu: Processor): void => {
+  cpu.fetchedAt = -1
   const { view } = cpu
   const features = view.getUint32(VMSA.sev_features, true)
   const paging = (view.getUint32(VMSA.cr0, true) & CR0.PG) !== 0

@@ -21,13 +21,15 @@ export interface AcceptancePlan {
   /** Size of the entries that are tried first. */
   readonly is2m: boolean
   readonly entriesPerList: number
+  /** vCPUs that accept, from APIC ID 0 on. */
+  readonly acceptors: number
 }
 
-/** The part of one vCPU: regions in a row, all vCPUs alike but for the remainder. */
-export const shareOf = ({ gpa, bytes }: AcceptancePlan, vcpus: number, apicId: number) => {
+/** The part of one vCPU: regions in a row, all that accept alike but for the remainder. */
+export const shareOf = ({ gpa, bytes, acceptors }: AcceptancePlan, apicId: number) => {
   const regions = bytes / SIZE_2M
-  const first = Math.floor((regions * apicId) / vcpus)
-  const end = Math.floor((regions * (apicId + 1)) / vcpus)
+  const first = Math.floor((regions * apicId) / acceptors)
+  const end = Math.floor((regions * (apicId + 1)) / acceptors)
   return { gpa: gpa + first * SIZE_2M, bytes: (end - first) * SIZE_2M }
 }
 
@@ -37,8 +39,9 @@ export const shareOf = ({ gpa, bytes }: AcceptancePlan, vcpus: number, apicId: n
  * @spec Linux __set_pages_state, svsm_pval_pages
  */
 export function* acceptMemory(plan: AcceptancePlan, guest: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
+  if (apicId >= plan.acceptors) return
   const ghcb = new Ghcb(blockOf(guest, apicId) + BLOCK.GHCB)
-  const share = shareOf(plan, guest.vcpus, apicId)
+  const share = shareOf(plan, apicId)
   const beginNs = yield* now()
   const acceptance = new Acceptance(plan, guest, apicId, svsm, ghcb)
   yield* acceptance.range(share.gpa, share.bytes, plan.is2m)

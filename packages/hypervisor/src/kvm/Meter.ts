@@ -22,9 +22,12 @@ export class OperationTotals {
     for (const span of spans) {
       ns += span.total()
       for (let i = 0; i < this.counters.length; i++) this.counters[i]! += span.counters[i]!
+      // Most primitives have no part in an operation.
       for (let i = 0; i < this.nsByPrimitive.length; i++) {
+        const count = span.count[i]!
+        if (count === 0) continue
         this.nsByPrimitive[i]! += span.ns[i]!
-        this.countByPrimitive[i]! += span.count[i]!
+        this.countByPrimitive[i]! += count
       }
     }
     this.ns.push(ns)
@@ -41,6 +44,12 @@ export class OperationTotals {
     sum(this.nsByPrimitive, other.nsByPrimitive)
     sum(this.countByPrimitive, other.countByPrimitive)
   }
+}
+
+const addTo = (groups: Map<string, Array<number>>, name: string, ns: number): void => {
+  const samples = groups.get(name)
+  if (samples === undefined) groups.set(name, [ns])
+  else samples.push(ns)
 }
 
 /** A switch under way for one guest vCPU. */
@@ -62,9 +71,11 @@ class VcpuMeter {
   /** Started by each #VMEXIT, kept when the exit turns out to ask for another VMPL. */
   exitSpan = new Span()
   pending: PendingSwitch | null = null
-  /** The switch to a more privileged VMPL whose return is awaited. */
-  request: Span | null = null
+  /** By calling level: its switch to a more privileged one whose return is awaited. Calls may be nested. */
+  readonly requests: Array<PendingSwitch | null> = []
   creation: PendingCreation | null = null
+  roundTrips = 0
+  roundTripNs = 0
 }
 
 /**
@@ -78,9 +89,12 @@ export class Meter {
   readonly apCreate = new OperationTotals()
   /** Latencies of AP create by what was asked for, such as "VMPL2 CREATE". */
   readonly apCreateGroups = new Map<string, Array<number>>()
+  /** Latencies of round trips by caller and called level, such as "VMPL2 to VMPL0". */
+  readonly roundTripGroups = new Map<string, Array<number>>()
   /** True once calls count: switches before that belong to booting. */
   readonly #counting: (apicId: number) => boolean
-  readonly #vcpus = new Map<number, VcpuMeter>()
+  /** By APIC ID. */
+  readonly #vcpus: Array<VcpuMeter | undefined> = []
   readonly #free: Array<Span> = []
 
   constructor(counting: (apicId: number) => boolean) {
@@ -158,24 +172,34 @@ export class Meter {
   #recordCreation({ span, group }: PendingCreation, thread: HostThread): void {
     this.#check(span, thread)
     const ns = this.apCreate.add(span)
-    const samples = this.apCreateGroups.get(group)
-    if (samples === undefined) this.apCreateGroups.set(group, [ns])
-    else samples.push(ns)
+    addTo(this.apCreateGroups, group, ns)
   }
 
   #recordSwitch(vcpu: VcpuMeter, apicId: number, { from, to, span }: PendingSwitch): void {
     if (this.#counting(apicId) && to < from) {
       this.oneWay.add(span)
-      vcpu.request = span
+      const overtaken = vcpu.requests[from]
+      if (overtaken !== null && overtaken !== undefined) this.#free.push(overtaken.span)
+      vcpu.requests[from] = { from, to, span }
       return
     }
-    if (vcpu.request !== null && to > from) {
+    const request = vcpu.requests[to]
+    if (request !== null && request !== undefined && request.to === from) {
       this.oneWay.add(span)
-      this.roundTrip.add(vcpu.request, span)
-      this.#free.push(vcpu.request)
-      vcpu.request = null
+      const ns = this.roundTrip.add(request.span, span)
+      addTo(this.roundTripGroups, `VMPL${to} to VMPL${from}`, ns)
+      vcpu.roundTrips++
+      vcpu.roundTripNs += ns
+      this.#free.push(request.span)
+      vcpu.requests[to] = null
     }
     this.#free.push(span)
+  }
+
+  /** VMPL switches of a guest vCPU's round trips so far, and the time they took. */
+  switching(apicId: number): { readonly switches: number; readonly switchNs: number } {
+    const { roundTrips, roundTripNs } = this.#of(apicId)
+    return { switches: 2 * roundTrips, switchNs: roundTripNs }
   }
 
   /** A span that nobody uses: charges are recorded at every switch, so spans are used again. */
@@ -190,10 +214,10 @@ export class Meter {
   }
 
   #of(apicId: number): VcpuMeter {
-    let vcpu = this.#vcpus.get(apicId)
+    let vcpu = this.#vcpus[apicId]
     if (vcpu === undefined) {
       vcpu = new VcpuMeter()
-      this.#vcpus.set(apicId, vcpu)
+      this.#vcpus[apicId] = vcpu
     }
     return vcpu
   }

@@ -211,7 +211,8 @@ export class Vcpu {
 
   /** The slot of a VMPL, or undefined when this vCPU object does not hold that level. */
   slot(vmpl: number): VmplSlot | undefined {
-    return this.slots.find((slot) => slot.vmpl === vmpl)
+    for (const slot of this.slots) if (slot.vmpl === vmpl) return slot
+    return undefined
   }
 
   /** This object and those of `common` are objects of one guest vCPU. */

@@ -226,6 +226,11 @@ export class Vm {
     return true
   }
 
+  /** Pages that the guest has made shared. */
+  get sharedPages(): number {
+    return this.#shared.size
+  }
+
   inMemorySlot(gfn: number): boolean {
     return this.slots.some((slot) => gfn >= slot.gfn && gfn < slot.gfn + slot.pages)
   }

@@ -26,17 +26,20 @@ export const handleVmgexitPage = (vcpu: Vcpu, thread: HostThread, gpaLo: number,
     return ERRNO.EINVAL
   }
   const exit = new GhcbExit(kvm.hardware.host, frame, gpa)
-  const { code, codeHi, info1Lo, info1Hi, info2Lo, info2Hi } = exit
-  kvm.trace?.vmgexit(thread, "kvm_vmgexit_enter", vcpu.id, [code, codeHi], [info1Lo, info1Hi], [info2Lo, info2Hi])
   exit.clearBitmap()
-  if (kvm.trace !== null) vcpu.openGhcb = exit
+  if (kvm.trace !== null) {
+    const { code, codeHi, info1Lo, info1Hi, info2Lo, info2Hi } = exit
+    kvm.trace.vmgexit(thread, "kvm_vmgexit_enter", vcpu.id, [code, codeHi], [info1Lo, info1Hi], [info2Lo, info2Hi])
+    vcpu.openGhcb = exit
+  }
   return serve(vcpu, thread, exit)
 }
 
 const serve = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   if (exit.usage !== 0) return refuse(vcpu, exit, REASON.INVALID_USAGE)
-  const fields = [GHCB.sw_exit_code, GHCB.sw_exit_info_1, GHCB.sw_exit_info_2]
-  if (!fields.every((field) => exit.isValid(field))) return refuse(vcpu, exit, REASON.MISSING_INPUT)
+  const isComplete =
+    exit.isValid(GHCB.sw_exit_code) && exit.isValid(GHCB.sw_exit_info_1) && exit.isValid(GHCB.sw_exit_info_2)
+  if (!isComplete) return refuse(vcpu, exit, REASON.MISSING_INPUT)
   const event = eventOf(vcpu, exit)
   if (event === undefined) return refuse(vcpu, exit, REASON.INVALID_EVENT)
   return hasInputs(vcpu, exit, event) ? event.handle(vcpu, thread, exit) : refuse(vcpu, exit, REASON.MISSING_INPUT)
@@ -54,8 +57,9 @@ const eventOf = ({ vm: { config } }: Vcpu, { code, codeHi }: GhcbExit): GhcbEven
 /** KVM's validator answers what an SNP event of another guest lacks as it answers any missing field. */
 const hasInputs = ({ vm: { config } }: Vcpu, exit: GhcbExit, event: GhcbEvent): boolean => {
   if (event.snp === true && config.kind !== "snp") return false
-  const needs = [...event.needs, ...(event.needsAlso?.(exit) ?? [])]
-  return needs.every((name) => exit.isValid(GHCB[name])) && (event.accepts?.(exit) ?? true)
+  for (const name of event.needs) if (!exit.isValid(GHCB[name])) return false
+  for (const name of event.needsAlso?.(exit) ?? []) if (!exit.isValid(GHCB[name])) return false
+  return event.accepts?.(exit) ?? true
 }
 
 /** sev_es_unmap_ghcb: the last thing before VMRUN, when user space has answered too. */

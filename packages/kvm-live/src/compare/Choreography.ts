@@ -1,6 +1,6 @@
+import type { Guest } from "../guest/Guest.ts"
 import { GUEST, registers } from "../guest/Modes.ts"
 import { ANSWER_LOOP, ASK_LOOP, CALLING_AREA, IN_KERNEL_LOOP } from "../guest/Programs.ts"
-import type { Guest } from "../guest/Guest.ts"
 import { LiveFailed } from "../LiveFailed.ts"
 import type { Count, LiveCase } from "../measure/Case.ts"
 import { type PairPlacement, pairCpus } from "../measure/TwoThreads.ts"
@@ -16,6 +16,8 @@ export interface Choreography extends LiveCase {
 }
 
 const SAMPLES = 4_000
+/** Of ASK_LOOP and ANSWER_LOOP together, in one round trip. */
+const OF_BOTH = { register: 7, access: 3, update: 3 }
 const asks = { program: ASK_LOOP, at: GUEST.CODE, start: { rbx: GUEST.CALLING_AREA } }
 const answers = { program: ANSWER_LOOP, at: GUEST.OTHER_CODE, start: { rbx: GUEST.CALLING_AREA } }
 
@@ -25,7 +27,9 @@ const checkServed = (session: Session, { memory }: Guest, trips: number): void =
   const [asked, answered] = [counter(CALLING_AREA.asked), counter(CALLING_AREA.answered)]
   // Level 2 counts a call only when it runs again, which the last one may not have done.
   if (answered < trips || asked < trips - 1) {
-    throw new LiveFailed({ why: `${trips} round trips, but ${asked} calls counted at level 2 and ${answered} at level 0` })
+    throw new LiveFailed({
+      why: `${trips} round trips, but ${asked} calls counted at level 2 and ${answered} at level 0`
+    })
   }
 }
 
@@ -39,6 +43,7 @@ const threads = (strategy: "vcpu-per-vmpl" | "vm-per-vmpl", placement: PairPlace
   what: "round trip",
   samples: SAMPLES,
   calls: placement === "one core" ? 6 : 4,
+  instructions: OF_BOTH,
   clocks: 1,
   cpus: placement === "two cores" ? 2 : 1,
   run: (session, count) => {
@@ -65,6 +70,7 @@ const oneThread = (strategy: "vcpu-per-vmpl" | "vm-per-vmpl"): Choreography => (
   what: "round trip",
   samples: SAMPLES,
   calls: 2,
+  instructions: OF_BOTH,
   clocks: 1,
   run: (session, count) => {
     const vms = strategy === "vcpu-per-vmpl" ? 1 : 2
@@ -85,12 +91,13 @@ const lower: Choreography = {
   what: "round trip, one exit inside the kernel per switch (slope)",
   samples: 2_000,
   calls: 0,
+  instructions: { register: 4, access: 2, update: 2 },
   clocks: 0,
   needs: ["SYNC_REGS"],
   run: (session, count) => {
     const vcpu = { program: IN_KERNEL_LOOP, at: GUEST.CODE, start: { rdi: GUEST.CALLING_AREA, rsi: 1 } }
     return session.withGuest({ mode: "long", vcpus: [vcpu] }, async (guest) => {
-      const samples: Samples = await session.solo(order("inKernelTrips", count, { vcpu: guest.shared[0]! }))
+      const samples: Samples = await session.solo(order("loopSlope", count, { vcpu: guest.shared[0]! }))
       checkServed(session, guest, trips(count))
       return samples
     })
@@ -105,6 +112,7 @@ const upper: Choreography = {
   what: "round trip, user space swaps the registers of one vCPU",
   samples: SAMPLES,
   calls: 2,
+  instructions: OF_BOTH,
   clocks: 1,
   needs: ["SYNC_REGS"],
   run: (session, count) =>

@@ -1,7 +1,7 @@
+import { KVM_CAP } from "../kvm/Abi.ts"
 import type { KvmSystem } from "../kvm/KvmSystem.ts"
 import type { KvmVcpu } from "../kvm/KvmVcpu.ts"
 import type { KvmVm } from "../kvm/KvmVm.ts"
-import { KVM_CAP } from "../kvm/Abi.ts"
 import type { Mapping } from "../os/Os.ts"
 import type { Resources } from "../Resources.ts"
 import { guestMemory } from "../tasks/Creation.ts"

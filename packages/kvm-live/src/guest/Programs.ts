@@ -8,6 +8,9 @@ const UD2 = [0x0f, 0x0b]
 /** A jump by bytes from the end of the instruction. */
 const back = (bytes: number): number => 0x100 - bytes
 
+/** The calling area that ASK and ANSWER share, from the address in RBX: call_pending, then two counters. */
+export const CALLING_AREA = { call_pending: 0, asked: 4, answered: 8 } as const
+
 /** out DONE; again. The same bytes in real and in long mode. */
 export const PORT_WRITE_LOOP = Uint8Array.of(OUT_AL, PORT.DONE, JMP_SHORT, back(4))
 
@@ -18,6 +21,21 @@ export const CPUID_LOOP = Uint8Array.of(
   ...[OUT_AL, PORT.DONE, JMP_SHORT, back(12)]
 )
 
+/** Two instructions on registers as often as (R)SI says, then out DONE; again. */
+export const REGISTER_LOOP = Uint8Array.of(0xff, 0xce, 0x75, back(4), OUT_AL, PORT.DONE, JMP_SHORT, back(8))
+
+/** The same with a store, at RDI. */
+export const STORE_LOOP = Uint8Array.of(
+  ...[0xc6, 0x07, 0x01, 0xff, 0xce, 0x75, back(7)],
+  ...[OUT_AL, PORT.DONE, JMP_SHORT, back(11)]
+)
+
+/** The same with an instruction that loads and stores, at RDI. */
+export const UPDATE_LOOP = Uint8Array.of(
+  ...[0xff, 0x47, CALLING_AREA.asked, 0xff, 0xce, 0x75, back(7)],
+  ...[OUT_AL, PORT.DONE, JMP_SHORT, back(11)]
+)
+
 /** sti; hlt; cli; out DONE; again. An interrupt that comes before hlt waits for it: sti holds it back so long. */
 export const HALT_LOOP = Uint8Array.of(0xfb, 0xf4, 0xfa, OUT_AL, PORT.DONE, JMP_SHORT, back(7))
 
@@ -26,9 +44,6 @@ export const SPIN = Uint8Array.of(JMP_SHORT, back(2))
 
 /** iret, for the interrupt that ends a halt. */
 export const IRET = Uint8Array.of(0xcf)
-
-/** The calling area that ASK and ANSWER share, from the address in RBX: call_pending, then two counters. */
-export const CALLING_AREA = { call_pending: 0, asked: 4, answered: 8 } as const
 
 /**
  * The guest at level 2, long mode: call_pending = 1, asks by a port write, takes call_pending back, which must be 0 by

@@ -100,11 +100,41 @@ export const kvmExitName = (reason: number): string => `KVM_EXIT_${EXIT_NAMES.ge
 export const REGS = { BYTES: 144, rax: 0, rbx: 8, rsi: 32, rdi: 40, rsp: 48, rip: 128, rflags: 136 } as const
 
 /** struct kvm_sregs. Segments are 24 bytes each: base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable. */
-export const SREGS = { BYTES: 312, cs: 0, ds: 24, es: 48, fs: 72, gs: 96, ss: 120, cr0: 224, cr3: 240, cr4: 248, efer: 264 } as const
-export const SEGMENT = { base: 0, limit: 8, selector: 12, type: 14, present: 15, dpl: 16, db: 17, s: 18, l: 19, g: 20 } as const
+export const SREGS = {
+  BYTES: 312,
+  cs: 0,
+  ds: 24,
+  es: 48,
+  fs: 72,
+  gs: 96,
+  ss: 120,
+  cr0: 224,
+  cr3: 240,
+  cr4: 248,
+  efer: 264
+} as const
+export const SEGMENT = {
+  base: 0,
+  limit: 8,
+  selector: 12,
+  type: 14,
+  present: 15,
+  dpl: 16,
+  db: 17,
+  s: 18,
+  l: 19,
+  g: 20
+} as const
 
 /** struct kvm_userspace_memory_region. */
-export const MEMORY_REGION = { BYTES: 32, slot: 0, flags: 4, guest_phys_addr: 8, memory_size: 16, userspace_addr: 24 } as const
+export const MEMORY_REGION = {
+  BYTES: 32,
+  slot: 0,
+  flags: 4,
+  guest_phys_addr: 8,
+  memory_size: 16,
+  userspace_addr: 24
+} as const
 
 /** struct kvm_msi. */
 export const MSI = { BYTES: 32, address_lo: 0, data: 8 } as const

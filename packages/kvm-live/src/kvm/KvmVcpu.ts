@@ -1,6 +1,6 @@
 import { LiveFailed, must } from "../LiveFailed.ts"
-import type { Mapping, Os } from "../os/Os.ts"
 import { errnoText } from "../os/Errno.ts"
+import type { Mapping, Os } from "../os/Os.ts"
 import { KVM, KVM_EXIT, kvmExitName, LAPIC, RUN } from "./Abi.ts"
 
 const EINTR = 4

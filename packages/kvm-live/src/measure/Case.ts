@@ -8,6 +8,13 @@ export interface Count {
   readonly warmUp: number
 }
 
+/** Instructions of a guest program: on registers, jumps included; loads and stores; and those that do both. */
+export interface Instructions {
+  readonly register: number
+  readonly access: number
+  readonly update: number
+}
+
 /** One thing that is measured. */
 export interface LiveCase {
   readonly id: string
@@ -17,6 +24,8 @@ export interface LiveCase {
   readonly samples: number
   /** System calls through the binding in one sample, on its critical path. */
   readonly calls: number
+  /** Instructions that the guest itself executes in one sample, the ones that exit aside: software backends emulate. */
+  readonly instructions?: Instructions
   /** Readings of the clock in one sample that must be taken off: 0 where a slope has none. */
   readonly clocks: number
   readonly needs?: ReadonlyArray<CapabilityName>

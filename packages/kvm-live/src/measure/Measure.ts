@@ -2,7 +2,7 @@ import { KVM_CAP } from "../kvm/Abi.ts"
 import { LiveFailed } from "../LiveFailed.ts"
 import type { Session } from "../Session.ts"
 import type { Samples } from "../tasks/Task.ts"
-import type { LiveCase } from "./Case.ts"
+import type { Instructions, LiveCase } from "./Case.ts"
 import { SINGLE_THREAD } from "./SingleThread.ts"
 import { type Summary, summarize } from "./Statistics.ts"
 import { TWO_THREADS } from "./TwoThreads.ts"
@@ -19,7 +19,7 @@ export interface Measured {
   readonly summary: Summary
   /** Median without what the clock and the binding add, in ns. */
   readonly net: number
-  /** What was taken off for them, in ns. */
+  /** What was taken off for them and for the guest's own instructions, in ns. */
   readonly overhead: number
 }
 
@@ -59,7 +59,10 @@ export const runCases = async (
   session: Session,
   cases: ReadonlyArray<LiveCase>,
   { rounds, share, onProgress }: MeasureOptions
-): Promise<{ readonly taken: ReadonlyMap<string, ReadonlyArray<Samples>>; readonly notMeasured: ReadonlyArray<NotMeasured> }> => {
+): Promise<{
+  readonly taken: ReadonlyMap<string, ReadonlyArray<Samples>>
+  readonly notMeasured: ReadonlyArray<NotMeasured>
+}> => {
   const taken = new Map<string, Array<Samples>>()
   const failed = new Map<string, string>()
   for (const one of cases) {
@@ -96,33 +99,53 @@ export const measure = async (session: Session, options: MeasureOptions): Promis
   return { measured: withoutOverhead(LIVE_CASES, taken), notMeasured }
 }
 
-/** What one reading of the clock and one call through the binding add to a sample. */
+/** What one reading of the clock, one call through the binding and one instruction of the guest add to a sample. */
 export interface Overhead {
   readonly clock: number
   readonly binding: number
+  readonly instruction: Instructions
 }
 
-/** @throws LiveFailed when one of the two was not measured */
+/** Cases that everything else is corrected for. */
+export const OVERHEAD_CASES: ReadonlyArray<LiveCase> = LIVE_CASES.filter(({ id }) =>
+  ["clock", "binding", "guest-register", "guest-store", "guest-update"].includes(id)
+)
+
+/** @throws LiveFailed when the clock or the binding was not measured; guests that cannot be had cost nothing */
 export const overheadOf = (taken: ReadonlyMap<string, ReadonlyArray<Samples>>): Overhead => {
-  const rounds = (id: string): Summary => {
+  const median = (id: string): number | null => {
     const samples = taken.get(id)
-    if (samples === undefined) throw new LiveFailed({ why: `${id}: not measured, so no figure can be corrected for it` })
-    return summarize(samples)
+    return samples === undefined ? null : summarize(samples).median
   }
-  const clock = rounds("clock").median
-  return { clock, binding: Math.max(0, rounds("binding").median - clock) }
+  const clock = median("clock")
+  const binding = median("binding")
+  if (clock === null || binding === null) {
+    throw new LiveFailed({ why: "clock or binding: not measured, so no figure can be corrected for them" })
+  }
+  const pair = median("guest-register") ?? 0
+  const above = (id: string): number => Math.max(0, (median(id) ?? pair) - pair)
+  return {
+    clock,
+    binding: Math.max(0, binding - clock),
+    instruction: { register: pair / 2, access: above("guest-store"), update: above("guest-update") }
+  }
 }
 
-/** Summaries of all cases, each without its share of the clock and the binding. */
+const NONE: Instructions = { register: 0, access: 0, update: 0 }
+
+/** Summaries of all cases, each without its share of the clock, the binding and the guest's own instructions. */
 export const withoutOverhead = (
   cases: ReadonlyArray<LiveCase>,
   taken: ReadonlyMap<string, ReadonlyArray<Samples>>,
   overhead: Overhead = overheadOf(taken)
 ): ReadonlyArray<Measured> =>
-  cases.flatMap(({ id, what, calls, clocks }) => {
+  cases.flatMap(({ id, what, calls, clocks, instructions = NONE }) => {
     const raw = taken.get(id)
     if (raw === undefined) return []
     const summary = summarize(raw)
-    const share = clocks * overhead.clock + calls * overhead.binding
+    const { clock, binding, instruction } = overhead
+    const kinds = ["register", "access", "update"] as const
+    const guest = kinds.reduce((ns, kind) => ns + instructions[kind] * instruction[kind], 0)
+    const share = clocks * clock + calls * binding + guest
     return [{ id, what, raw, summary, overhead: share, net: Math.max(0, summary.median - share) }]
   })

@@ -57,7 +57,11 @@ const times = ({ ns, low, high, ...rest }: Figure, factor: number): Figure => ({
 export const primitivesOf = (measured: ReadonlyArray<Measured>): ReadonlyArray<MeasuredPrimitive> => {
   const cases = new Map(measured.map((one) => [one.id, figure(one)]))
   const found: Array<MeasuredPrimitive> = []
-  const add = (primitives: ReadonlyArray<PrimitiveName>, note: string, make: (get: (id: string) => Figure) => Figure) => {
+  const add = (
+    primitives: ReadonlyArray<PrimitiveName>,
+    note: string,
+    make: (get: (id: string) => Figure) => Figure
+  ) => {
     try {
       found.push({
         primitives,
@@ -87,10 +91,14 @@ export const primitivesOf = (measured: ReadonlyArray<Measured>): ReadonlyArray<M
   add(["thread_handoff_cross_core"], "Half of a futex hand-off there and back between two CPUs.", (get) =>
     times(get("futex-two-cores"), 0.5)
   )
-  add(["ipi_kick"], "A signal to a vCPU in the guest until user space, less half of an exit and half of a return.", (get) =>
-    minus(minus(get("kick-signal"), times(get("kernel-exit"), 0.5)), times(switchSum(get), 0.5))
+  add(
+    ["ipi_kick"],
+    "A signal to a vCPU in the guest until user space, less half of an exit and half of a return.",
+    (get) => minus(minus(get("kick-signal"), times(get("kernel-exit"), 0.5)), times(switchSum(get), 0.5))
   )
-  add(["create_vm"], "KVM_CREATE_VM, less an ioctl that does nothing.", (get) => minus(get("create-vm"), get("null-ioctl")))
+  add(["create_vm"], "KVM_CREATE_VM, less an ioctl that does nothing.", (get) =>
+    minus(get("create-vm"), get("null-ioctl"))
+  )
   add(["memslot_setup"], "The first memory slot of a VM, less an ioctl that does nothing.", (get) =>
     minus(get("memory-slot"), get("null-ioctl"))
   )

@@ -1,5 +1,5 @@
 import { GUEST, type Mode } from "../guest/Modes.ts"
-import { CPUID_LOOP, PORT_WRITE_LOOP } from "../guest/Programs.ts"
+import { CPUID_LOOP, PORT_WRITE_LOOP, REGISTER_LOOP, STORE_LOOP, UPDATE_LOOP } from "../guest/Programs.ts"
 import type { Session } from "../Session.ts"
 import { order } from "../Session.ts"
 import type { Created } from "../tasks/Creation.ts"
@@ -9,13 +9,17 @@ import type { Count, LiveCase } from "./Case.ts"
 
 const CHEAP = 4_000
 const COSTLY = 200
+/** Of PORT_WRITE_LOOP, between two writes. */
+const ONE_JUMP = { register: 1, access: 0, update: 0 }
 
 const portWriter = { program: PORT_WRITE_LOOP, at: GUEST.CODE }
 
-const portWrite = (mode: Mode, synced: Synced) => (session: Session, count: Count): Promise<Samples> =>
-  session.withGuest({ mode, vcpus: [portWriter] }, ({ shared }) =>
-    session.solo(order("portWrite", count, { vcpu: shared[0]!, synced }))
-  )
+const portWrite =
+  (mode: Mode, synced: Synced) =>
+  (session: Session, count: Count): Promise<Samples> =>
+    session.withGuest({ mode, vcpus: [portWriter] }, ({ shared }) =>
+      session.solo(order("portWrite", count, { vcpu: shared[0]!, synced }))
+    )
 
 const registers = (name: "GET_REGS" | "SET_REGS" | "GET_SREGS" | "SET_SREGS"): LiveCase => ({
   id: `kvm-${name.toLowerCase().replace("_", "-")}`,
@@ -36,6 +40,22 @@ const create = (id: string, what: Created, text: string, calls: number, samples 
   calls,
   clocks: 1,
   run: (session, count) => session.solo(order("create", count, { path: session.path, what }))
+})
+
+/** One turn of a loop in the guest. */
+const loop = (id: string, what: string, program: Uint8Array): LiveCase => ({
+  id,
+  what,
+  samples: 2_000,
+  calls: 0,
+  clocks: 0,
+  needs: ["SYNC_REGS"],
+  run: (session, count) => {
+    const start = { rsi: 1, rdi: GUEST.CALLING_AREA }
+    return session.withGuest({ mode: "long", vcpus: [{ program, at: GUEST.CODE, start }] }, ({ shared }) =>
+      session.solo(order("loopSlope", count, { vcpu: shared[0]! }))
+    )
+  }
 })
 
 /** What one thread measures alone. */
@@ -64,23 +84,19 @@ export const SINGLE_THREAD: ReadonlyArray<LiveCase> = [
     clocks: 1,
     run: (session, count) => session.solo(order("nullIoctl", count, { fd: session.system.fd }))
   },
+  loop("guest-register", "two instructions on registers in the guest (slope of a loop)", REGISTER_LOOP),
+  loop("guest-store", "the same and a store", STORE_LOOP),
+  loop("guest-update", "the same and a load with a store", UPDATE_LOOP),
   {
-    id: "kernel-exit",
-    what: "CPUID, served inside the kernel (slope of a loop)",
-    samples: 2_000,
-    calls: 0,
-    clocks: 0,
-    needs: ["SYNC_REGS"],
-    run: (session, count) =>
-      session.withGuest({ mode: "long", vcpus: [{ program: CPUID_LOOP, at: GUEST.CODE, start: { rsi: 1 } }] }, (guest) =>
-        session.solo(order("kernelExit", count, { vcpu: guest.shared[0]! }))
-      )
+    ...loop("kernel-exit", "CPUID, served inside the kernel (slope of a loop)", CPUID_LOOP),
+    instructions: { register: 3, access: 0, update: 0 }
   },
   {
     id: "port-write-real",
     what: "KVM_RUN to a port write, real mode",
     samples: CHEAP,
     calls: 1,
+    instructions: ONE_JUMP,
     clocks: 1,
     run: portWrite("real", "none")
   },
@@ -89,6 +105,7 @@ export const SINGLE_THREAD: ReadonlyArray<LiveCase> = [
     what: "KVM_RUN to a port write, long mode",
     samples: CHEAP,
     calls: 1,
+    instructions: ONE_JUMP,
     clocks: 1,
     run: portWrite("long", "none")
   },
@@ -97,6 +114,7 @@ export const SINGLE_THREAD: ReadonlyArray<LiveCase> = [
     what: "the same with registers synced both ways",
     samples: CHEAP,
     calls: 1,
+    instructions: ONE_JUMP,
     clocks: 1,
     needs: ["SYNC_REGS"],
     run: portWrite("long", "regs")
@@ -106,6 +124,7 @@ export const SINGLE_THREAD: ReadonlyArray<LiveCase> = [
     what: "the same with registers and system registers synced",
     samples: CHEAP,
     calls: 1,
+    instructions: ONE_JUMP,
     clocks: 1,
     needs: ["SYNC_REGS"],
     run: portWrite("long", "regs and sregs")
@@ -131,6 +150,7 @@ export const SINGLE_THREAD: ReadonlyArray<LiveCase> = [
     what: "KVM_RUN of two vCPUs of one VM in turn, each",
     samples: CHEAP,
     calls: 1,
+    instructions: ONE_JUMP,
     clocks: 1,
     run: (session, count) =>
       session.withGuest({ mode: "long", vcpus: [portWriter, portWriter] }, ({ shared }) =>
@@ -142,6 +162,7 @@ export const SINGLE_THREAD: ReadonlyArray<LiveCase> = [
     what: "KVM_RUN of a vCPU each of two VMs in turn, each",
     samples: CHEAP,
     calls: 1,
+    instructions: ONE_JUMP,
     clocks: 1,
     run: (session, count) =>
       session.withGuest({ mode: "long", vms: 2, vcpus: [portWriter, { ...portWriter, vm: 1 }] }, ({ shared }) =>

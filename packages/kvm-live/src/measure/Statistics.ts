@@ -18,6 +18,8 @@ export interface Summary {
 /** Spread within a case, and between its rounds, above which it is marked. */
 const SPREAD_MAX = 0.5
 const ROUNDS_MAX = 0.2
+/** Less than this, in ns, is the clock's own grain. */
+const GRAIN_NS = 100
 
 const percent = (share: number): string => `${Math.round(100 * share)} %`
 
@@ -25,8 +27,8 @@ const percent = (share: number): string => `${Math.round(100 * share)} %`
 const doubt = (centre: number, p10: number, p90: number, rounds: ReadonlyArray<number>): string | null => {
   const spread = (p90 - p10) / centre
   const range = (Math.max(...rounds) - Math.min(...rounds)) / centre
-  if (range > ROUNDS_MAX) return `medians of rounds range over ${percent(range)}`
-  return spread > SPREAD_MAX ? `p10 to p90 is ${percent(spread)} of the median` : null
+  if (range > ROUNDS_MAX && range * centre > GRAIN_NS) return `medians of rounds range over ${percent(range)}`
+  return spread > SPREAD_MAX && p90 - p10 > GRAIN_NS ? `p10 to p90 is ${percent(spread)} of the median` : null
 }
 
 /** @param rounds samples of each round, at least one sample each */
@@ -46,4 +48,3 @@ export const summarize = (rounds: ReadonlyArray<Float64Array>): Summary => {
     noisy: doubt(centre, p10, p90, medians)
   }
 }
-

@@ -56,6 +56,7 @@ const vcpus = (vms: 1 | 2, placement: PairPlacement): LiveCase => ({
   what: `a thread each for ${vms === 1 ? "two vCPUs of one VM" : "a vCPU each of two VMs"}, both in turn, ${placement}`,
   samples: SAMPLES,
   calls: placement === "one core" ? 6 : 4,
+  instructions: { register: 2, access: 0, update: 0 },
   clocks: 1,
   cpus: placement === "two cores" ? 2 : 1,
   run: (session, count) => {
@@ -84,6 +85,8 @@ const HALT_POLL_NS = 200_000
 
 const halt = (name: "polling" | "sleeping"): LiveCase => ({
   id: `halt-${name}`,
+  // iret and cli.
+  instructions: { register: 2, access: 0, update: 0 },
   what: `an interrupt to a vCPU in HLT until it is back in user space, ${name === "polling" ? "while KVM polls" : "no polling"}`,
   samples: SAMPLES,
   calls: 1,

@@ -4,7 +4,8 @@ import type { Os } from "../os/Os.ts"
 import { collect, type Samples, type SharedVcpu, type TaskContext } from "./Task.ts"
 
 /** The vCPU of another thread's making, as this thread uses it. */
-export const attach = (os: Os, { fd, run }: SharedVcpu): KvmVcpu => new KvmVcpu(os, fd, os.remap(run.address, run.bytes))
+export const attach = (os: Os, { fd, run }: SharedVcpu): KvmVcpu =>
+  new KvmVcpu(os, fd, os.remap(run.address, run.bytes))
 
 /** Which registers KVM copies out to and in from the shared page at each KVM_RUN. */
 export type Synced = "none" | "regs" | "regs and sregs"
@@ -56,24 +57,24 @@ export const immediateExit = (context: TaskContext, { vcpu }: { readonly vcpu: S
   return samples
 }
 
-/** Exits in one sample of the long loop and of the short one, whose difference is the slope. */
-const EXITS = { long: 65, short: 1 }
+/** Turns in one sample of the long loop and of the short one, whose difference is the slope. */
+const TURNS = { long: 65, short: 1 }
 
-/** One exit that KVM serves without user space: the slope of a loop of CPUID over its length. */
-export const kernelExit = (context: TaskContext, { vcpu }: { readonly vcpu: SharedVcpu }): Samples => {
+/** One turn of a loop in the guest that RSI counts, without the way in and out: the slope over its length. */
+export const loopSlope = (context: TaskContext, { vcpu }: { readonly vcpu: SharedVcpu }): Samples => {
   const { os } = context
   const guest = attach(os, vcpu)
   const { view } = guest.run
   view.setBigUint64(RUN.kvm_valid_regs, BigInt(SYNC_REGS.REGS), true)
   guest.runToPortWrite()
-  const loop = (exits: number): number => {
-    view.setUint32(RUN.regs + REGS.rsi, exits, true)
+  const loop = (turns: number): number => {
+    view.setUint32(RUN.regs + REGS.rsi, turns, true)
     view.setUint32(RUN.kvm_dirty_regs, SYNC_REGS.REGS, true)
     const begin = os.now()
     guest.runToPortWrite()
     return os.now() - begin
   }
-  return collect(context, () => (loop(EXITS.long) - loop(EXITS.short)) / (EXITS.long - EXITS.short))
+  return collect(context, () => (loop(TURNS.long) - loop(TURNS.short)) / (TURNS.long - TURNS.short))
 }
 
 /** One KVM_RUN while two vCPUs take turns on one thread. */

@@ -18,26 +18,6 @@ export const oneThreadTrips = (
   })
 }
 
-/** Round trips in one sample of the long loop and of the short one. */
-const TRIPS = { long: 33, short: 1 }
-
-/** Two levels in one vCPU that never leaves the kernel: one exit per switch. A sample is one round trip, by slope. */
-export const inKernelTrips = (context: TaskContext, { vcpu }: { readonly vcpu: SharedVcpu }): Samples => {
-  const { os } = context
-  const guest = attach(os, vcpu)
-  const { view } = guest.run
-  view.setBigUint64(RUN.kvm_valid_regs, BigInt(SYNC_REGS.REGS), true)
-  guest.runToPortWrite()
-  const loop = (trips: number): number => {
-    view.setUint32(RUN.regs + REGS.rsi, trips, true)
-    view.setUint32(RUN.kvm_dirty_regs, SYNC_REGS.REGS, true)
-    const begin = os.now()
-    guest.runToPortWrite()
-    return os.now() - begin
-  }
-  return collect(context, () => (loop(TRIPS.long) - loop(TRIPS.short)) / (TRIPS.long - TRIPS.short))
-}
-
 /**
  * Two levels in one vCPU whose registers user space swaps at each exit: the other level's go in, its own are kept. A
  * sample is one round trip.

@@ -1,7 +1,16 @@
 import { LiveFailed, must } from "../LiveFailed.ts"
 import { futexWord } from "../os/Os.ts"
 import { attach } from "./KvmRun.ts"
-import { awaitChange, CONTROL, collect, meet, type Samples, type SharedMapping, type SharedVcpu, type TaskContext } from "./Task.ts"
+import {
+  awaitChange,
+  CONTROL,
+  collect,
+  meet,
+  type Samples,
+  type SharedMapping,
+  type SharedVcpu,
+  type TaskContext
+} from "./Task.ts"
 
 /** Whose turn it is. */
 const TURN = { LEADER: 0, FOLLOWER: 1 } as const

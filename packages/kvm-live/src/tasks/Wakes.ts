@@ -3,7 +3,15 @@ import { KvmVm } from "../kvm/KvmVm.ts"
 import { must } from "../LiveFailed.ts"
 import { futexWord } from "../os/Os.ts"
 import { attach } from "./KvmRun.ts"
-import { awaitChange, CONTROL, collect, type Samples, type SharedMapping, type SharedVcpu, type TaskContext } from "./Task.ts"
+import {
+  awaitChange,
+  CONTROL,
+  collect,
+  type Samples,
+  type SharedMapping,
+  type SharedVcpu,
+  type TaskContext
+} from "./Task.ts"
 
 /** What the waker and the vCPU's thread share. */
 export interface WakeParameters {

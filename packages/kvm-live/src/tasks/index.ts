@@ -1,7 +1,7 @@
 import { createLevels } from "./ApCreate.ts"
 import { create, createNextVcpu, createThread } from "./Creation.ts"
-import { alternate, immediateExit, kernelExit, portWrite, registerIoctl } from "./KvmRun.ts"
-import { inKernelTrips, oneThreadTrips, swappedTrips } from "./RoundTrips.ts"
+import { alternate, immediateExit, loopSlope, portWrite, registerIoctl } from "./KvmRun.ts"
+import { oneThreadTrips, swappedTrips } from "./RoundTrips.ts"
 import { binding, clock, nullIoctl } from "./SystemCalls.ts"
 import { atomicsTurns, eventfdTurns, futexTurns, vcpuTurns } from "./Turns.ts"
 import { halted, kicked, kicker, msiSender } from "./Wakes.ts"
@@ -13,7 +13,7 @@ export const TASKS = {
   nullIoctl,
   portWrite,
   immediateExit,
-  kernelExit,
+  loopSlope,
   alternate,
   registerIoctl,
   futexTurns,
@@ -28,11 +28,11 @@ export const TASKS = {
   createNextVcpu,
   createThread,
   createLevels,
-  inKernelTrips,
   oneThreadTrips,
   swappedTrips
 } as const
 
 export type TaskName = keyof typeof TASKS
 /** What a task is asked, besides its context. */
-export type TaskParameters<K extends TaskName> = Parameters<(typeof TASKS)[K]> extends [unknown, infer P] ? P : undefined
+export type TaskParameters<K extends TaskName> =
+  Parameters<(typeof TASKS)[K]> extends [unknown, infer P] ? P : undefined

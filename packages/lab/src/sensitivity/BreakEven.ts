@@ -1,5 +1,5 @@
 import type { PrimitiveName, Profile } from "@vmpl-lab/sim"
-import { nearestRank } from "../Summary.ts"
+import { nearestRank } from "../statistics/Quantile.ts"
 import type { Evaluate } from "./Evaluate.ts"
 import { pricesAt } from "./Knobs.ts"
 import { priceFloor, withPrices } from "./Prices.ts"

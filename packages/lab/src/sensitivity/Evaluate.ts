@@ -1,4 +1,4 @@
-import { STRATEGIES, type Strategy } from "@vmpl-lab/hv-strategies"
+import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
 import { PRIMITIVES, type PrimitiveName, type Profile } from "@vmpl-lab/sim"
 import type { OperationName } from "../ComparisonRun.ts"
 import { runStrategy } from "../RunStrategy.ts"
@@ -24,12 +24,8 @@ export type Evaluate = (strategy: string, profile: Profile, draw: number) => Gen
 /** A strategy did not come to its end, or the operation did not occur. */
 export class EvaluationFailed extends Error {}
 
-/** `key/variant`, or the key alone where a strategy leaves no choice. */
-export const nameOf = ({ key, variant }: Pick<Strategy, "key" | "variant">): string =>
-  variant === null ? key : `${key}/${variant}`
-
 /** Names of all strategies, in the order of tables. */
-export const STRATEGY_NAMES: ReadonlyArray<string> = STRATEGIES.map(nameOf)
+export const STRATEGY_NAMES: ReadonlyArray<string> = STRATEGIES.map(strategyName)
 
 /**
  * Strategies that were asked for, each by its key (all its variants) or by key and variant, in the order of tables; all
@@ -55,7 +51,7 @@ export interface EvaluationInput {
 /** Evaluation by simulating the scenario; the seed of a draw is the first seed plus its number. */
 export const simulated = ({ scenario, seed, svsm, operation }: EvaluationInput): Evaluate =>
   function* (name, profile, draw) {
-    const strategy = STRATEGIES.find((one) => nameOf(one) === name)!
+    const strategy = STRATEGIES.find((one) => strategyName(one) === name)!
     const run = runStrategy({ strategy, scenario, profile, seed: seed + draw, svsm })
     let step = run.next()
     while (step.done !== true) {

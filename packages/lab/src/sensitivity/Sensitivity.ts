@@ -1,5 +1,5 @@
 import type { Basis, PrimitiveName, Profile } from "@vmpl-lab/sim"
-import { nearestRank } from "../Summary.ts"
+import { nearestRank } from "../statistics/Quantile.ts"
 import type { Evaluate, Outcome } from "./Evaluate.ts"
 import { type Knob, type KnobKind, knobsOf } from "./Knobs.ts"
 import { withPrices } from "./Prices.ts"

@@ -3,6 +3,7 @@ import { ApBootKeys } from "./ApBoot.ts"
 import { FourLevelsKeys } from "./FourLevels.ts"
 import { InterruptsKeys } from "./Interrupts.ts"
 import { MemoryAcceptanceKeys } from "./MemoryAcceptance.ts"
+import { MixedKeys } from "./Mixed.ts"
 import { SvsmCallsKeys } from "./SvsmCalls.ts"
 
 /** What a guest can be made to do. `mixed` takes the keys of all workloads it mixes. */
@@ -15,8 +16,21 @@ export const workloadKeys = {
   apBoot: Schema.optionalKey(ApBootKeys),
   memoryAcceptance: Schema.optionalKey(MemoryAcceptanceKeys),
   interrupts: Schema.optionalKey(InterruptsKeys),
-  fourLevels: Schema.optionalKey(FourLevelsKeys)
+  fourLevels: Schema.optionalKey(FourLevelsKeys),
+  mixed: Schema.optionalKey(MixedKeys)
 }
+
+type WorkloadKey = keyof typeof workloadKeys
+
+/** Those keys that a scenario gives. */
+export const keysOfWorkload = <S extends { readonly [K in WorkloadKey]?: unknown }>(
+  scenario: S
+): Pick<S, WorkloadKey> =>
+  Object.fromEntries(
+    (Object.keys(workloadKeys) as Array<WorkloadKey>).flatMap((key) =>
+      scenario[key] === undefined ? [] : [[key, scenario[key]]]
+    )
+  ) as Pick<S, WorkloadKey>
 
 /** Which of these keys a workload reads. */
 export const KEYS_OF_WORKLOAD: { readonly [W in WorkloadName]: ReadonlyArray<string> } = {
@@ -25,5 +39,5 @@ export const KEYS_OF_WORKLOAD: { readonly [W in WorkloadName]: ReadonlyArray<str
   "memory-acceptance": ["memoryAcceptance"],
   interrupts: ["interrupts"],
   "four-levels": ["fourLevels"],
-  mixed: ["svsmCalls", "apBoot", "memoryAcceptance", "interrupts"]
+  mixed: ["svsmCalls", "apBoot", "memoryAcceptance", "interrupts", "mixed"]
 }

@@ -9,6 +9,14 @@ const REGISTERS: ReadonlyArray<GhcbRegister> = ["rax", "rbx", "rcx", "rdx", "rsi
 /** First quadword of the valid bitmap that covers 0x0c8 to 0x1ff; the second one covers 0x200 to 0x3ff. */
 const BITMAP_BYTES = 16
 
+/** Valid bits of all registers, in words of the bitmap. */
+const REGISTER_BITS: ReadonlyArray<number> = Array.from({ length: BITMAP_BYTES / 4 }, (_, word) =>
+  REGISTERS.reduce((bits, name) => {
+    const byte = validByte(GHCB[name]) - GHCB.valid_bitmap
+    return byte >>> 2 === word ? bits | (validMask(GHCB[name]) << (8 * (byte & 3))) : bits
+  }, 0)
+)
+
 /**
  * One VMGEXIT by the page protocol as KVM sees it: everything that the guest says is copied once, before anything is
  * checked, since the guest may change the page at any moment.
@@ -26,10 +34,11 @@ export class GhcbExit {
   readonly info2Hi: number
   readonly usage: number
   readonly #host: HostMemory
-  readonly #bitmap = new Uint8Array(BITMAP_BYTES)
-  readonly #registers = new Map<GhcbRegister, readonly [lo: number, hi: number]>()
-  /** Valid bits of what the reply returns. */
-  readonly #returned = new Uint8Array(BITMAP_BYTES)
+  /** The bitmap in words: most events read no more than one of them, and a typed array takes long to make. */
+  readonly #bitmap: ReadonlyArray<number>
+  readonly #registers: Map<GhcbRegister, readonly [lo: number, hi: number]> | null
+  /** Valid bits of what the reply returns, by byte. */
+  readonly #returned: Array<number> = new Array<number>(BITMAP_BYTES).fill(0)
   /** A store of the reply faulted: the page is no longer the host's to write. */
   failed = false
 
@@ -38,7 +47,8 @@ export class GhcbExit {
     this.#host = host
     this.address = address
     this.gpa = gpa
-    for (let i = 0; i < BITMAP_BYTES; i++) this.#bitmap[i] = host.read8(address + GHCB.valid_bitmap + i)
+    const bitmap = address + GHCB.valid_bitmap
+    this.#bitmap = [host.read32(bitmap), host.read32(bitmap + 4), host.read32(bitmap + 8), host.read32(bitmap + 12)]
     this.code = host.read32(address + GHCB.sw_exit_code)
     this.codeHi = host.read32(address + GHCB.sw_exit_code + 4)
     this.info1Lo = host.read32(address + GHCB.sw_exit_info_1)
@@ -46,21 +56,37 @@ export class GhcbExit {
     this.info2Lo = host.read32(address + GHCB.sw_exit_info_2)
     this.info2Hi = host.read32(address + GHCB.sw_exit_info_2 + 4)
     this.usage = host.read32(address + GHCB.ghcb_usage)
+    this.#registers = this.#hasRegisters() ? this.#readRegisters() : null
+  }
+
+  #hasRegisters(): boolean {
+    for (let word = 0; word < REGISTER_BITS.length; word++)
+      if ((this.#bitmap[word]! & REGISTER_BITS[word]!) !== 0) return true
+    return false
+  }
+
+  #readRegisters(): Map<GhcbRegister, readonly [lo: number, hi: number]> {
+    const registers = new Map<GhcbRegister, readonly [lo: number, hi: number]>()
     for (const name of REGISTERS) {
       if (!this.isValid(GHCB[name])) continue
-      const lo = name === "cpl" ? host.read8(address + GHCB.cpl) : host.read32(address + GHCB[name])
-      this.#registers.set(name, [lo, name === "cpl" ? 0 : host.read32(address + GHCB[name] + 4)])
+      const at = this.address + GHCB[name]
+      registers.set(
+        name,
+        name === "cpl" ? [this.#host.read8(at), 0] : [this.#host.read32(at), this.#host.read32(at + 4)]
+      )
     }
+    return registers
   }
 
   /** Whether the guest said that it supplies the quadword of a field. */
   isValid(field: number): boolean {
-    return (this.#bitmap[validByte(field) - GHCB.valid_bitmap]! & validMask(field)) !== 0
+    const byte = validByte(field) - GHCB.valid_bitmap
+    return ((this.#bitmap[byte >>> 2]! >>> (8 * (byte & 3))) & validMask(field)) !== 0
   }
 
   /** A register as halves; zero where the guest has not supplied it. */
   register(name: GhcbRegister): readonly [lo: number, hi: number] {
-    return this.#registers.get(name) ?? [0, 0]
+    return this.#registers?.get(name) ?? [0, 0]
   }
 
   /** A register as a number, exact below 2^53. */

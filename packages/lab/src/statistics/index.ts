@@ -1,0 +1,4 @@
+export * from "./Paired.ts"
+export * from "./PairedRuns.ts"
+export * from "./Quantile.ts"
+export * from "./QuantileInterval.ts"

@@ -1,0 +1,8 @@
+export * from "./GridFile.ts"
+export * from "./Merge.ts"
+export type { Plan, Point } from "./Plan.ts"
+export type { Job, JobAnswer, PointOutcome, PointResult } from "./Point.ts"
+export * from "./ResultsFile.ts"
+export * from "./RunSweep.ts"
+export * from "./SweepCsv.ts"
+export { SWEEP_WORKER } from "./WorkerPool.ts"

@@ -1,0 +1,62 @@
+import { readdirSync, readFileSync } from "node:fs"
+import { Ajv2020 } from "ajv/dist/2020.js"
+import * as Result from "effect/Result"
+import { describe, expect, it } from "vitest"
+import { DEFAULT_SCENARIO } from "../src/DefaultScenario.ts"
+import { jsonSchema } from "../src/JsonSchemas.ts"
+import { parseScenario } from "../src/ScenarioFile.ts"
+import { WORKLOADS } from "../src/workloads/Workload.ts"
+
+const folder = new URL("../../../workloads/", import.meta.url)
+const files = readdirSync(folder).sort()
+const text = (file: string): string => readFileSync(new URL(file, folder), "utf8")
+
+const ajv = new Ajv2020({ strict: true, allErrors: true })
+const scenario = ajv.compile(jsonSchema("scenario"))
+const profile = ajv.compile(jsonSchema("profile"))
+
+describe("the JSON schema of a scenario", () => {
+  it.each(files)("accepts workloads/%s, and so does the command", (file) => {
+    expect([scenario(JSON.parse(text(file))), scenario.errors]).toEqual([true, null])
+    expect(Result.isSuccess(parseScenario(file, text(file)))).toBe(true)
+  })
+
+  it("accepts the built-in scenario", () => {
+    expect(scenario(DEFAULT_SCENARIO)).toBe(true)
+  })
+
+  it.each([
+    [{ speed: 5 }],
+    [{ workload: "idle" }],
+    [{ vcpus: 0 }],
+    [{ vcpus: 513 }],
+    [{ svsmCalls: { ratePerSecond: -1 } }],
+    [{ svsmCalls: { rate: 1 } }],
+    [{ apBoot: { moreLevels: "vmpl2" } }],
+    [{ memoryAcceptance: { mebibytes: 3, entrySize: "2M" } }],
+    [{ memoryAcceptance: { mebibytes: 65_538, entrySize: "2M" } }],
+    [{ memoryAcceptance: { mebibytes: 2, entrySize: "1G" } }],
+    [{ memoryAcceptance: { mebibytes: 2, entrySize: "4K", entriesPerList: 512 } }],
+    [{ fourLevels: { paths: { "0>1": 1 } } }],
+    [{ host: { ...DEFAULT_SCENARIO.host, colour: "red" } }]
+  ])("refuses %j, as the command does", (change) => {
+    const changed = { ...DEFAULT_SCENARIO, ...change }
+    expect(scenario(changed)).toBe(false)
+    expect(Result.isFailure(parseScenario("mine.json", JSON.stringify(changed)))).toBe(true)
+  })
+})
+
+describe("shipped workloads", () => {
+  it("have a file each, named after the workload", () => {
+    for (const file of files) {
+      const { name, workload } = JSON.parse(text(file))
+      expect([`${name}.json`, WORKLOADS.includes(workload)]).toEqual([file, true])
+    }
+  })
+})
+
+it("the JSON schema of a profile accepts the built-in one and no strange key", () => {
+  const built = JSON.parse(readFileSync(new URL("../../../profiles/epyc-9654p.json", import.meta.url), "utf8"))
+  expect([profile(built), profile.errors]).toEqual([true, null])
+  expect(profile({ ...built, colour: "red" })).toBe(false)
+})
