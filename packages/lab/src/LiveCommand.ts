@@ -25,10 +25,11 @@ const amount = {
     Flag.withDescription("A twentieth of the samples: shows that it works, good for nothing else")
   )
 }
+const BASE = "epyc-9654p"
 const base = Flag.String("base").pipe(
   Flag.withMetavar("NAME|FILE"),
   Flag.withDescription("Profile from which everything that is not measured is inherited"),
-  Flag.withDefault("epyc-9654p")
+  Flag.withDefault(BASE)
 )
 const measuredProfileFlag = optional(Flag.String("profile")).pipe(
   Flag.withMetavar("FILE"),
@@ -79,15 +80,9 @@ const measureProfile = Effect.fnUntraced(function* (
   return { result, primitives, profile }
 })
 
-/** A profile by file, or measured now. */
-const givenOrMeasured = Effect.fnUntraced(function* (
-  path: string | undefined,
-  session: Session,
-  probed: Probe,
-  options: MeasureOptions
-) {
+/** The profile that the command line names: one with measured prices. */
+const measuredFile = Effect.fnUntraced(function* (path: string) {
   const { loadProfile } = yield* Effect.promise(() => import("./ProfileFile.ts"))
-  if (path === undefined) return (yield* measureProfile(session, probed, "epyc-9654p", "live", options)).profile
   const profile = yield* loadProfile(path, "profile")
   if (Object.values(profile.primitives).some(({ basis }) => basis === "measured")) return profile
   return yield* new InputInvalid({ line: `--profile: ${path} has no measured price, expected a file of live measure` })
@@ -148,10 +143,11 @@ const comparison = Effect.fnUntraced(function* (options: {
   readonly quick: boolean
   readonly profile: string | undefined
 }) {
+  const given = options.profile === undefined ? null : yield* measuredFile(options.profile)
   const { probed, session } = yield* openSession(options.device)
   const onProgress = yield* progressBar
   const amountOf = optionsOf(options, onProgress)
-  const profile = yield* givenOrMeasured(options.profile, session, probed, amountOf)
+  const profile = given ?? (yield* measureProfile(session, probed, BASE, "live", amountOf)).profile
   const { compareLive } = yield* Effect.promise(() => import("./live/LiveCompare.ts"))
   const compared = yield* Effect.tryPromise({ try: () => compareLive(session, profile, amountOf), catch: failed })
   return { compared, profile, context: { commit: codeCommit(), probe: probed, ...options } }

@@ -6,13 +6,10 @@ export interface ProfileInput {
   readonly name: string
   /** The machine in one line, its backend named. */
   readonly machine: string
-  /** Profile from which everything else is inherited; null for nothing else: it then costs nothing. */
-  readonly base: Profile | null
+  /** Profile from which everything else is inherited. */
+  readonly base: Profile
   readonly measured: ReadonlyArray<MeasuredPrimitive>
 }
-
-/** A PAUSE must let time pass, or a spin loop would never end. */
-const LEAST_NS = 1
 
 const sourceOf = ({ figure }: MeasuredPrimitive): string =>
   `live measure: ${figure.cases.join(", ")}; ${figure.samples} samples${figure.noisy === null ? "" : `; noisy: ${figure.noisy}`}`
@@ -20,8 +17,8 @@ const sourceOf = ({ figure }: MeasuredPrimitive): string =>
 const whole = (ns: number): number => Math.round(ns)
 
 /** A sum's parts: in the base profile's proportions, or equal ones; they add up to the sum exactly. */
-const partsOf = (sum: number, names: ReadonlyArray<PrimitiveName>, base: Profile | null): ReadonlyArray<number> => {
-  const weights = names.map((name) => base?.primitives[name].ns ?? 1)
+const partsOf = (sum: number, names: ReadonlyArray<PrimitiveName>, base: Profile): ReadonlyArray<number> => {
+  const weights = names.map((name) => base.primitives[name].ns)
   const total = weights.reduce((a, b) => a + b, 0)
   const parts = weights.map((weight) => Math.floor(total === 0 ? sum / names.length : (sum * weight) / total))
   parts[0]! += sum - parts.reduce((a, b) => a + b, 0)
@@ -60,17 +57,13 @@ export const measuredProfile = ({ name, machine, base, measured }: ProfileInput)
         high: ns,
         basis: "assumed",
         source: "none",
-        note: `Share of a measured sum (${one.primitives.join(" + ")}); the split is ${base === null ? "even" : `${base.name}'s`}.`
+        note: `Share of a measured sum (${one.primitives.join(" + ")}); the split is ${base.name}'s.`
       })
     }
   }
   const inherited = (primitive: PrimitiveName): Cost => {
-    if (base !== null) {
-      const cost = base.primitives[primitive]
-      return { ...cost, note: `Inherited from ${base.name}. ${cost.note ?? ""}`.trim() }
-    }
-    const ns = primitive === "guest_pause" ? LEAST_NS : 0
-    return { ns, low: ns, high: ns, basis: "assumed", source: "none", note: "Not measured: left out." }
+    const cost = base.primitives[primitive]
+    return { ...cost, note: `Inherited from ${base.name}. ${cost.note ?? ""}`.trim() }
   }
   const known = new Set(primitives.keys())
   return {
@@ -79,6 +72,6 @@ export const measuredProfile = ({ name, machine, base, measured }: ProfileInput)
     primitives: Object.fromEntries(
       PRIMITIVES.map((primitive) => [primitive, primitives.get(primitive) ?? inherited(primitive)])
     ) as Profile["primitives"],
-    sums: [...sums, ...(base?.sums ?? []).filter((sum) => !sum.primitives.some((primitive) => known.has(primitive)))]
+    sums: [...sums, ...base.sums.filter((sum) => !sum.primitives.some((primitive) => known.has(primitive)))]
   }
 }
