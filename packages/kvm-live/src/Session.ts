@@ -44,6 +44,7 @@ export class Session {
   #threads: [TaskThread, TaskThread] | null = null
   #streams = 0
   #closed = false
+  #ending: Promise<unknown> = Promise.resolve()
 
   private constructor(path: string, inline: ((stream: string) => Os) | null, record: boolean) {
     this.path = path
@@ -134,10 +135,12 @@ export class Session {
     this.#resources.release()
   }
 
+  /** Whoever asks waits until both threads have ended: nothing that they use may be released before. */
   async #closeThreads(): Promise<void> {
     const threads = this.#threads
     this.#threads = null
-    if (threads !== null) await Promise.all(threads.map((thread) => thread.close()))
+    if (threads !== null) this.#ending = Promise.all(threads.map((thread) => thread.close()))
+    await this.#ending
   }
 
   async #run(tasks: ReadonlyArray<Order>): Promise<ReadonlyArray<Samples>> {

@@ -110,4 +110,13 @@ describe.skipIf(device.state !== "usable")(`${here}: what is not in the recordin
       await session.close()
       await ended
     }))
+
+  it("closed in the middle of a pair, it releases nothing that a thread still uses", () =>
+    live(async (session) => {
+      const { run } = CHOREOGRAPHIES.find(({ id }) => id === "vcpu-per-vmpl vmm-threads one core")!
+      const ended = expect(run(session, { samples: 10_000_000, warmUp: 0 })).rejects.toThrow(/given up|EINTR|thread/)
+      await new Promise((resolve) => setTimeout(resolve, 500))
+      await session.close()
+      await ended
+    }))
 })

@@ -4,6 +4,7 @@ import {
   AP_CREATE_VCPUS,
   AP_CREATIONS,
   CHOREOGRAPHIES,
+  LiveFailed,
   type MeasureOptions,
   type NotMeasured,
   OVERHEAD_CASES,
@@ -90,8 +91,15 @@ export const compareLive = async (
   })
   const apCreate: Array<ApCreateRow> = []
   const guests = Math.max(2, Math.ceil(options.share * GUESTS))
+  const notCreated: Array<NotMeasured> = []
   for (const creation of AP_CREATIONS) {
-    const samples = await runApCreation(session, creation, guests)
+    const samples = await runApCreation(session, creation, guests).catch((error: unknown) => {
+      if (!(error instanceof LiveFailed)) throw error
+      const { strategy, variant } = creation
+      notCreated.push({ id: "ap-create", what: `AP create, ${strategy}/${variant}`, why: error.why })
+      return null
+    })
+    if (samples === null) continue
     const predicted = predictApCreations(creation, measured, AP_CREATE_VCPUS)
     for (const vcpus of AP_CREATE_SIZES) {
       const perAp = (values: ArrayLike<number>, from: number): number => {
@@ -114,7 +122,7 @@ export const compareLive = async (
       })
     }
   }
-  return { roundTrips: rows, apCreate, notMeasured }
+  return { roundTrips: rows, apCreate, notMeasured: [...notMeasured, ...notCreated] }
 }
 
 const spread = ({ p10, p90, p99 }: Summary, overhead: number) => ({
