@@ -19,23 +19,34 @@ export class Span {
   /** Executions, by primitive. */
   readonly count = new Int32Array(PRIMITIVES.length + 1)
   readonly counters = new Int32Array(COUNTERS)
+  /**
+   * What has been charged, in the order of the first charge of each: the first `kinds` elements. Most primitives have
+   * no part in an operation, and spans are started and added up at every exit.
+   */
+  readonly charged = new Int32Array(PRIMITIVES.length + 1)
+  kinds = 0
+  #total = 0
 
   start(time: number): void {
     this.begin = time
-    this.ns.fill(0)
-    this.count.fill(0)
+    for (let i = 0; i < this.kinds; i++) {
+      this.ns[this.charged[i]!] = 0
+      this.count[this.charged[i]!] = 0
+    }
+    this.kinds = 0
+    this.#total = 0
     this.counters.fill(0)
   }
 
   add(primitive: number, ns: number): void {
+    if (this.count[primitive] === 0) this.charged[this.kinds++] = primitive
     this.ns[primitive]! += ns
     this.count[primitive]! += 1
+    this.#total += ns
   }
 
   /** Sum of all charges: equal to the latency at the operation's end. */
   total(): number {
-    let sum = 0
-    for (let i = 0; i < this.ns.length; i++) sum += this.ns[i]!
-    return sum
+    return this.#total
   }
 }

@@ -9,8 +9,7 @@ import {
   TLB_CONTROL,
   VINTR_CTRL_BUSY_HI,
   VMCB,
-  VMSA,
-  VMSA_STATE_SIZE
+  VMSA
 } from "@vmpl-lab/sev-es"
 import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
 import { loadControl } from "./Control.ts"
@@ -81,7 +80,7 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   cpu.npt = npt
   cpu.isSnp = isSnp
   if (cpu.hardware.hostMsrs !== undefined) saveHostState(cpu)
-  cpu.registers.set(new Uint8Array(view.buffer, view.byteOffset, VMSA_STATE_SIZE))
+  memory.readHead(vmsaPfn, cpu.asid, cpu.registers)
   if ((features & SEV_FEATURES.VmsaRegProt) !== 0) unprotectRegisters(cpu)
   cpu.vmpl = isSnp ? cpu.registers[VMSA.vmpl]! : 0
   const tlbControl = host.read8(vmcb + VMCB.tlb_ctl)

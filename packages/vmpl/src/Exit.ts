@@ -42,7 +42,7 @@ export const leaveGuest = (cpu: Processor, code: number, infoLo: number, infoHi:
   // Only VMRUN writes TLB_ID and PCPU_ID: a 0 that software has put there since is not lost.
   if (cpu.tlb !== null) for (let at = VMSA.tlb_id; at < VMSA.pcpu_id + 8; at++) cpu.registers[at] = view.getUint8(at)
   if (isProtected(cpu.view)) protectRegisters(cpu, view)
-  else new Uint8Array(view.buffer, view.byteOffset, cpu.registers.length).set(cpu.registers)
+  else memory.writeHead(cpu.vmsaPfn, cpu.asid, cpu.registers)
   if (!cpu.isSnp) sealVmsa(cpu.hardware, cpu.vmsaPfn, cpu.asid)
   rmp.clearInUse(cpu.vmsaPfn)
   rmp.clearInUse(cpu.vmcb / PAGE_SIZE)

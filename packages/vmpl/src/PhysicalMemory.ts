@@ -14,6 +14,8 @@ interface Frame {
   asid: number
   bytes: Uint8Array
   view: DataView
+  /** The first of its bytes, once somebody has copied as many: a window on them takes longer to make than to copy. */
+  head: Uint8Array | null
 }
 
 /** Frames in one chunk of the table of frames: a chunk exists from the first write into it. */
@@ -28,8 +30,14 @@ const ZERO_PAGE = new Uint8Array(PAGE_SIZE)
 const frameOf = (asid: number, bytes: Uint8Array): Frame => ({
   asid,
   bytes,
-  view: new DataView(bytes.buffer, bytes.byteOffset, PAGE_SIZE)
+  view: new DataView(bytes.buffer, bytes.byteOffset, PAGE_SIZE),
+  head: null
 })
+
+const headOf = (frame: Frame, length: number): Uint8Array => {
+  if (frame.head?.length !== length) frame.head = frame.bytes.subarray(0, length)
+  return frame.head
+}
 
 /** The ASID whose key wrote a frame. */
 const writerOf = ({ asid }: Frame): number => (asid < 0 ? ~asid : asid)
@@ -95,6 +103,20 @@ export class PhysicalMemory {
     return this.#materialise(pfn, asid).view
   }
 
+  /** Fills `into` with the first bytes of a frame, as `read` shows them. */
+  readHead(pfn: number, asid: number, into: Uint8Array): void {
+    const frame = this.#at(pfn)
+    if (frame !== undefined && frame.asid === asid) into.set(headOf(frame, into.length))
+    else into.set(bytesIn(this.read(pfn, asid), into.length))
+  }
+
+  /** Stores all of `from` at the beginning of a frame, as through `write`. */
+  writeHead(pfn: number, asid: number, from: Uint8Array): void {
+    const frame = this.#at(pfn)
+    if (frame !== undefined && frame.asid === asid) headOf(frame, from.length).set(from)
+    else bytesIn(this.write(pfn, asid), from.length).set(from)
+  }
+
   /** Replaces the whole frame: no need to know what it held. `bytes` is copied; null writes zeros. */
   replace(pfn: number, asid: number, bytes: Uint8Array | null): void {
     const frame = this.#at(pfn)
@@ -136,7 +158,7 @@ export class PhysicalMemory {
   #clearedChunk(asid: number): Array<Frame | undefined> {
     let chunk = this.#cleared.get(asid)
     if (chunk === undefined) {
-      chunk = new Array(CHUNK).fill({ asid: ~asid, bytes: ZERO_PAGE, view: ZERO_VIEW })
+      chunk = new Array(CHUNK).fill({ asid: ~asid, bytes: ZERO_PAGE, view: ZERO_VIEW, head: null })
       this.#cleared.set(asid, chunk)
     }
     return chunk
@@ -198,3 +220,6 @@ export class PhysicalMemory {
 }
 
 const ZERO_VIEW = new DataView(ZERO_PAGE.buffer)
+
+const bytesIn = ({ buffer, byteOffset }: DataView, length: number): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, length)

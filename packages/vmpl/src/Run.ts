@@ -85,14 +85,14 @@ const takeInterrupt = (cpu: Processor): number => {
 
 /** One operation. @returns an exit code, or 0 when the guest goes on */
 const step = (cpu: Processor, execution: Execution, operation: Operation): number => {
-  execution.pending = operation
   const outcome = execute(cpu, operation, execution.result)
   if (outcome === STEP.DONE) {
     cpu.shadow = false
-    execution.pending = null
+    if (execution.pending !== null) execution.pending = null
     advanceRip(cpu)
     return 0
   }
+  execution.pending = operation
   // An operation that is restarted is still in the shadow of the one before.
   if (outcome === STEP.NPF) return vmexit(cpu, EXIT.NPF, cpu.faultInfoLo, cpu.faultInfoHi, cpu.faultGpa)
   return stepAside(cpu, execution, operation, outcome)

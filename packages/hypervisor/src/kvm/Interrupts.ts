@@ -1,5 +1,6 @@
 import {
   decodeEventInjection,
+  EVENT_INJECTION_VALID,
   EVENT_TYPE,
   INJECT_NMI,
   INT_CTL,
@@ -137,8 +138,9 @@ export const completeEvents = (vcpu: Vcpu): void => {
   // EVENTINJ keeps what was injected: another VMRUN would inject it once more.
   if (host.read32(vcpu.vmcb + VMCB.event_inj) !== 0) writeVmcb32(vcpu, VMCB.event_inj, 0)
   const info = host.read32(vcpu.vmcb + VMCB.exit_int_info)
-  const { vector, type, valid, errorCodeValid } = decodeEventInjection(info)
-  if (!valid) return
+  // Hardly any exit interrupts a delivery.
+  if (info < EVENT_INJECTION_VALID) return
+  const { vector, type, errorCodeValid } = decodeEventInjection(info)
   events.reinject = true
   switch (type) {
     case EVENT_TYPE.NMI:

@@ -1,3 +1,4 @@
+import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION } from "@vmpl-lab/sev-es"
 import { assert, CORE_WAIT, type HostThread, Span } from "@vmpl-lab/sim"
 
@@ -16,22 +17,22 @@ export class OperationTotals {
   readonly nsByPrimitive = new Float64Array(CORE_WAIT + 1)
   readonly countByPrimitive = new Float64Array(CORE_WAIT + 1)
 
-  /** Adds the spans that make up one sample. @returns its latency, the sum of their charges */
-  add(...spans: ReadonlyArray<Span>): number {
-    let ns = 0
-    for (const span of spans) {
-      ns += span.total()
-      for (let i = 0; i < this.counters.length; i++) this.counters[i]! += span.counters[i]!
-      // Most primitives have no part in an operation.
-      for (let i = 0; i < this.nsByPrimitive.length; i++) {
-        const count = span.count[i]!
-        if (count === 0) continue
-        this.nsByPrimitive[i]! += span.ns[i]!
-        this.countByPrimitive[i]! += count
-      }
-    }
+  /** Adds a sample, which is made up of one span or of two. @returns its latency, the sum of their charges */
+  add(span: Span, second: Span | null = null): number {
+    this.#addCharges(span)
+    if (second !== null) this.#addCharges(second)
+    const ns = span.total() + (second === null ? 0 : second.total())
     this.ns.push(ns)
     return ns
+  }
+
+  #addCharges({ counters, charged, kinds, ns, count }: Span): void {
+    for (let i = 0; i < this.counters.length; i++) this.counters[i]! += counters[i]!
+    for (let i = 0; i < kinds; i++) {
+      const primitive = charged[i]!
+      this.nsByPrimitive[primitive]! += ns[primitive]!
+      this.countByPrimitive[primitive]! += count[primitive]!
+    }
   }
 
   /** Adds all samples of another run. */
@@ -91,6 +92,8 @@ export class Meter {
   readonly apCreateGroups = new Map<string, Array<number>>()
   /** Latencies of round trips by caller and called level, such as "VMPL2 to VMPL0". */
   readonly roundTripGroups = new Map<string, Array<number>>()
+  /** The same by caller and called level as numbers. */
+  readonly #roundTrips: Array<Array<number> | undefined> = []
   /** True once calls count: switches before that belong to booting. */
   readonly #counting: (apicId: number) => boolean
   /** By APIC ID. */
@@ -187,13 +190,25 @@ export class Meter {
     if (request !== null && request !== undefined && request.to === from) {
       this.oneWay.add(span)
       const ns = this.roundTrip.add(request.span, span)
-      addTo(this.roundTripGroups, `VMPL${to} to VMPL${from}`, ns)
+      this.#roundTripsOf(to, from).push(ns)
       vcpu.roundTrips++
       vcpu.roundTripNs += ns
       this.#free.push(request.span)
       vcpu.requests[to] = null
     }
     this.#free.push(span)
+  }
+
+  /** Samples of `roundTripGroups`, which are too many for a look-up by name each. */
+  #roundTripsOf(caller: number, called: number): Array<number> {
+    const at = caller * NUM_VMPLS + called
+    let samples = this.#roundTrips[at]
+    if (samples === undefined) {
+      samples = []
+      this.#roundTrips[at] = samples
+      this.roundTripGroups.set(`VMPL${caller} to VMPL${called}`, samples)
+    }
+    return samples
   }
 
   /** VMPL switches of a guest vCPU's round trips so far, and the time they took. */

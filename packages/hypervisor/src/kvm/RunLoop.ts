@@ -20,12 +20,14 @@ import { handleHalt, handleWriteTrap } from "./WriteTrap.ts"
  * guest vCPU and loads the next, without leaving the kernel.
  * @returns 0 with vcpu.run filled in, or an errno
  */
-export function* kvmRun(descriptor: Vcpu, thread: HostThread): HostProgram<number> {
-  const { operations } = descriptor.vm
-  if (operations.enter === undefined) return yield* runVcpu(descriptor, thread)
-  const entered = operations.enter(descriptor)
+export const kvmRun = (descriptor: Vcpu, thread: HostThread): HostProgram<number> =>
+  descriptor.vm.operations.enter === undefined ? runVcpu(descriptor, thread) : runObjects(descriptor, thread)
+
+function* runObjects(descriptor: Vcpu, thread: HostThread): HostProgram<number> {
+  const { common, vm } = descriptor
+  const { operations } = vm
+  const entered = operations.enter!(descriptor)
   if (typeof entered === "number") return entered
-  const { common } = descriptor
   assert(!common.inRun, "a second thread would wait for the vCPU's mutex, and no VMM here has one")
   common.inRun = true
   for (common.current = entered; ; ) {
@@ -100,7 +102,11 @@ function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
     syncLapicToCr8(vcpu)
     syncScratch(vcpu)
     closeGhcb(vcpu, thread)
-    const code = yield* enterGuest(vcpu, thread)
+    let code = enterGuest(vcpu, thread)
+    while (code === STILL_IN_GUEST) {
+      yield WAIT.SYNC
+      code = stayInGuest(vcpu, thread)
+    }
     thread.charge(PRIMITIVE.kvm_dispatch)
     if (host.ahead(thread)) yield WAIT.SYNC
     countExit(vcpu, thread, code)
@@ -111,10 +117,10 @@ function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   }
 }
 
-/** VMRUN and the guest's stretch up to #VMEXIT. @returns the exit code */
-function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
+/** VMRUN and the guest's first stretch. @returns the exit code, or STILL_IN_GUEST */
+const enterGuest = (vcpu: Vcpu, thread: HostThread): number => {
   const { kvm } = vcpu.vm
-  const { meter, host } = kvm
+  const { meter } = kvm
   const vmpl = vcpu.current.vmpl
   const awaited = meter.awaits(vcpu.apicId, vmpl)
   if (!awaited) thread.span = null
@@ -131,18 +137,24 @@ function* enterGuest(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
   assert(stored === 0, "KVM's own VMCB page is hypervisor-owned")
   vcpu.processor = cpu
   vcpu.inGuest = true
-  for (;;) {
-    const code = cpu.run(host.horizon(thread))
-    if (code !== STILL_IN_GUEST) {
-      vcpu.inGuest = false
-      vcpu.processor = null
-      completeEvents(vcpu)
-      return code
-    }
-    yield WAIT.SYNC
-    // The scheduler's tick or its IPI: the guest is interrupted, and the run loop gives the core away.
-    if (host.needResched(thread)) cpu.interrupt(thread.time, null)
-  }
+  return runStretch(vcpu, thread, cpu)
+}
+
+/** The guest's next stretch, once others have caught up. @returns the exit code, or STILL_IN_GUEST */
+const stayInGuest = (vcpu: Vcpu, thread: HostThread): number => {
+  const cpu = vcpu.processor!
+  // The scheduler's tick or its IPI: the guest is interrupted, and the run loop gives the core away.
+  if (vcpu.vm.kvm.host.needResched(thread)) cpu.interrupt(thread.time, null)
+  return runStretch(vcpu, thread, cpu)
+}
+
+const runStretch = (vcpu: Vcpu, thread: HostThread, cpu: GuestMode): number => {
+  const code = cpu.run(vcpu.vm.kvm.host.horizon(thread))
+  if (code === STILL_IN_GUEST) return code
+  vcpu.inGuest = false
+  vcpu.processor = null
+  completeEvents(vcpu)
+  return code
 }
 
 /** Tells the meter which level runs, and when a handler begins. #HV is for the vector that stands in the doorbell page. */

@@ -37,8 +37,8 @@ export class GhcbExit {
   /** The bitmap in words: most events read no more than one of them, and a typed array takes long to make. */
   readonly #bitmap: ReadonlyArray<number>
   readonly #registers: Map<GhcbRegister, readonly [lo: number, hi: number]> | null
-  /** Valid bits of what the reply returns, by byte. */
-  readonly #returned: Array<number> = new Array<number>(BITMAP_BYTES).fill(0)
+  /** Valid bits of what the reply returns, in words of the bitmap. */
+  readonly #returned: Array<number> = [0, 0, 0, 0]
   /** A store of the reply faulted: the page is no longer the host's to write. */
   failed = false
 
@@ -115,8 +115,10 @@ export class GhcbExit {
     const offset = GHCB[field]
     this.#note(this.#host.write64(this.address + offset, lo >>> 0, hi >>> 0))
     const byte = validByte(offset) - GHCB.valid_bitmap
-    this.#returned[byte] = this.#returned[byte]! | validMask(offset)
-    this.#note(this.#host.write8(this.address + validByte(offset), this.#returned[byte]!))
+    const shift = 8 * (byte & 3)
+    const word = this.#returned[byte >>> 2]! | (validMask(offset) << shift)
+    this.#returned[byte >>> 2] = word
+    this.#note(this.#host.write8(this.address + validByte(offset), (word >>> shift) & 0xff))
   }
 
   #note(fault: number): void {

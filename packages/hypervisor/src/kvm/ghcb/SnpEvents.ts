@@ -18,15 +18,17 @@ const runVmpl = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   if (vmpl !== vcpu.current.vmpl) meter.switchRequested(vcpu.apicId, vcpu.current.vmpl, vmpl)
   const { operations } = vcpu.vm
   const handled = operations.runVmpl(vcpu, thread, vmpl)
-  const refused = (self: Vcpu): number => {
-    meter.switchRefused(self.apicId, thread)
-    return refuse(self, exit, operations.runVmplReason)
-  }
-  if (handled < 0) return refused(vcpu)
+  if (handled < 0) return runVmplRefused(vcpu, thread, exit)
   if (vcpu.run.exitReason === EXIT_REASON.RUN_VMPL && handled === HANDLED.EXIT_TO_USER) {
-    vcpu.complete = (self, ret) => (ret < 0 ? refused(self) : HANDLED.RESUME_GUEST)
+    vcpu.complete = (self, ret) => (ret < 0 ? runVmplRefused(self, thread, exit) : HANDLED.RESUME_GUEST)
   }
   return handled
+}
+
+const runVmplRefused = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
+  const { kvm, operations } = vcpu.vm
+  kvm.meter.switchRefused(vcpu.apicId, thread)
+  return refuse(vcpu, exit, operations.runVmplReason)
 }
 
 const ALL_ONES = 0xffff_ffff
