@@ -12,7 +12,16 @@ import {
   validByte,
   validMask
 } from "@vmpl-lab/sev-es"
-import { type Operation, type Program, readShared, sequence, vmgexit, writeShared, wrmsr } from "@vmpl-lab/vmpl"
+import {
+  type Operation,
+  type Program,
+  type RecordedSequence,
+  readShared,
+  recordedSequence,
+  vmgexit,
+  writeShared,
+  wrmsr
+} from "@vmpl-lab/vmpl"
 import {
   clearBitmap,
   type EventFields,
@@ -59,6 +68,8 @@ export class Ghcb {
   readonly #markValid: Operation
   readonly #readInfo1: Operation
   readonly #readInfo2: Operation
+  /** The whole exchange of run VMPL by level: it is made with every call. */
+  readonly #runVmpl: Array<RecordedSequence | undefined> = []
 
   constructor(gpa: number, options: GhcbOptions = {}) {
     this.gpa = gpa
@@ -130,17 +141,27 @@ export class Ghcb {
    * @param rax supplied when the event needs it, else -1
    * @returns true when the hypervisor reports no error
    */
-  *event(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): Program<boolean> {
-    if (this.#uses > 0) return yield* this.holding(() => this.#quick(code, info1Lo, info1Hi, info2, rax))
+  event(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): Program<boolean> {
+    return this.#quick(this.#exchangeOf(code, info1Lo, info1Hi, info2, rax))
+  }
+
+  *#quick(exchange: RecordedSequence): Program<boolean> {
+    if (this.#uses > 0) return yield* this.holding(() => this.#make(exchange))
     this.#uses = 1
     try {
-      return yield* this.#quick(code, info1Lo, info1Hi, info2, rax)
+      yield exchange
     } finally {
       this.#uses = 0
     }
+    return this.#answered(exchange)
   }
 
-  *#quick(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): Program<boolean> {
+  *#make(exchange: RecordedSequence): Program<boolean> {
+    yield exchange
+    return this.#answered(exchange)
+  }
+
+  #exchangeOf(code: number, info1Lo: number, info1Hi: number, info2: number, rax: number): RecordedSequence {
     const { gpa } = this
     const fields = [
       writeShared(gpa + GHCB.sw_exit_code, 8, code),
@@ -151,15 +172,21 @@ export class Ghcb {
       fields.push(writeShared(gpa + GHCB.rax, 8, lo32(rax), hi32(rax)))
       fields.push(writeShared(gpa + validByte(GHCB.rax), 1, validMask(GHCB.rax)))
     }
-    fields.push(this.#markValid, vmgexit(), this.#readInfo1)
-    const { lo: info1 } = yield sequence(fields)
-    this.info2 = (yield this.#readInfo2).lo
-    return info1 === REPLY.NO_ACTION
+    return recordedSequence([...fields, this.#markValid, vmgexit(), this.#readInfo1, this.#readInfo2])
+  }
+
+  /** Both information words of the reply are what the exchange read last. */
+  #answered({ outcomes }: RecordedSequence): boolean {
+    this.info2 = outcomes[outcomes.length - 2]!
+    return outcomes[outcomes.length - 4] === REPLY.NO_ACTION
   }
 
   /** Run VMPL, event 0x80000018. @returns true when the level ran */
   runVmpl(vmpl: number): Program<boolean> {
-    return this.event(NAE.SNP_RUN_VMPL, vmpl, 0, 0, -1)
+    // Who interrupts an exchange needs operations of its own.
+    if (this.#uses > 0) return this.event(NAE.SNP_RUN_VMPL, vmpl, 0, 0, -1)
+    this.#runVmpl[vmpl] ??= this.#exchangeOf(NAE.SNP_RUN_VMPL, vmpl, 0, 0, -1)
+    return this.#quick(this.#runVmpl[vmpl])
   }
 
   /** SNP AP creation, event 0x80000013. `request` is one of AP_CREATION, `sevFeatures` those of the VMSA. */

@@ -1,5 +1,15 @@
 import { hi32, lo32, MSR_GHCB, VMSA } from "@vmpl-lab/sev-es"
-import { type Program, rdmsr, readRegister, sequence, write, writeRegister, wrmsr, xchg8 } from "@vmpl-lab/vmpl"
+import {
+  type Operation,
+  type Program,
+  rdmsr,
+  readRegister,
+  sequence,
+  write,
+  writeRegister,
+  wrmsr,
+  xchg8
+} from "@vmpl-lab/vmpl"
 import type { Ghcb } from "./Ghcb.ts"
 import { runVmplMsr } from "./MsrProtocol.ts"
 
@@ -67,17 +77,33 @@ export interface CallArguments {
   readonly r8?: number
 }
 
+const READ_RAX = readRegister(VMSA.rax)
+
+interface PendingOperations {
+  readonly area: number
+  readonly markPending: Operation
+  readonly takePending: Operation
+}
+
+const pendingOperations = (area: number): PendingOperations => ({
+  area,
+  markPending: write(area + CALLING_AREA.call_pending, 1, 1),
+  takePending: xchg8(area + CALLING_AREA.call_pending, 0)
+})
+
 /** The guest's end of the SVSM on one vCPU: where its calling area is and how it rings. */
 export class SvsmCaller {
   caGpa: number
   readonly #ring: Ring
   readonly #ghcb: Ghcb | null
+  #pending: PendingOperations
 
   /** @param ghcb needed for the page form; the MSR form keeps and restores what the GHCB MSR held */
   constructor(caGpa: number, ring: Ring, ghcb: Ghcb | null) {
     this.caGpa = caGpa
     this.#ring = ring
     this.#ghcb = ghcb
+    this.#pending = pendingOperations(caGpa)
   }
 
   /**
@@ -89,20 +115,26 @@ export class SvsmCaller {
   *call(protocol: number, call: number, { rcx = 0, rdx = 0, r8 = 0 }: CallArguments): Program<number> {
     for (;;) {
       // REMAP_CA changes caGpa only after its success: the exchange below must look at the area that was rung.
-      const area = this.caGpa
+      const { markPending, takePending } = this.#pendingOf(this.caGpa)
       yield sequence([
         writeRegister(VMSA.rax, call, protocol),
         writeRegister(VMSA.rcx, lo32(rcx), hi32(rcx)),
         writeRegister(VMSA.rdx, lo32(rdx), hi32(rdx)),
         writeRegister(VMSA.r8, lo32(r8), hi32(r8)),
-        write(area + CALLING_AREA.call_pending, 1, 1)
+        markPending
       ])
       const rang = this.#ring === "page" ? yield* this.#ghcb!.runVmpl(SVSM_VMPL) : yield* this.#ringMsr()
-      const old = (yield xchg8(area + CALLING_AREA.call_pending, 0)).lo
+      const old = (yield takePending).lo
       if (!rang || old !== 0) return NOT_SERVED
-      const result = (yield readRegister(VMSA.rax)).lo
+      const result = (yield READ_RAX).lo
       if (result !== SVSM_RESULT.INCOMPLETE && result !== SVSM_RESULT.BUSY) return result
     }
+  }
+
+  /** Operations on the byte of an area: they are the same until the area moves. */
+  #pendingOf(area: number): PendingOperations {
+    if (this.#pending.area !== area) this.#pending = pendingOperations(area)
+    return this.#pending
   }
 
   *#ringMsr(): Program<boolean> {

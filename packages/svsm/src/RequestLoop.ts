@@ -34,10 +34,9 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
   }
 }
 
-function* runGuest(state: SvsmState, served: GuestVmsa): Program<number> {
+const runGuest = (state: SvsmState, served: GuestVmsa): Program<number> => {
   const interrupts = state.interrupts[served.apicId]
-  if (interrupts === undefined) return yield* runVmplMsr(served.vmpl)
-  return yield* interrupts.runGuest(served)
+  return interrupts === undefined ? runVmplMsr(served.vmpl) : interrupts.runGuest(served)
 }
 
 /**
@@ -64,19 +63,25 @@ function* serveLevel(state: SvsmState, served: GuestVmsa): Program<boolean> {
   ])
   const called = pending !== 0 && (yield loads.exitCode).lo === EXIT.VMGEXIT
   if (called) {
-    const result = pending === 1 ? yield* serveCall(state, served, loads.registers) : SVSM_RESULT.INVALID_FORMAT
-    // REMAP_CA has cleared the old area itself.
-    yield sequence([write(vmsaGpa + VMSA.rax, 8, result), write(served.caGpa + CALLING_AREA.call_pending, 1, 0)])
+    const stores =
+      pending === 1 ? yield* serveCall(state, served, loads.registers) : complete(served, SVSM_RESULT.INVALID_FORMAT)
+    yield sequence(stores)
     yield* afterCall(state, served.apicId)
   }
   yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
   return called
 }
 
-function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
+/** Result code and call_pending. REMAP_CA has cleared the old area itself: this is the new one. */
+const complete = ({ vmsaGpa, caGpa }: GuestVmsa, result: number): ReadonlyArray<Operation> => [
+  write(vmsaGpa + VMSA.rax, 8, result),
+  write(caGpa + CALLING_AREA.call_pending, 1, 0)
+]
+
+const dispatch = (state: SvsmState, request: SvsmRequest): Program<number> | number => {
   switch (request.protocol) {
     case PROTOCOL.CORE:
-      return yield* core(state, request)
+      return core(state, request)
     case PROTOCOL.APIC:
       return apic(state, request)
     default:
@@ -84,17 +89,23 @@ function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
   }
 }
 
-function* serveCall(state: SvsmState, served: GuestVmsa, registers: RecordedSequence): Program<number> {
+/** Serves a call. @returns the stores that answer it */
+function* serveCall(
+  state: SvsmState,
+  served: GuestVmsa,
+  registers: RecordedSequence
+): Program<ReadonlyArray<Operation>> {
   const { vmsaGpa } = served
   yield registers
   const request = requestIn(registers.outcomes, served)
-  const result = yield* dispatch(state, request)
-  yield sequence([
+  const outcome = dispatch(state, request)
+  const result = typeof outcome === "number" ? outcome : yield* outcome
+  return [
     write(vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi),
     write(vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi),
-    write(vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi)
-  ])
-  return result
+    write(vmsaGpa + VMSA.r8, 8, request.r8Lo, request.r8Hi),
+    ...complete(served, result)
+  ]
 }
 
 /** Loads from a guest's VMSA, the same on each entry. */

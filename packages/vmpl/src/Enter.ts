@@ -2,6 +2,7 @@
 import {
   EFER_SVME,
   EXIT,
+  getU64,
   INT_CTL,
   NESTED_CTL,
   PAGE_SIZE,
@@ -42,16 +43,17 @@ export type VmrunOutcome = "entered" | number | typeof VMRUN_GP
  * @spec-silent the order of the checks beyond "host faults first"
  */
 export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
-  const { rmp, host, memory } = cpu.hardware
+  const { rmp, memory } = cpu.hardware
   cpu.thread.charge(PRIMITIVE.vmrun_sev_snp)
   if (isReservedAddress(cpu, vmcb) || !rmp.checkHypervisorOwned(vmcb / PAGE_SIZE) || !hasSaveArea(cpu)) return VMRUN_GP
+  const control = memory.read(vmcb / PAGE_SIZE, HOST_ASID)
   cpu.vmcb = vmcb
-  cpu.asid = host.read32(vmcb + VMCB.asid)
-  cpu.ghcbLo = host.read32(vmcb + VMCB.ghcb_gpa)
-  cpu.ghcbHi = host.read32(vmcb + VMCB.ghcb_gpa + 4)
-  const vmsa = host.read64(vmcb + VMCB.vmsa_pa)
-  const npt = cpu.hardware.nestedTables.get(host.read64(vmcb + VMCB.nested_cr3))
-  const nestedCtl = host.read32(vmcb + VMCB.nested_ctl)
+  cpu.asid = control.getUint32(VMCB.asid, true)
+  cpu.ghcbLo = control.getUint32(VMCB.ghcb_gpa, true)
+  cpu.ghcbHi = control.getUint32(VMCB.ghcb_gpa + 4, true)
+  const vmsa = getU64(control, VMCB.vmsa_pa)
+  const npt = cpu.hardware.nestedTables.get(getU64(control, VMCB.nested_cr3))
+  const nestedCtl = control.getUint32(VMCB.nested_ctl, true)
   if ((nestedCtl & NESTED_CTL.NP_ENABLE) === 0 || npt === undefined || cpu.asid === 0 || vmsa % PAGE_SIZE !== 0)
     return refuse(cpu, EXIT.INVALID)
 
@@ -64,11 +66,11 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
     return refuse(cpu, EXIT.INVALID)
   if (rmp.isInUse(vmsaPfn)) return refuse(cpu, EXIT.BUSY)
   if (!isSnp && !isSealed(cpu.hardware, vmsaPfn, cpu.asid)) return refuse(cpu, EXIT.SHUTDOWN)
-  if (!isOrdinary(cpu, view, nestedCtl, features) && vmrunCause(stateOf(cpu, view, nestedCtl, features)) !== null)
+  if (!isOrdinary(cpu, control, view, features) && vmrunCause(stateOf(cpu, control, view, features)) !== null)
     return refuse(cpu, EXIT.INVALID)
   if (isSnp && view.getUint8(VMSA.vmpl) >= rmp.vmpls)
     return rmp.switches.U9 === "default" ? refuse(cpu, EXIT.INVALID) : VMRUN_GP
-  const avic = avicFrame(cpu)
+  const avic = avicFrame(control)
   if (avic !== null && !rmp.checkHypervisorOwned(avic)) return refuse(cpu, EXIT.INVALID)
   if ((view.getUint32(VMSA.vintr_ctrl + 4, true) & VINTR_CTRL_BUSY_HI) !== 0) return refuse(cpu, EXIT.BUSY)
 
@@ -83,13 +85,12 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   memory.readHead(vmsaPfn, cpu.asid, cpu.registers)
   if ((features & SEV_FEATURES.VmsaRegProt) !== 0) unprotectRegisters(cpu)
   cpu.vmpl = isSnp ? cpu.registers[VMSA.vmpl]! : 0
-  const tlbControl = host.read8(vmcb + VMCB.tlb_ctl)
+  const tlbControl = control.getUint8(VMCB.tlb_ctl)
   if (tlbControl !== TLB_CONTROL.DO_NOTHING) {
     cpu.thread.charge(PRIMITIVE.tlb_flush_asid)
     cpu.thread.count(COUNTER.TLB_FLUSHES)
   }
   loadTranslation(cpu, tlbControl)
-  const control = memory.read(vmcb / PAGE_SIZE, HOST_ASID)
   loadControl(cpu, control)
   loadEvents(cpu, control)
   cpu.halted = false
@@ -117,42 +118,37 @@ const isHostPage = ({ hardware: { rmp } }: Processor, pfn: number, features: num
 const SEV_ES = NESTED_CTL.SEV_ENABLE | NESTED_CTL.SEV_ES_ENABLE
 
 /** A plain SNP guest and nothing to inject: no cause can apply, and most entries are such. */
-const isOrdinary = (
-  { hardware: { host, hostMsrs }, vmcb }: Processor,
-  view: DataView,
-  nestedCtl: number,
-  features: number
-) =>
+const isOrdinary = ({ hardware: { hostMsrs } }: Processor, control: DataView, view: DataView, features: number) =>
   features === SEV_FEATURES.SNPActive &&
-  (nestedCtl & SEV_ES) === SEV_ES &&
+  (control.getUint32(VMCB.nested_ctl, true) & SEV_ES) === SEV_ES &&
   (view.getUint32(VMSA.efer, true) & EFER_SVME) !== 0 &&
-  host.read32(vmcb + VMCB.event_inj) < EVENT_VALID &&
-  host.read32(vmcb + VMCB.allowed_sev_features + 4) < FEATURES_CHECKED &&
+  control.getUint32(VMCB.event_inj, true) < EVENT_VALID &&
+  control.getUint32(VMCB.allowed_sev_features + 4, true) < FEATURES_CHECKED &&
   (hostMsrs?.snpEnabled ?? true)
 
-const stateOf = (cpu: Processor, view: DataView, nestedCtl: number, features: number): VmrunState => {
-  const { host, hostMsrs } = cpu.hardware
-  const { vmcb } = cpu
-  const checksFeatures = host.read32(vmcb + VMCB.allowed_sev_features + 4) >= FEATURES_CHECKED
+const stateOf = (cpu: Processor, control: DataView, view: DataView, features: number): VmrunState => {
+  const { hostMsrs } = cpu.hardware
+  const nestedCtl = control.getUint32(VMCB.nested_ctl, true)
+  const checksFeatures = control.getUint32(VMCB.allowed_sev_features + 4, true) >= FEATURES_CHECKED
   return {
     snpEnabled: hostMsrs?.snpEnabled ?? true,
     sev: (nestedCtl & NESTED_CTL.SEV_ENABLE) !== 0,
     sevEs: (nestedCtl & NESTED_CTL.SEV_ES_ENABLE) !== 0,
-    avic: (host.read32(vmcb + VMCB.int_ctl) & INT_CTL.AVIC_ENABLE) !== 0,
+    avic: hasAvic(control),
     shadowStackCheck: (nestedCtl & NESTED_CTL.SSS_CHECK_ENABLE) !== 0,
-    eventInjection: host.read32(vmcb + VMCB.event_inj),
-    allowedFeatures: checksFeatures ? host.read32(vmcb + VMCB.allowed_sev_features) : null,
+    eventInjection: control.getUint32(VMCB.event_inj, true),
+    allowedFeatures: checksFeatures ? control.getUint32(VMCB.allowed_sev_features, true) : null,
     ibsEnabled: hostMsrs?.ibsEnabled ?? false,
     features,
     efer: view.getUint32(VMSA.efer, true)
   }
 }
 
+const hasAvic = (control: DataView): boolean => (control.getUint32(VMCB.int_ctl, true) & INT_CTL.AVIC_ENABLE) !== 0
+
 /** Frame of the AVIC backing page, null without AVIC. */
-const avicFrame = ({ hardware: { host }, vmcb }: Processor): number | null =>
-  (host.read32(vmcb + VMCB.int_ctl) & INT_CTL.AVIC_ENABLE) === 0
-    ? null
-    : Math.floor(host.read64(vmcb + VMCB.avic_backing_page) / PAGE_SIZE)
+const avicFrame = (control: DataView): number | null =>
+  hasAvic(control) ? Math.floor(getU64(control, VMCB.avic_backing_page) / PAGE_SIZE) : null
 
 /** Resumes what stopped at this VMSA, or starts the program that its CS:RIP points at; null when there is none. */
 const executionOf = (cpu: Processor): Execution | null => {

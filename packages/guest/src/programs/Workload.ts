@@ -1,4 +1,4 @@
-import { type Program, writeBytes } from "@vmpl-lab/vmpl"
+import { type Operation, type Program, writeBytes } from "@vmpl-lab/vmpl"
 import { pvalidateList } from "../PvalidateList.ts"
 import { CORE_CALL, PROTOCOL, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
 import { BLOCK, blockOf, CALL_KIND, type GuestPlan } from "./GuestPlan.ts"
@@ -14,6 +14,8 @@ export function* workload(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Pr
 /** The same at a pace: a call begins `paceNs` after the one before, or at once where that took longer; 0 is no pace. */
 export function* makeCalls(plan: GuestPlan, apicId: number, svsm: SvsmCaller, paceNs: number): Program {
   const block = blockOf(plan, apicId)
+  const validate = listWith(block, true)
+  const rescind = listWith(block, false)
   let validated = false
   let next = paceNs === 0 ? 0 : yield* now()
   for (const kind of plan.calls(apicId)) {
@@ -23,7 +25,8 @@ export function* makeCalls(plan: GuestPlan, apicId: number, svsm: SvsmCaller, pa
     }
     let result: number
     if (kind === CALL_KIND.PVALIDATE) {
-      result = yield* toggleValidation(svsm, block, !validated)
+      yield validated ? rescind : validate
+      result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
       if (result === SVSM_RESULT.SUCCESS) validated = !validated
     } else if (kind === CALL_KIND.REMAP_CA) result = yield* remapCallingArea(svsm, block)
     else result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.QUERY_PROTOCOL, { rcx: CORE_VERSION_1 })
@@ -34,11 +37,9 @@ export function* makeCalls(plan: GuestPlan, apicId: number, svsm: SvsmCaller, pa
 /** RCX of QUERY_PROTOCOL: protocol 0 in the upper half, version 1 in the lower. */
 export const CORE_VERSION_1 = 1
 
-/** Asks for one page to be validated or rescinded. */
-function* toggleValidation(svsm: SvsmCaller, block: number, validate: boolean): Program<number> {
-  yield writeBytes(block + BLOCK.LIST, pvalidateList([{ gpa: block + BLOCK.TOGGLED, validate }]))
-  return yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
-}
+/** Writes the list that asks for one page to be validated or rescinded. */
+const listWith = (block: number, validate: boolean): Operation =>
+  writeBytes(block + BLOCK.LIST, pvalidateList([{ gpa: block + BLOCK.TOGGLED, validate }]))
 
 /** Moves the calling area to the other of two pages. */
 function* remapCallingArea(svsm: SvsmCaller, block: number): Program<number> {

@@ -10,15 +10,19 @@ import type { SvsmRequest } from "./Request.ts"
 /** Versions of the core protocol that are served. */
 const CORE_VERSION = { MIN: 1, MAX: 1 } as const
 
-/** Core protocol, by call number. Calls that are not served yet answer UNSUPPORTED_CALL. @spec SVSM 6 table 5 */
-export function* core(state: SvsmState, request: SvsmRequest): Program<number> {
+/**
+ * Core protocol, by call number. Calls that are not served yet answer UNSUPPORTED_CALL.
+ * @returns the result code, or the program that comes to it
+ * @spec SVSM 6 table 5
+ */
+export const core = (state: SvsmState, request: SvsmRequest): Program<number> | number => {
   switch (request.call) {
     case CORE_CALL.REMAP_CA:
-      return yield* remapCa(state, request)
+      return remapCa(state, request)
     case CORE_CALL.PVALIDATE:
-      return yield* pvalidateCall(state, request)
+      return pvalidateCall(state, request)
     case CORE_CALL.CREATE_VCPU:
-      return yield* createVcpu(state, request)
+      return createVcpu(state, request)
     case CORE_CALL.QUERY_PROTOCOL:
       return queryProtocol(state, request)
     default:
