@@ -1,4 +1,4 @@
-import { STRATEGIES } from "@vmpl-lab/hv-strategies"
+import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
 import { type Observation, observeCase, observeShell } from "./Observe.ts"
 import { observeReference } from "./Reference.ts"
 import { observeSimpy, simpyVersion } from "./Simpy.ts"
@@ -42,17 +42,36 @@ const shell: ReadonlyArray<Case> = [
   }
 ]
 
-export const SIMULATIONS: ReadonlyArray<string> = STRATEGIES.map(({ key }) => `simulation, ${key}`)
+const simulationOf = (strategy: string): string => `simulation, ${strategy}`
 
-const simulation: ReadonlyArray<Case> = STRATEGIES.map(({ key }, i) => ({
-  name: SIMULATIONS[i] ?? key,
+export const SIMULATIONS: ReadonlyArray<string> = STRATEGIES.map((strategy) => simulationOf(strategyName(strategy)))
+
+const simulation: ReadonlyArray<Case> = STRATEGIES.map(strategyName).map((strategy) => ({
+  name: simulationOf(strategy),
   warmUp: "2,000 calls of each of 4 vCPUs, then launch and boot; 20,000 calls of each are timed (quick: 200, 1,000)",
-  observe: (quick) => observeCase("RoundTrip.ts", [key, ...quickly(quick)]),
+  observe: (quick) => observeCase("RoundTrip.ts", [strategy, ...quickly(quick)]),
   figures: [
     { value: "usPerRoundTrip", unit: "us per round trip", goal: 4 },
+    { value: "cpuUsPerRoundTrip", unit: "us of CPU time per round trip, all threads of the process" },
     { value: "eventsPerSecond", unit: "scheduler events/s" }
   ]
 }))
+
+/** vCPUs of the largest guest. */
+const LARGE = 512
+
+const largeGuest: Case = {
+  name: `${LARGE} vCPUs, four levels, 100,000 calls`,
+  warmUp: "none: launch, boot of all levels and 200 calls of each vCPU are timed",
+  observe: () => observeCase("LargeGuest.ts", [String(LARGE)]),
+  fullOnly: true,
+  figures: [
+    { value: "seconds", unit: "s", goal: 60 },
+    { value: "cpuSeconds", unit: "s of CPU time" },
+    { value: "eventsPerSecond", unit: "scheduler events/s" },
+    { value: "peakMiB", unit: "MiB resident at most", goal: 2048 }
+  ]
+}
 
 export const ACCESS_CHECKS = {
   typed: "RMP access check, typed array",
@@ -155,6 +174,7 @@ const keyChange: Case = {
 export const CASES: ReadonlyArray<Case> = [
   ...shell,
   ...simulation,
+  largeGuest,
   ...exits,
   ...accessCheck,
   ...referenceCheck,

@@ -33,7 +33,19 @@ const verdict = (switches: Switches, mask: number, kind: number, cpl: number): n
 
 /**
  * The VMPL check for every kind of access and every mask, FAULT.NONE or a fault: at `kind << 9 | user << 8 | mask`, with
- * `user` 1 at CPL 3. A look-up takes no branch that a processor could guess wrongly.
+ * `user` 1 at CPL 3. A look-up takes no branch that a processor could guess wrongly. Machines share the table: nobody
+ * writes to it.
  */
-export const vmplVerdicts = (switches: Switches): Int32Array =>
-  Int32Array.from({ length: 16 << 9 }, (_, at) => verdict(switches, at & 0xff, at >>> 9, (at & 0x100) === 0 ? 0 : 3))
+export const vmplVerdicts = (switches: Switches): Int32Array => {
+  // Of the switches only U14 has a part in it.
+  let table = tables.get(switches.U14)
+  if (table === undefined) {
+    table = Int32Array.from({ length: 16 << 9 }, (_, at) =>
+      verdict(switches, at & 0xff, at >>> 9, (at & 0x100) === 0 ? 0 : 3)
+    )
+    tables.set(switches.U14, table)
+  }
+  return table
+}
+
+const tables = new Map<Switches["U14"], Int32Array>()

@@ -18,26 +18,37 @@ export const quantileTable = (knots: NonNullable<Cost["quantiles"]>): Float64Arr
   return table
 }
 
+/** Tables are made once: every boot charges the prices of the same few profiles. */
+const tables = new WeakMap<NonNullable<Cost["quantiles"]>, Float64Array>()
+
+const tableOf = (knots: NonNullable<Cost["quantiles"]>): Float64Array => {
+  let table = tables.get(knots)
+  if (table === undefined) {
+    table = quantileTable(knots)
+    tables.set(knots, table)
+  }
+  return table
+}
+
 /** Prices of a profile, ready to be charged: a constant, or a draw from the primitive's own random stream. */
 export class CostTable {
   readonly #nominal: Float64Array
   readonly #spread: ReadonlyArray<Float64Array | null>
-  readonly #streams: ReadonlyArray<RandomStream>
+  /** Streams of those that draw: a price with a spread, a step that is not always taken. */
+  readonly #streams: ReadonlyArray<RandomStream | null>
   readonly #permille: Float64Array
-  readonly #chances: ReadonlyArray<RandomStream>
+  readonly #chances: ReadonlyArray<RandomStream | null>
 
   /** @param run which run of the seed this is: each draws from streams of its own */
   constructor(profile: Profile, seed: number, run = 0) {
     const costs = PRIMITIVES.map((name) => profile.primitives[name])
     this.#nominal = Float64Array.from(costs, (cost) => cost.ns)
-    this.#spread = costs.map((cost) => (cost.quantiles === undefined ? null : quantileTable(cost.quantiles)))
-    this.#streams = PRIMITIVES.map(
-      (name) => new RandomStream(seed, run === 0 ? `cost:${name}` : `run:${run}/cost:${name}`)
-    )
+    this.#spread = costs.map((cost) => (cost.quantiles === undefined ? null : tableOf(cost.quantiles)))
+    const stream = (component: string): RandomStream =>
+      new RandomStream(seed, run === 0 ? component : `run:${run}/${component}`)
+    this.#streams = PRIMITIVES.map((name, i) => (this.#spread[i] === null ? null : stream(`cost:${name}`)))
     this.#permille = Float64Array.from(costs, (cost) => cost.probability?.permille ?? PERMILLE_STEPS)
-    this.#chances = PRIMITIVES.map(
-      (name) => new RandomStream(seed, run === 0 ? `chance:${name}` : `run:${run}/chance:${name}`)
-    )
+    this.#chances = PRIMITIVES.map((name, i) => (costs[i]!.probability === undefined ? null : stream(`chance:${name}`)))
     for (const cost of costs) assert(Number.isInteger(cost.ns) && cost.ns >= 0, "a cost is a natural number of ns")
   }
 
@@ -50,6 +61,7 @@ export class CostTable {
 
   /** Whether a step that is not taken on every occasion is taken on this one: a draw from a stream of its own. */
   occurs(primitive: number): boolean {
-    return this.#chances[primitive]!.int(1, PERMILLE_STEPS) <= this.#permille[primitive]!
+    const chances = this.#chances[primitive]
+    return chances === null || chances!.int(1, PERMILLE_STEPS) <= this.#permille[primitive]!
   }
 }
