@@ -115,6 +115,33 @@ describe("a GHCB in use", () => {
     )
   })
 
+  it("keeps apart two run-VMPL exchanges, one of which is refused", () => {
+    let rings = 0
+    let places = 0
+    for (; ; places++) {
+      const machine = new ScriptedMachine()
+      const answers: Array<boolean> = []
+      rings = 0
+      // The inner one is the one that comes to the host from within the handler.
+      let inside = false
+      machine.onVmgexit = (at) => {
+        rings++
+        reply(at, inside ? { sw_exit_info_1: [2, 0], sw_exit_info_2: [7, 0] } : {})
+      }
+      const ghcb = withBackup()
+      machine.msr = [GHCB_GPA, 0]
+      const state = interruptAt(machine, places, function* () {
+        inside = true
+        answers.push(yield* ghcb.runVmpl(0))
+        inside = false
+      })
+      const outer = machine.run(ghcb.runVmpl(0))
+      if (!state.came) break
+      expect([outer, ghcb.info2, answers, rings]).toEqual([true, 0, [false], 2])
+    }
+    expect(places).toBeGreaterThan(5)
+  })
+
   it("costs the run-VMPL path seven operations, none of them for nesting", () => {
     const { machine } = hosted()
     const operations: Array<number> = []

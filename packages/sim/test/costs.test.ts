@@ -140,6 +140,36 @@ describe("a span", () => {
     expect([span.begin, span.total()]).toEqual([7, 0])
     expect([...span.count, ...span.counters].every((value) => value === 0)).toBe(true)
   })
+
+  it("is what plain sums are, over any charges and starts", () => {
+    const step = fc.record({
+      primitive: fc.integer({ min: 0, max: CORE_WAIT }),
+      ns: fc.nat(1000),
+      starts: fc.boolean()
+    })
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const span = new Span()
+        const ns = new Array<number>(CORE_WAIT + 1).fill(0)
+        const count = new Array<number>(CORE_WAIT + 1).fill(0)
+        for (const { primitive, ns: charge, starts } of steps) {
+          if (starts) {
+            span.start(5)
+            ns.fill(0)
+            count.fill(0)
+          }
+          span.add(primitive, charge)
+          ns[primitive]! += charge
+          count[primitive]! += 1
+        }
+        expect([...span.ns]).toEqual(ns)
+        expect([...span.count]).toEqual(count)
+        expect(span.total()).toBe(ns.reduce((sum, one) => sum + one, 0))
+        const charged = [...span.charged.subarray(0, span.kinds)].sort((a, b) => a - b)
+        expect(charged).toEqual(count.flatMap((times, primitive) => (times > 0 ? [primitive] : [])))
+      })
+    )
+  })
 })
 
 describe("a step that is not always taken", () => {

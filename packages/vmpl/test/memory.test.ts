@@ -275,3 +275,45 @@ describe("the host's view of memory", () => {
     expect(host.readPage(6)).toEqual(ZEROS)
   })
 })
+
+describe("the head of a frame", () => {
+  const LENGTHS = [0x670, 16]
+  const start = (view: DataView, length: number): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, length)
+  /** Heads on one memory, views on another: the same bytes, keys and changes. */
+  const step = fc.record({
+    kind: fc.constantFrom("read", "write", "replace", "clear", "drop"),
+    pfn: fc.integer({ min: 0, max: 2 }),
+    asid: fc.integer({ min: HOST_ASID, max: 2 }),
+    length: fc.constantFrom(...LENGTHS),
+    seed: fc.nat(255)
+  })
+
+  it("is copied as through a view, whoever wrote the frame and whatever became of it", () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 25 }), (steps) => {
+        const [heads, views] = [newMemory(), newMemory()]
+        for (const { kind, pfn, asid, length, seed } of steps) {
+          const bytes = fill(seed)
+          if (kind === "read") {
+            const into = new Uint8Array(length)
+            heads.readHead(pfn, asid, into)
+            expect(into).toEqual(start(views.read(pfn, asid), length))
+          } else if (kind === "write") {
+            heads.writeHead(pfn, asid, bytes.subarray(0, length))
+            start(views.write(pfn, asid), length).set(bytes.subarray(0, length))
+          } else {
+            for (const memory of [heads, views]) {
+              if (kind === "replace") memory.replace(pfn, asid, seed % 2 === 0 ? bytes : null)
+              else if (kind === "clear") memory.clearRegion(0, asid)
+              else memory.setKey(2, fill(seed).subarray(0, 32))
+            }
+          }
+          expect(heads.changes).toBe(views.changes)
+        }
+        for (const pfn of [0, 1, 2])
+          for (const asid of [HOST_ASID, 1, 2]) expect(seen(heads, pfn, asid)).toEqual(seen(views, pfn, asid))
+      }),
+      { numRuns: 60 }
+    )
+  })
+})
