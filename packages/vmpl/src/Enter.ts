@@ -16,6 +16,7 @@ import { COUNTER, PRIMITIVE } from "@vmpl-lab/sim"
 import { loadControl } from "./Control.ts"
 import { Execution } from "./Execution.ts"
 import { saveControl } from "./Exit.ts"
+import { offsetInPage } from "./GuestAccess.ts"
 import { saveHostState } from "./HostState.ts"
 import { isReservedAddress } from "./Instruction.ts"
 import { isSealed } from "./Integrity.ts"
@@ -54,7 +55,7 @@ export const vmrun = (cpu: Processor, vmcb: number): VmrunOutcome => {
   const vmsa = getU64(control, VMCB.vmsa_pa)
   const npt = cpu.hardware.nestedTables.get(getU64(control, VMCB.nested_cr3))
   const nestedCtl = control.getUint32(VMCB.nested_ctl, true)
-  if ((nestedCtl & NESTED_CTL.NP_ENABLE) === 0 || npt === undefined || cpu.asid === 0 || vmsa % PAGE_SIZE !== 0)
+  if ((nestedCtl & NESTED_CTL.NP_ENABLE) === 0 || npt === undefined || cpu.asid === 0 || offsetInPage(vmsa) !== 0)
     return refuse(cpu, EXIT.INVALID)
 
   const vmsaPfn = vmsa / PAGE_SIZE

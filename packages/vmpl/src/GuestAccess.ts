@@ -67,8 +67,5 @@ export const canFetch = (cpu: Processor): boolean => {
   return true
 }
 
-/** Offset of an address in its page, for addresses of the upper half too. */
-export const offsetInPage = (address: number): number => {
-  const offset = address % PAGE_SIZE
-  return offset < 0 ? offset + PAGE_SIZE : offset
-}
+/** Offset of an address in its page: the low bits of two's complement, of the upper half too. */
+export const offsetInPage = (address: number): number => address & (PAGE_SIZE - 1)

@@ -3,7 +3,8 @@ import { PAGE_SIZE, toNumber } from "@vmpl-lab/sev-es"
 import { HOST_ASID, type PhysicalMemory } from "./PhysicalMemory.ts"
 
 const pfnOf = (spa: number): number => Math.floor(spa / PAGE_SIZE)
-const offsetOf = (spa: number): number => spa % PAGE_SIZE
+/** A mask: the remainder of a number that may be beyond 32 bits is a call in itself. */
+const offsetOf = (spa: number): number => spa & (PAGE_SIZE - 1)
 
 /**
  * System memory as host software sees it: loads are never checked by the RMP (a guest's private page reads as

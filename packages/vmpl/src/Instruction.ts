@@ -16,7 +16,7 @@ import { RFLAGS_IF } from "./Execution.ts"
 import { followingRip } from "./Exit.ts"
 import { offsetInPage, translate } from "./GuestAccess.ts"
 import { OP, type Operation, type OperationResult } from "./Operation.ts"
-import type { Processor } from "./Processor.ts"
+import type { HostMsrs, Processor } from "./Processor.ts"
 import { STEP, type Step } from "./Step.ts"
 import { reloadTranslation } from "./Translation.ts"
 
@@ -293,7 +293,10 @@ const executeSvm = (cpu: Processor, { op, address }: Operation): Step => {
 
 /** Whether software may not name an address in VMRUN, VMLOAD or VMSAVE: no page, or reserved by the machine. */
 export const isReservedAddress = ({ hardware: { hostMsrs } }: Processor, address: number): boolean =>
-  address % 4096 !== 0 || (hostMsrs?.reserved ?? []).some(({ base, end }) => address >= base && address < end)
+  offsetInPage(address) !== 0 || (hostMsrs?.reserved !== undefined && isWithin(hostMsrs.reserved, address))
+
+const isWithin = (ranges: NonNullable<HostMsrs["reserved"]>, address: number): boolean =>
+  ranges.some(({ base, end }) => address >= base && address < end)
 
 /** Offset of the TSC that the VMCB asks for, as a signed 64-bit value. */
 export const tscOffsetOf = (cpu: Processor): bigint => {
