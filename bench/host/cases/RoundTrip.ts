@@ -36,7 +36,13 @@ const run = (calls: number) => {
   const { user, system } = process.cpuUsage(cpuBegin)
   const failure = machine.failure()
   if (failure !== null) throw new Error(failure)
-  return { ms, cpuUs: user + system, trips: machine.meter.roundTrip.ns.length - trips, events: machine.host.events - events, machine }
+  return {
+    ms,
+    cpuUs: user + system,
+    trips: machine.meter.roundTrip.ns.length - trips,
+    events: machine.host.events - events,
+    machine
+  }
 }
 
 run(quick ? 200 : WARM_UP_CALLS)
