@@ -211,9 +211,14 @@ const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
   return hash.digest("hex")
 }
 
+/** A scenario's values as run, its workload spelled out: what a result can be repeated by, with name and RMP switches. */
+export const parametersOf = (scenario: Scenario): ComparisonJson["parameters"] => {
+  const { vcpus, calls, boots, mix, ring, host } = scenario
+  return { workload: workloadOf(scenario), ...keysOfWorkload(scenario), vcpus, calls, boots, mix, ring, host }
+}
+
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
 export const summarize = ({ run, profile, scenario, seed, commit, paired = null }: SummaryInput): ComparisonJson => {
-  const { name, vcpus, calls, boots, mix, ring, host } = scenario
   const interrupts = interruptEntries(run.runs)
   const guestDigests = new Set(run.runs.map((one) => one.guestDigest))
   return {
@@ -221,8 +226,8 @@ export const summarize = ({ run, profile, scenario, seed, commit, paired = null 
     commit,
     profile: profile.name,
     machine: profile.machine,
-    scenario: name,
-    parameters: { workload: workloadOf(scenario), ...keysOfWorkload(scenario), vcpus, calls, boots, mix, ring, host },
+    scenario: scenario.name,
+    parameters: parametersOf(scenario),
     rmpSwitches: resolveSwitches(scenario.rmpSwitches),
     varying: varyingOf(profile),
     firmware: run.firmware,
