@@ -74,7 +74,7 @@ export const vmPerVmplKernelLink: Strategy = {
     ]
   },
   operations: {
-    kernel: kernelSwitch({ missing, enter, wakeLevel }),
+    kernel: kernelSwitch({ missing, enter, wakeLevel, runningLevelUpdates: false }),
     createGuest: createBootVm({ vmpls: [0], descriptor: -1, threadPerLevel: false }),
     serve: linkVcpu
   }

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto"
+import { DEFAULT_STRATEGY_OPTIONS, type StrategyOptions } from "@vmpl-lab/hypervisor"
 import { resolveSwitches, type Switches } from "@vmpl-lab/rmp"
 import { PRIMITIVE, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
@@ -83,7 +84,11 @@ export interface ComparisonJson {
   readonly machine: string
   readonly scenario: string
   /** The scenario's values as run, command line included. */
-  readonly parameters: Omit<Scenario, "name" | "rmpSwitches" | "workload"> & { readonly workload: WorkloadName }
+  readonly parameters: Omit<Scenario, "name" | "rmpSwitches" | "workload" | "strategyOptions"> & {
+    readonly workload: WorkloadName
+    /** How the strategies do what published series leave open, every option spelled out. */
+    readonly strategyOptions: StrategyOptions
+  }
   /** How the model answers what the public documents leave open about the RMP, every switch spelled out. */
   readonly rmpSwitches: Switches
   /** Primitives that vary from one execution to the next; all others cost the same every time. */
@@ -214,7 +219,9 @@ const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
 /** A scenario's values as run, its workload spelled out: what a result can be repeated by, with name and RMP switches. */
 export const parametersOf = (scenario: Scenario): ComparisonJson["parameters"] => {
   const { vcpus, calls, boots, mix, ring, host } = scenario
-  return { workload: workloadOf(scenario), ...keysOfWorkload(scenario), vcpus, calls, boots, mix, ring, host }
+  const strategyOptions = { ...DEFAULT_STRATEGY_OPTIONS, ...scenario.strategyOptions }
+  const workload = { workload: workloadOf(scenario), ...keysOfWorkload(scenario) }
+  return { ...workload, vcpus, calls, boots, mix, ring, strategyOptions, host }
 }
 
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
