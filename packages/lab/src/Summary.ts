@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { DEFAULT_STRATEGY_OPTIONS, type StrategyOptions } from "@vmpl-lab/hypervisor"
 import { resolveSwitches, type Switches } from "@vmpl-lab/rmp"
-import { PRIMITIVE, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
+import { PRIMITIVE, PRIMITIVES, type PrimitiveName, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
 import {
   COUNTERS,
@@ -93,6 +93,8 @@ export interface ComparisonJson {
   readonly rmpSwitches: Switches
   /** Primitives that vary from one execution to the next; all others cost the same every time. */
   readonly varying: ReadonlyArray<string>
+  /** Primitives of which it is drawn whether they are taken at all. */
+  readonly occasional: ReadonlyArray<string>
   readonly firmware: ComparisonRun["firmware"]
   readonly launchDigest: string
   /** SHA-256 over the strategies' names and state digests. */
@@ -149,14 +151,29 @@ const perSwitch = (record: OperationRecord): ResultEntry["perSwitch"] => {
 /** Primitives whose price varies from one execution to the next. */
 const varyingOf = (profile: Profile) => PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined)
 
+/** Primitives that are taken now and then only. */
+const occasionalOf = (profile: Profile) =>
+  PRIMITIVES.filter((name) => {
+    const permille = profile.primitives[name].probability?.permille ?? 0
+    return permille > 0 && permille < 1_000
+  })
+
+/** Steps on which an occasional one may follow; where such a step was taken, chance had a part, whatever it drew. */
+const OCCASIONS: { readonly [K in PrimitiveName]?: ReadonlyArray<PrimitiveName> } = {
+  srcu_grace_period: ["create_vcpu", "create_vcpu_first", "memslot_setup"],
+  create_vm_tail: ["create_vm"]
+}
+
 /**
- * Whether chance had a part in an operation: in a price that varies, or, where latencies differ, in the mix of calls.
- * Boots make no calls; they repeat exactly under a profile without varying prices.
+ * Whether chance had a part in an operation: in a price that varies, in whether a step was taken, or, where latencies
+ * differ, in the mix of calls. Boots make no calls; they repeat exactly under a profile that leaves nothing to chance.
  */
 const isDrawn = ({ operation, ns, countByPrimitive }: OperationRecord, profile: Profile): boolean => {
   const varying = varyingOf(profile)
-  if (varying.some((name) => countByPrimitive[PRIMITIVE[name]]! > 0)) return true
-  if (operation === "ap-create" && varying.length === 0) return false
+  const taken = (name: PrimitiveName): boolean => countByPrimitive[PRIMITIVE[name]]! > 0
+  const occasional = occasionalOf(profile)
+  if (varying.some(taken) || occasional.some((name) => [name, ...(OCCASIONS[name] ?? [])].some(taken))) return true
+  if (operation === "ap-create" && varying.length + occasional.length === 0) return false
   return ns.some((one) => one !== ns[0])
 }
 
@@ -237,6 +254,7 @@ export const summarize = ({ run, profile, scenario, seed, commit, paired = null 
     parameters: parametersOf(scenario),
     rmpSwitches: resolveSwitches(scenario.rmpSwitches),
     varying: varyingOf(profile),
+    occasional: occasionalOf(profile),
     firmware: run.firmware,
     launchDigest: run.launchDigest,
     stateDigest: digestOfStates(run.runs),

@@ -24,7 +24,8 @@ import type { GuestVmsa, SvsmState } from "./State.ts"
  */
 export function* requestLoop(state: SvsmState, apicId: number): Program {
   for (;;) {
-    if (state.running[apicId] === undefined) {
+    const next = state.running[apicId]
+    if (next === undefined || !(yield* mayRun(next))) {
       yield hlt()
       continue
     }
@@ -32,6 +33,17 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
     // The host did not run the guest: there is nothing to serve before it does.
     if ((yield* runGuest(state, state.running[apicId]!)) !== 0) yield hlt()
   }
+}
+
+/**
+ * What CREATE_VCPU made is the host's to run first, when the guest asks for it: a host that does not know the level yet
+ * may end the guest over a request to run it. A CPU that an interrupt wakes in between sees by the exit code in the VMSA,
+ * which its maker left 0, that nothing has run there.
+ */
+function* mayRun(served: GuestVmsa): Program<boolean> {
+  if (!served.guestOwned || served.hasRun === true) return true
+  served.hasRun = (yield loadsOf(served).exitCode).lo !== 0
+  return served.hasRun
 }
 
 function* runGuest(state: SvsmState, served: GuestVmsa): Program<number> {

@@ -9,7 +9,8 @@ export const STRATEGY_OPTIONS = {
   updateRequest: ["own-level", "running-level"],
   /**
    * What CREATE does to a plane that KVM schedules: it becomes RUNNABLE beside the others, of which one that has halted
-   * lets a higher number run; or it becomes the only RUNNABLE one, and a plane that has halted keeps the vCPU.
+   * lets a higher number run; or it becomes the only RUNNABLE one, and a plane that has halted keeps the vCPU. Then an
+   * interrupt for plane 0 that comes before the new plane's first entry starves that plane, if plane 0 halts again.
    */
   createdPlane: ["runs-beside", "replaces"]
 } as const
