@@ -25,7 +25,7 @@ import type { GuestVmsa, SvsmState } from "./State.ts"
 export function* requestLoop(state: SvsmState, apicId: number): Program {
   for (;;) {
     const next = state.running[apicId]
-    if (next === undefined || !(yield* mayRun(next))) {
+    if (next === undefined || !(yield* isKnown(state, next))) {
       yield hlt()
       continue
     }
@@ -37,12 +37,13 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
 
 /**
  * What CREATE_VCPU made is the host's to run first, when the guest asks for it: a host that does not know the level yet
- * may end the guest over a request to run it. A CPU that an interrupt wakes in between sees by the exit code in the VMSA,
- * which its maker left 0, that nothing has run there.
+ * may end the guest over the MSR request to run it. A CPU that an interrupt wakes in between asks by the page until the
+ * exit code in the VMSA, which its maker left 0, tells that the level has run.
  */
-function* mayRun(served: GuestVmsa): Program<boolean> {
-  if (!served.guestOwned || served.hasRun === true) return true
-  served.hasRun = (yield loadsOf(served).exitCode).lo !== 0
+function* isKnown(state: SvsmState, served: GuestVmsa): Program<boolean> {
+  const interrupts = state.interrupts[served.apicId]
+  if (!served.guestOwned || served.hasRun === true || interrupts === undefined) return true
+  served.hasRun = (yield loadsOf(served).exitCode).lo !== 0 || (yield* interrupts.tryGuest(served))
   return served.hasRun
 }
 
