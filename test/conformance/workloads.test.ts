@@ -1,6 +1,6 @@
 import { shareOf } from "@vmpl-lab/guest"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { HIGH_RAM_GPA, type Machine } from "@vmpl-lab/lab"
+import { HIGH_RAM_GPA, type Interrupts, type Machine } from "@vmpl-lab/lab"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
@@ -8,6 +8,23 @@ import { runWorkload, type WorkloadOptions } from "../support/workloadRun.ts"
 
 const REGION_PAGES = 512
 const ALL = 0xf
+
+const SOURCES: Interrupts["sources"] = [
+  { source: "device", vmpl: 2, periodNs: 80_000 },
+  { source: "timer", vmpl: 2, periodNs: 250_000 },
+  { source: "device", vmpl: 0, periodNs: 300_000 }
+]
+
+/** A mixed guest that takes interrupts while it accepts memory and calls. */
+const interrupted = (keys: Pick<Interrupts, "injection" | "svsmInjection"> & Partial<Interrupts>): WorkloadOptions => ({
+  workload: "mixed",
+  vcpus: 3,
+  calls: 15,
+  apBoot: { moreLevels: "vmpl3" },
+  memoryAcceptance: { mebibytes: 16, entrySize: "2M" },
+  svsmCalls: { ratePerSecond: 20_000 },
+  interrupts: { sources: SOURCES, svsmShare: 300, pagesPerCall: 4, durationNs: 1_500_000, ...keys }
+})
 
 /** Every workload, small. */
 const SMALL: ReadonlyArray<WorkloadOptions> = [
@@ -27,7 +44,14 @@ const SMALL: ReadonlyArray<WorkloadOptions> = [
     apBoot: { moreLevels: "vmpl3" },
     memoryAcceptance: { mebibytes: 32, entrySize: "2M" },
     svsmCalls: { ratePerSecond: 10_000 }
-  }
+  },
+  interrupted({
+    injection: "normal",
+    svsmInjection: "normal",
+    sources: [...SOURCES, { source: "ipi", vmpl: 2, periodNs: 200_000 }, { source: "ipi", vmpl: 0, everyCalls: 5 }]
+  }),
+  interrupted({ injection: "restricted", svsmInjection: "blocked" }),
+  interrupted({ injection: "alternate", svsmInjection: "restricted" })
 ]
 
 describe.each(SMALL)("$workload", (options) => {
@@ -112,6 +136,36 @@ describe("memory acceptance", () => {
       return machine.log.shares[0]!.switches
     })
     expect(switches).toEqual([2, 2, 6, 40])
+  })
+})
+
+describe("mixed with interrupts", () => {
+  it("accepts its memory and makes its calls, and every interrupt is accounted for", () => {
+    const options = interrupted({ injection: "normal", svsmInjection: "normal" })
+    for (const strategy of STRATEGIES) {
+      const machine = runWorkload(strategy, options)
+      expect(machine.log.shares.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(16 * 2 ** 20)
+      // 45 calls of the plan; those that fill the guest's time are not told.
+      expect(machine.log.callsMade).toBeGreaterThanOrEqual(3 * 15)
+      const records = machine.interrupts!.close(machine.vmm)
+      expect(records.map(({ source, vmpl }) => `${source}@${vmpl}`)).toEqual(["device@2", "timer@2", "device@0"])
+      for (const { raised, refused, merged, delivered, misdelivered, pending, lost } of records) {
+        expect([raised, lost]).toEqual([refused + merged + delivered + misdelivered + pending, 0])
+      }
+      expect(records[0]!.raised).toBeGreaterThan(30)
+    }
+  })
+
+  it("goes on with interrupts and calls until the sources end, with an IPI between two requests", () => {
+    const ipi = { source: "ipi", vmpl: 2, periodNs: 100_000 } as const
+    const raised = (calls: number) => {
+      const keys = interrupted({ injection: "normal", svsmInjection: "normal", sources: [ipi], durationNs: 300_000 })
+      const machine = runWorkload(STRATEGIES[1]!, { ...keys, calls })
+      return machine.interrupts!.close(machine.vmm)[0]!.raised
+    }
+    // 100 calls at 20,000 a second are 5 ms: 50 IPIs of each of three vCPUs, though the sources' own time is 0.3 ms.
+    expect(raised(100)).toBeGreaterThan(3 * 40)
+    expect(raised(0)).toBeLessThan(3 * 10)
   })
 })
 

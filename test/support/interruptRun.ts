@@ -4,10 +4,9 @@ import {
   DEFAULT_SCENARIO,
   type InterruptRecord,
   type Interrupts,
-  interruptLaunch,
   runStrategy,
   Scenario,
-  svsmLaunch
+  scenarioLaunch
 } from "@vmpl-lab/lab"
 import { profile } from "./guestRun.ts"
 
@@ -46,7 +45,7 @@ export const runInterrupts = (
     scenario,
     profile,
     seed,
-    svsm: svsmLaunch(image, vcpus, { interrupts: interruptLaunch(scenario) })
+    svsm: scenarioLaunch(image, scenario, seed)
   })
   for (;;) {
     const { done, value } = run.next()

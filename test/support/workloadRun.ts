@@ -1,6 +1,6 @@
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
-import { Machine, Scenario, svsmLaunch, type WorkloadName, workOf } from "@vmpl-lab/lab"
+import { Machine, Scenario, scenarioLaunch, type WorkloadName } from "@vmpl-lab/lab"
 import { profile } from "./guestRun.ts"
 
 /** What a test asks of a workload; everything else is small. */
@@ -24,7 +24,7 @@ export const runWorkload = (strategy: Strategy, options: WorkloadOptions): Machi
     host: { cores, placement: "spread" }
   })
   const image = parseFirmware(syntheticFirmware(), "built-in firmware")
-  const svsm = svsmLaunch(image, scenario.vcpus, workOf(scenario, seed).needs)
+  const svsm = scenarioLaunch(image, scenario, seed)
   const machine = new Machine({ strategy, scenario, profile, seed, calls: true, svsm })
   while (machine.stepMany(100_000)) {}
   const failure = machine.failure()

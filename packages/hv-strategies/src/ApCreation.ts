@@ -12,7 +12,7 @@ import type { HostThread } from "@vmpl-lab/sim"
 
 /**
  * AP creation as the S1 series does it, wherever a level's slot is: notes the VMSA and lets the target's own thread put it
- * into the VMCB. `retarget` makes the level the one that its guest vCPU runs next.
+ * into the VMCB. `retarget` makes the level the one that its guest vCPU runs next; `holder` is the object whose request it is.
  * @returns HANDLED.RESUME_GUEST, or EINVAL
  * @spec Linux RFC "KVM: SEV-SNP support for running an SVSM", 2024
  */
@@ -21,7 +21,8 @@ export const createInKernel = (
   slot: VmplSlot,
   thread: HostThread,
   request: ApCreateRequest,
-  retarget: () => void
+  retarget: () => void,
+  holder: Vcpu = target
 ): number => {
   const noted = noteVmsa(target, slot, request)
   const starts = noted === 0 && request.request === AP_CREATION.CREATE
@@ -31,7 +32,7 @@ export const createInKernel = (
   if (starts || (request.request !== AP_CREATION.CREATE_ON_INIT && runs)) {
     retarget()
     const path = starts ? thread.span : null
-    requestUpdate(target, path)
+    requestUpdate(holder, path)
     kick(current, thread, path)
   }
   return noted < 0 ? noted : HANDLED.RESUME_GUEST

@@ -20,7 +20,12 @@ export interface KernelSwitch {
   readonly missing: (vcpu: Vcpu, parent: Vcpu, thread: HostThread, request: ApCreateRequest) => Vcpu | number
   readonly enter: NonNullable<VmplOperations["enter"]>
   readonly wakeLevel: VmplOperations["wakeLevel"]
+  /** The running level's request carries out an AP creation, where the option says so: only a common parent allows it. */
+  readonly runningLevelUpdates: boolean
 }
+
+const isByRunningLevel = ({ runningLevelUpdates }: KernelSwitch, { vm }: Vcpu): boolean =>
+  runningLevelUpdates && vm.kvm.options.updateRequest === "running-level"
 
 /** The level runs next, unless a switch to another one waits already: that one goes ahead. */
 const retarget = ({ common }: Vcpu, next: Vcpu): void => {
@@ -37,17 +42,19 @@ export const makeReady = (target: Vcpu, thread: HostThread): number => {
 }
 
 /** The kernel half: requests name the level's object as the target, and KVM_RUN's loop goes on with it. */
-export const kernelSwitch = ({ missing, enter, wakeLevel }: KernelSwitch): VmplOperations => ({
+export const kernelSwitch = (how: KernelSwitch): VmplOperations => ({
   apCreate: (vcpu, thread, request) => {
     if (request.vmpl >= NUM_VMPLS) return ERRNO.EINVAL
     const parent = vcpu.vm.encryptionOwner.vcpus.get(request.apicId)
     if (parent === undefined || parent.current.vmpl !== 0) return ERRNO.EINVAL
-    const target = parent.common.vcpuOf(request.vmpl) ?? missing(vcpu, parent, thread, request)
+    const target = parent.common.vcpuOf(request.vmpl) ?? how.missing(vcpu, parent, thread, request)
     if (typeof target === "number") return target
-    return createInKernel(target, target.current, thread, request, () => {
-      // A creation overrides a switch that waits: its level is the one that runs next.
+    const holder = isByRunningLevel(how, target) ? target.common.current : target
+    // A creation overrides a switch that waits: its level is the one that runs next.
+    const retarget = (): void => {
       target.common.target = target
-    })
+    }
+    return createInKernel(target, target.current, thread, request, retarget, holder)
   },
   runVmpl: (vcpu, thread, vmpl) => {
     if (vmpl >= NUM_VMPLS) return ERRNO.EINVAL
@@ -59,8 +66,9 @@ export const kernelSwitch = ({ missing, enter, wakeLevel }: KernelSwitch): VmplO
   },
   runVmplReason: 0,
   runVmplMsr: "response",
-  wakeLevel,
-  enter,
+  wakeLevel: how.wakeLevel,
+  enter: how.enter,
+  updated: (vcpu) => (isByRunningLevel(how, vcpu) ? vcpu.common.target : vcpu),
   beforeEntry: ({ common }) => (common.target === common.current ? HANDLED.RESUME_GUEST : HANDLED.SWITCH_VCPU),
   schedule: ({ common }) => common.target
 })

@@ -9,11 +9,12 @@ const isIdle = (vcpu: Vcpu): boolean =>
 /**
  * The scheduler: the RUNNABLE plane with the lowest number; plane 0 if there is none. That a plane which has halted lets
  * a higher number run is this model's choice: the series as read does not say, and without it an AP whose SVSM waits in
- * HLT could not be started at the guest's level.
+ * HLT could not be started at the guest's level, unless CREATE stopped the SVSM's plane: the option `createdPlane`.
  */
 const pick = (common: VcpuCommon): Vcpu => {
+  const replaces = common.current.vm.kvm.options.createdPlane === "replaces"
   const runnable = common.vcpus.filter((vcpu, plane) => vcpu !== null && (common.runnablePlanes & (1 << plane)) !== 0)
-  const lowest = runnable.find((vcpu) => !isIdle(vcpu!)) ?? runnable[0]
+  const lowest = (replaces ? undefined : runnable.find((vcpu) => !isIdle(vcpu!))) ?? runnable[0]
   if (lowest) return lowest
   common.runnablePlanes |= 1
   return common.vcpuOf(0)!
@@ -44,8 +45,8 @@ export const planesKernel: Strategy = {
     saved: "vcpu_put and vcpu_load",
     wakes: "an event that plane 0 can take preempts planes 1 to 3; these never preempt each other",
     unconfirmed: [
-      "that a plane which halts lets one of a higher number run",
-      "that CREATE makes its plane RUNNABLE",
+      "that a plane which halts lets one of a higher number run (option createdPlane)",
+      "that CREATE makes its plane RUNNABLE beside the others (option createdPlane)",
       "that run VMPL of a plane without a VMSA puts the guest vCPU to sleep"
     ]
   },
@@ -53,7 +54,9 @@ export const planesKernel: Strategy = {
     kernel: {
       ...planeOperations({
         started: (target) => {
-          target.common.runnablePlanes |= planeBit(target)
+          const { common, vm } = target
+          const others = vm.kvm.options.createdPlane === "replaces" ? 0 : common.runnablePlanes
+          common.runnablePlanes = others | planeBit(target)
         },
         switchTo: (vcpu, target) => {
           vcpu.common.runnablePlanes = (vcpu.common.runnablePlanes & ~planeBit(vcpu)) | planeBit(target)

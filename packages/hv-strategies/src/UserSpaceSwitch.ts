@@ -5,7 +5,6 @@ import {
   EXIT_REASON,
   HANDLED,
   handOver,
-  ioctl,
   kick,
   noteVmsa,
   requestUpdate,
@@ -15,7 +14,8 @@ import {
   type Vmm,
   type VmmOperations,
   type VmmVcpu,
-  type VmplOperations
+  type VmplOperations,
+  vcpuIoctl
 } from "@vmpl-lab/hypervisor"
 import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION } from "@vmpl-lab/sev-es"
@@ -56,7 +56,7 @@ const kernel: VmplOperations = {
 
 /** The ioctl that gives a vCPU its VMSA; KVM makes the same checks as when it decodes the request itself. */
 const setVmsa = (target: Vcpu, thread: HostThread, request: ApCreateRequest): number => {
-  ioctl(thread)
+  vcpuIoctl(thread)
   const noted = noteVmsa(target, target.current, request)
   const path = noted === 0 && request.request === AP_CREATION.CREATE ? thread.span : null
   if (request.request !== AP_CREATION.CREATE_ON_INIT) requestUpdate(target, path)
@@ -70,7 +70,7 @@ const setVmsa = (target: Vcpu, thread: HostThread, request: ApCreateRequest): nu
 const makeRunnable = (target: VmmVcpu, thread: HostThread): void => {
   const { vcpu } = target
   if (!target.interrupted && !vcpu.current.waitingForReset) return
-  ioctl(thread)
+  vcpuIoctl(thread)
   target.interrupted = false
   if (vcpu.current.waitingForReset) requestUpdate(vcpu, null)
   else vcpu.setRunnable()

@@ -1,23 +1,44 @@
-import { checkApCreation, ERRNO, type Vcpu, type VmplOperations, wakesNobody } from "@vmpl-lab/hypervisor"
+import {
+  checkApCreation,
+  ERRNO,
+  type Vcpu,
+  type VmmOperations,
+  type VmplOperations,
+  wakesNobody
+} from "@vmpl-lab/hypervisor"
+import { NUM_VMPLS } from "@vmpl-lab/rmp"
 import { AP_CREATION } from "@vmpl-lab/sev-es"
+import type { HostThread } from "@vmpl-lab/sim"
 import { createBootVm, neverInUserSpace } from "./BootVm.ts"
 import { type KernelSwitch, kernelSwitch } from "./KernelSwitch.ts"
 import type { Strategy } from "./Strategy.ts"
 import { INJECTION_MODE, OTHER_VMCB } from "./StrategyDesign.ts"
 import { VMPL_SHIFT } from "./VcpuPerVmpl.ts"
 
-/**
- * A level's kvm_vcpu is allocated by the first AP creation for it. When the series allocates it is unconfirmed; this
- * choice makes the first use of a level create its objects, as with every other strategy.
- */
-const missing: KernelSwitch["missing"] = (_vcpu, parent, thread, request) => {
-  const { vm, apicId } = parent
-  if (checkApCreation(vm, request) < 0) return ERRNO.EINVAL
-  if (request.request === AP_CREATION.DESTROY) return ERRNO.EINVAL
-  const key = (request.vmpl << VMPL_SHIFT) | apicId
-  const vcpu = vm.allocateVcpu(thread, key, parent.id, apicId, [request.vmpl])
+const allocateLevel = (parent: Vcpu, thread: HostThread, vmpl: number): Vcpu | number => {
+  const { vm, id, apicId } = parent
+  const vcpu = vm.allocateVcpu(thread, (vmpl << VMPL_SHIFT) | apicId, id, apicId, [vmpl])
   if (typeof vcpu !== "number") vcpu.joinDescriptor(parent)
   return vcpu
+}
+
+/**
+ * A level's kvm_vcpu is allocated by the first AP creation for it. When the series allocates it is unconfirmed: the
+ * option `levelVcpus` has it made with the vCPU instead.
+ */
+const missing: KernelSwitch["missing"] = (_vcpu, parent, thread, request) => {
+  if (checkApCreation(parent.vm, request) < 0 || request.request === AP_CREATION.DESTROY) return ERRNO.EINVAL
+  return allocateLevel(parent, thread, request.vmpl)
+}
+
+const createBoot = createBootVm({ vmpls: [0], descriptor: -1, threadPerLevel: false })
+
+const createGuest: VmmOperations["createGuest"] = (vmm, thread, vcpus) => {
+  createBoot(vmm, thread, vcpus)
+  if (vmm.kvm.options.levelVcpus === "first-create") return
+  for (const { active } of vmm.groups.slice(0, vcpus)) {
+    for (let vmpl = 1; vmpl < NUM_VMPLS; vmpl++) allocateLevel(active!.vcpu, thread, vmpl)
+  }
 }
 
 /** default_irq_vmpl: an MSI or an I/O APIC's interrupt is for the highest level created so far, whoever it is meant for. */
@@ -50,14 +71,14 @@ export const vcpuPerVmplKernel: Strategy = {
     wakes: "nobody: the event waits in its level's local APIC",
     tlb: OTHER_VMCB,
     unconfirmed: [
-      "when the level's vCPU is allocated: here by the first AP creation for it",
-      "whose request carries out an AP creation, the level's own (here) or the running level's",
+      "when the level's vCPU is allocated: by the first AP creation for it (option levelVcpus)",
+      "whose request carries out an AP creation: the level's own (option updateRequest)",
       "that run VMPL makes a level run that has halted"
     ]
   },
   operations: {
-    kernel: { ...kernelSwitch({ missing, enter, wakeLevel: wakesNobody }), outsideVmpl },
-    createGuest: createBootVm({ vmpls: [0], descriptor: -1, threadPerLevel: false }),
+    kernel: { ...kernelSwitch({ missing, enter, wakeLevel: wakesNobody, runningLevelUpdates: true }), outsideVmpl },
+    createGuest,
     serve: neverInUserSpace
   }
 }

@@ -3,13 +3,13 @@ import {
   ERRNO,
   EXIT_REASON,
   HANDLED,
-  ioctl,
   kick,
   kickFromInterrupt,
   type Vcpu,
   type Vmm,
   type VmmVcpu,
-  type VmplOperations
+  type VmplOperations,
+  vcpuIoctl
 } from "@vmpl-lab/hypervisor"
 import { AP_CREATION, EXIT } from "@vmpl-lab/sev-es"
 import { createBootVm } from "./BootVm.ts"
@@ -47,7 +47,7 @@ const linkVcpu = (vmm: Vmm, { vcpu, thread }: VmmVcpu): number => {
   const group = vmm.groups[apicId]!
   const created = vcpuInVmOfLevel(vmm, group, vmpl, thread)
   if (typeof created === "number") return created
-  ioctl(thread)
+  vcpuIoctl(thread)
   created.joinDescriptor(group.active!.vcpu)
   return 0
 }
@@ -74,7 +74,7 @@ export const vmPerVmplKernelLink: Strategy = {
     ]
   },
   operations: {
-    kernel: kernelSwitch({ missing, enter, wakeLevel }),
+    kernel: kernelSwitch({ missing, enter, wakeLevel, runningLevelUpdates: false }),
     createGuest: createBootVm({ vmpls: [0], descriptor: -1, threadPerLevel: false }),
     serve: linkVcpu
   }

@@ -2,7 +2,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import type { OperationName } from "./ComparisonRun.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
-import { InputInvalid, oneLine } from "./InputInvalid.ts"
+import { InputInvalid } from "./InputInvalid.ts"
 
 const OPERATIONS: ReadonlyArray<OperationName> = ["run-vmpl-round-trip", "run-vmpl-one-way", "ap-create"]
 
@@ -52,37 +52,43 @@ export interface AnalysisOptions {
 
 /** Scenario and profile as the options say, and how to simulate them. */
 export const analysisInput = Effect.fn("analysisInput")(function* (options: AnalysisOptions) {
-  const [{ builtInFirmware }, { svsmLaunch }, { loadProfile }, scenarios, { fitting }, { remembered, simulated }] =
-    yield* Effect.promise(() =>
-      Promise.all([
-        import("./Compare.ts"),
-        import("./SvsmLaunch.ts"),
-        import("./ProfileFile.ts"),
-        import("./ScenarioFile.ts"),
-        import("./FirmwareFile.ts"),
-        import("./sensitivity/Evaluate.ts")
-      ])
-    )
+  const [
+    { builtInFirmware },
+    { scenarioLaunch },
+    { loadProfile },
+    scenarios,
+    { fitting },
+    { remembered, simulated },
+    { parametersOf }
+  ] = yield* Effect.promise(() =>
+    Promise.all([
+      import("./Compare.ts"),
+      import("./ScenarioLaunch.ts"),
+      import("./ProfileFile.ts"),
+      import("./ScenarioFile.ts"),
+      import("./FirmwareFile.ts"),
+      import("./sensitivity/Evaluate.ts"),
+      import("./Summary.ts")
+    ])
+  )
   const profile = yield* loadProfile(options.profile)
   const { seed, operation } = options
   const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
   if (operation !== "ap-create" && scenario.calls === 0) {
     return yield* new InputInvalid({ line: `--calls: expected at least 1 for --operation ${operation}, got 0` })
   }
-  const svsm = yield* fitting(() => svsmLaunch(builtInFirmware(), scenario.vcpus))
+  const svsm = yield* fitting(() => scenarioLaunch(builtInFirmware(), scenario, seed))
   const evaluate = remembered(simulated({ scenario, seed, svsm, operation }))
-  const { name, vcpus, calls, boots, mix, ring, host } = scenario
-  const repeat = { scenario: name, parameters: { vcpus, calls, boots, mix, ring, host } }
+  const repeat = { scenario: scenario.name, parameters: parametersOf(scenario) }
   return { profile, evaluate, repeat }
 })
 
-/** The strategies that a flag names, or the line that says which one there is not. */
-export const strategiesOf = Effect.fn("strategiesOf")(function* (flag: string, asked: ReadonlyArray<string>) {
-  const { STRATEGY_NAMES, strategiesNamed } = yield* Effect.promise(() => import("./sensitivity/Evaluate.ts"))
-  const names = strategiesNamed(asked.flatMap((list) => list.split(",")))
-  if (!("unknown" in names)) return names
-  const expected = `expected a key of, or one of ${STRATEGY_NAMES.join(", ")}`
-  return yield* new InputInvalid({ line: oneLine(`--${flag}: ${JSON.stringify(names.unknown)} unknown, ${expected}`) })
+/** Names of the strategies that a flag asks for; InputInvalid for a name that is none. */
+export const namesAsked = Effect.fn("namesAsked")(function* (flag: string, asked: ReadonlyArray<string>) {
+  const [{ askedStrategies }, { strategyName }] = yield* Effect.promise(() =>
+    Promise.all([import("./StrategyNames.ts"), import("@vmpl-lab/hv-strategies")])
+  )
+  return (yield* askedStrategies(asked, flag)).map(strategyName)
 })
 
 /** Which seeds were used. */

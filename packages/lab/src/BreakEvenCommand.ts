@@ -3,7 +3,7 @@ import type { PrimitiveName } from "@vmpl-lab/sim"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import { analysisFlags, analysisInput, seedText, strategiesOf, strategyFlag, textWidth } from "./AnalysisInput.ts"
+import { analysisFlags, analysisInput, namesAsked, seedText, strategyFlag, textWidth } from "./AnalysisInput.ts"
 import { numberFlag, optional } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeOut } from "./Output.ts"
@@ -53,11 +53,11 @@ export const breakEvenCommand = Command.make(
       Promise.all([
         import("./sensitivity/BreakEvenPlan.ts"),
         import("./sensitivity/Finish.ts"),
-        import("./sensitivity/Evaluate.ts")
+        import("./StrategyNames.ts")
       ])
     )
     const named = (flag: string, asked: ReadonlyArray<string>) =>
-      asked.length === 0 ? Effect.succeed([]) : strategiesOf(flag, asked)
+      asked.length === 0 ? Effect.succeed([]) : namesAsked(flag, asked)
     const a = yield* named("a", options.a)
     const b = yield* named("b", options.b)
     if (a.length === 1 && b.length === 1 && a[0] === b[0]) {

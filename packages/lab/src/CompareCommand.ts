@@ -100,33 +100,23 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [
-      { builtInFirmware, runComparison },
-      { askedStrategies },
-      { svsmLaunch },
-      { interruptLaunch },
-      { workOf },
-      { loadProfile },
-      scenarios
-    ] = yield* Effect.promise(() =>
-      Promise.all([
-        import("./Compare.ts"),
-        import("./StrategyChoice.ts"),
-        import("./SvsmLaunch.ts"),
-        import("./InterruptRun.ts"),
-        import("./workloads/Work.ts"),
-        import("./ProfileFile.ts"),
-        import("./ScenarioFile.ts")
-      ])
-    )
+    const [{ builtInFirmware, runComparison }, { askedStrategies }, { scenarioLaunch }, { loadProfile }, scenarios] =
+      yield* Effect.promise(() =>
+        Promise.all([
+          import("./Compare.ts"),
+          import("./StrategyNames.ts"),
+          import("./ScenarioLaunch.ts"),
+          import("./ProfileFile.ts"),
+          import("./ScenarioFile.ts")
+        ])
+      )
     const strategies = yield* askedStrategies(options.strategy)
     const pairs = yield* checkPaired(options, strategies)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
     const path = options.firmware
     const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const needs = { ...workOf(scenario, options.seed).needs, interrupts: interruptLaunch(scenario) }
-    const svsm = yield* fitting(() => svsmLaunch(image, scenario.vcpus, needs))
+    const svsm = yield* fitting(() => scenarioLaunch(image, scenario, options.seed))
 
     const { seed, replications } = options
     const run = yield* Effect.scoped(

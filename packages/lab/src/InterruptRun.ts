@@ -1,4 +1,4 @@
-import { type GuestBody, type InterruptGuestPlan, interruptGuest } from "@vmpl-lab/guest"
+import { type BodyPlan, type GuestBody, type InterruptGuestPlan, interruptGuest } from "@vmpl-lab/guest"
 import {
   DEFAULT_VM_CONFIG,
   InterruptMeter,
@@ -14,6 +14,7 @@ import { RandomStream } from "@vmpl-lab/sim"
 import type { SvsmInterrupts } from "@vmpl-lab/svsm"
 import type { Scenario } from "./Scenario.ts"
 import type { InterruptSource, Interrupts } from "./workloads/Interrupts.ts"
+import { mixedBody } from "./workloads/Mixed.ts"
 
 /** Port of the device that raises MSIs. */
 const DEVICE_PORT = 0x600
@@ -52,8 +53,11 @@ const INJECTION_FEATURE = {
   blocked: SEV_FEATURES.RestrictedInjection
 } as const
 
+/** Workloads that take interrupts: one always, one where its scenario says so. */
+const TAKES_INTERRUPTS: ReadonlySet<Scenario["workload"]> = new Set(["interrupts", "mixed"])
+
 const keysOf = ({ workload, interrupts }: Scenario): Interrupts | null =>
-  workload === "interrupts" ? (interrupts ?? null) : null
+  TAKES_INTERRUPTS.has(workload) ? (interrupts ?? null) : null
 
 /** How to launch the guest of a scenario with interrupts; undefined for any other. */
 export const interruptLaunch = (scenario: Scenario): InterruptLaunch | undefined => {
@@ -83,13 +87,16 @@ export class InterruptRun {
   readonly #meter: InterruptMeter
   readonly #queues: ReadonlyArray<MsiQueue>
 
-  /** @param counting whether the guest is up: what is raised before does not count */
-  constructor(keys: Interrupts, seed: number, counting: () => boolean) {
+  /**
+   * @param first what each vCPU does first while sources run
+   * @param counting whether the guest is up: what is raised before does not count
+   */
+  constructor(keys: Interrupts, first: BodyPlan | undefined, seed: number, counting: () => boolean) {
     // The series with planes want the I/O APIC in user space; MSIs do not need one.
     const lowerLevelEvents = keys.injection === "alternate"
     const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION
     this.vmConfig = { ...DEFAULT_VM_CONFIG, irqchip: "split", lowerLevelEvents, hvFeatures }
-    this.body = interruptGuest(guestPlan(keys))
+    this.body = interruptGuest(guestPlan(keys, first))
     const tags = keys.sources.map(({ source, vmpl }): [number, InterruptTag] => [
       VECTORS[source][vmpl],
       { source, vmpl }
@@ -119,10 +126,14 @@ export class InterruptRun {
 /** The interrupts of a machine; null where its scenario has none. */
 export const interruptRun = (scenario: Scenario, seed: number, counting: () => boolean): InterruptRun | null => {
   const keys = keysOf(scenario)
-  return keys === null ? null : new InterruptRun(keys, seed, counting)
+  if (keys === null) return null
+  return new InterruptRun(keys, scenario.workload === "mixed" ? mixedBody(scenario) : undefined, seed, counting)
 }
 
-const guestPlan = ({ sources, svsmShare, pagesPerCall, durationNs }: Interrupts): InterruptGuestPlan => {
+const guestPlan = (
+  { sources, svsmShare, pagesPerCall, durationNs }: Interrupts,
+  first: BodyPlan | undefined
+): InterruptGuestPlan => {
   const own = (kind: "timer" | "ipi"): InterruptGuestPlan["timer"] => {
     const source = sources.find((one) => one.source === kind && one.vmpl === 2)
     return source === undefined ? null : { vector: VECTORS[kind][2], periodNs: source.periodNs! }
@@ -134,7 +145,8 @@ const guestPlan = ({ sources, svsmShare, pagesPerCall, durationNs }: Interrupts)
     svsmShare,
     pagesPerCall,
     durationNs,
-    drainNs: DRAIN_NS
+    drainNs: DRAIN_NS,
+    first
   }
 }
 

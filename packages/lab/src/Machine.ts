@@ -88,6 +88,7 @@ export class Machine {
       seed,
       boot: options.boot,
       rmpSwitches: scenario.rmpSwitches,
+      strategyOptions: scenario.strategyOptions,
       vmConfig: this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
       trace: options.trace

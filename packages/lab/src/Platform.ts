@@ -1,4 +1,5 @@
 import {
+  DEFAULT_STRATEGY_OPTIONS,
   type GuestRequestPort,
   HALT_POLL,
   HAND_OFF,
@@ -9,6 +10,7 @@ import {
   Meter,
   type Pin,
   type Placement,
+  type StrategyOptions,
   type VmConfig,
   Vmm,
   type VmmOperations
@@ -56,6 +58,7 @@ export interface PlatformOptions {
   /** Which boot of the seed this is: its costs vary in their own way. */
   readonly boot?: number | undefined
   readonly rmpSwitches?: Partial<Switches> | undefined
+  readonly strategyOptions?: Partial<StrategyOptions> | undefined
   readonly vmConfig?: VmConfig | undefined
   /** Whether a vCPU's switches count. */
   readonly counting: (apicId: number) => boolean
@@ -95,6 +98,7 @@ export class Platform {
     this.meter = new Meter(options.counting)
     const frames = new HostFrames(FIRST_FREE_FRAME, rmp.coveredPages)
     this.kvm = new Kvm(this.host, this.hardware, (thread) => new GuestMode(this.hardware, thread), frames, this.meter)
+    this.kvm.options = { ...DEFAULT_STRATEGY_OPTIONS, ...options.strategyOptions }
     this.kvm.haltPoll = { ...HALT_POLL, maximumNs: haltPollNs ?? HALT_POLL.maximumNs }
     this.vmm = new Vmm(this.kvm, operations, memorySlots, vcpus, placement, options.vmConfig)
     this.vmm.pins = pins ?? []

@@ -1,4 +1,4 @@
-import { HAND_OFF_MEANS, PLACEMENTS } from "@vmpl-lab/hypervisor"
+import { HAND_OFF_MEANS, PLACEMENTS, STRATEGY_OPTIONS, type StrategyOptionName } from "@vmpl-lab/hypervisor"
 import { SWITCH_IDS, type SwitchId } from "@vmpl-lab/rmp"
 import * as Schema from "effect/Schema"
 import { WORKLOADS, workloadKeys } from "./workloads/Workload.ts"
@@ -17,6 +17,9 @@ const rmpSwitches = Schema.Struct(
   Object.fromEntries(SWITCH_IDS.map((id) => [id, choice])) as Record<SwitchId, typeof choice>
 )
 
+const option = <Option extends StrategyOptionName>(name: Option) =>
+  Schema.optionalKey(Schema.Literals(STRATEGY_OPTIONS[name] as (typeof STRATEGY_OPTIONS)[Option]))
+
 /**
  * One comparison's workload: how many guest vCPUs, how many SVSM calls each makes and in which mix, how often the
  * guest is booted (the calls are made in the first boot, the others only add AP-create samples), and the host.
@@ -34,6 +37,14 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   ring: Schema.Literals(["page", "msr"]),
   /** Those left out are at their default. */
   rmpSwitches: Schema.optionalKey(rmpSwitches),
+  /** What published series leave open: see `STRATEGY_OPTIONS`. Those left out are at their default, the first. */
+  strategyOptions: Schema.optionalKey(
+    Schema.Struct({
+      levelVcpus: option("levelVcpus"),
+      updateRequest: option("updateRequest"),
+      createdPlane: option("createdPlane")
+    })
+  ),
   ...workloadKeys,
   host: Schema.Struct({
     cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),

@@ -1,7 +1,7 @@
 import { performance } from "node:perf_hooks"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { analysisFlags, analysisInput, seedText, strategiesOf, strategyFlag, textWidth } from "./AnalysisInput.ts"
+import { analysisFlags, analysisInput, namesAsked, seedText, strategyFlag, textWidth } from "./AnalysisInput.ts"
 import { writeOut } from "./Output.ts"
 import { progressBar } from "./Progress.ts"
 import { codeCommit } from "./Version.ts"
@@ -19,7 +19,7 @@ export const sensitivityCommand = Command.make(
     const [{ sensitivity }, { finish }] = yield* Effect.promise(() =>
       Promise.all([import("./sensitivity/Sensitivity.ts"), import("./sensitivity/Finish.ts")])
     )
-    const strategies = yield* strategiesOf("strategy", options.strategy)
+    const strategies = yield* namesAsked("strategy", options.strategy)
     const { profile, evaluate, repeat } = yield* analysisInput(options)
     const { operation, seed, draws } = options
     const begin = performance.now()

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
+import { DEFAULT_STRATEGY_OPTIONS, type StrategyOptions } from "@vmpl-lab/hypervisor"
 import { resolveSwitches, type Switches } from "@vmpl-lab/rmp"
-import { PRIMITIVE, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
+import { PRIMITIVE, PRIMITIVES, type PrimitiveName, type Profile } from "@vmpl-lab/sim"
 import { assumedShare, type BreakdownRow, breakdown } from "./Breakdown.ts"
 import {
   COUNTERS,
@@ -83,11 +84,17 @@ export interface ComparisonJson {
   readonly machine: string
   readonly scenario: string
   /** The scenario's values as run, command line included. */
-  readonly parameters: Omit<Scenario, "name" | "rmpSwitches" | "workload"> & { readonly workload: WorkloadName }
+  readonly parameters: Omit<Scenario, "name" | "rmpSwitches" | "workload" | "strategyOptions"> & {
+    readonly workload: WorkloadName
+    /** How the strategies do what published series leave open, every option spelled out. */
+    readonly strategyOptions: StrategyOptions
+  }
   /** How the model answers what the public documents leave open about the RMP, every switch spelled out. */
   readonly rmpSwitches: Switches
   /** Primitives that vary from one execution to the next; all others cost the same every time. */
   readonly varying: ReadonlyArray<string>
+  /** Primitives of which it is drawn whether they are taken at all. */
+  readonly occasional: ReadonlyArray<string>
   readonly firmware: ComparisonRun["firmware"]
   readonly launchDigest: string
   /** SHA-256 over the strategies' names and state digests. */
@@ -144,14 +151,29 @@ const perSwitch = (record: OperationRecord): ResultEntry["perSwitch"] => {
 /** Primitives whose price varies from one execution to the next. */
 const varyingOf = (profile: Profile) => PRIMITIVES.filter((name) => profile.primitives[name].quantiles !== undefined)
 
+/** Primitives that are taken now and then only. */
+const occasionalOf = (profile: Profile) =>
+  PRIMITIVES.filter((name) => {
+    const permille = profile.primitives[name].probability?.permille ?? 0
+    return permille > 0 && permille < 1_000
+  })
+
+/** Steps on which an occasional one may follow; where such a step was taken, chance had a part, whatever it drew. */
+const OCCASIONS: { readonly [K in PrimitiveName]?: ReadonlyArray<PrimitiveName> } = {
+  srcu_grace_period: ["create_vcpu", "create_vcpu_first", "memslot_setup"],
+  create_vm_tail: ["create_vm"]
+}
+
 /**
- * Whether chance had a part in an operation: in a price that varies, or, where latencies differ, in the mix of calls.
- * Boots make no calls; they repeat exactly under a profile without varying prices.
+ * Whether chance had a part in an operation: in a price that varies, in whether a step was taken, or, where latencies
+ * differ, in the mix of calls. Boots make no calls; they repeat exactly under a profile that leaves nothing to chance.
  */
 const isDrawn = ({ operation, ns, countByPrimitive }: OperationRecord, profile: Profile): boolean => {
   const varying = varyingOf(profile)
-  if (varying.some((name) => countByPrimitive[PRIMITIVE[name]]! > 0)) return true
-  if (operation === "ap-create" && varying.length === 0) return false
+  const taken = (name: PrimitiveName): boolean => countByPrimitive[PRIMITIVE[name]]! > 0
+  const occasional = occasionalOf(profile)
+  if (varying.some(taken) || occasional.some((name) => [name, ...(OCCASIONS[name] ?? [])].some(taken))) return true
+  if (operation === "ap-create" && varying.length + occasional.length === 0) return false
   return ns.some((one) => one !== ns[0])
 }
 
@@ -211,9 +233,16 @@ const digestOfStates = (runs: ReadonlyArray<StrategyRun>): string => {
   return hash.digest("hex")
 }
 
+/** A scenario's values as run, its workload spelled out: what a result can be repeated by, with name and RMP switches. */
+export const parametersOf = (scenario: Scenario): ComparisonJson["parameters"] => {
+  const { vcpus, calls, boots, mix, ring, host } = scenario
+  const strategyOptions = { ...DEFAULT_STRATEGY_OPTIONS, ...scenario.strategyOptions }
+  const workload = { workload: workloadOf(scenario), ...keysOfWorkload(scenario) }
+  return { ...workload, vcpus, calls, boots, mix, ring, strategyOptions, host }
+}
+
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
 export const summarize = ({ run, profile, scenario, seed, commit, paired = null }: SummaryInput): ComparisonJson => {
-  const { name, vcpus, calls, boots, mix, ring, host } = scenario
   const interrupts = interruptEntries(run.runs)
   const guestDigests = new Set(run.runs.map((one) => one.guestDigest))
   return {
@@ -221,10 +250,11 @@ export const summarize = ({ run, profile, scenario, seed, commit, paired = null 
     commit,
     profile: profile.name,
     machine: profile.machine,
-    scenario: name,
-    parameters: { workload: workloadOf(scenario), ...keysOfWorkload(scenario), vcpus, calls, boots, mix, ring, host },
+    scenario: scenario.name,
+    parameters: parametersOf(scenario),
     rmpSwitches: resolveSwitches(scenario.rmpSwitches),
     varying: varyingOf(profile),
+    occasional: occasionalOf(profile),
     firmware: run.firmware,
     launchDigest: run.launchDigest,
     stateDigest: digestOfStates(run.runs),

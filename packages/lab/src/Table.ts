@@ -146,6 +146,9 @@ const footer = (json: ComparisonJson): string => {
         ? "Every price is constant: spread comes from the path alone."
         : `p90 and p99 rest on assumed spreads of ${json.varying.join(" and ")}; all other prices are constant.`
     ),
+    ...(json.occasional.length === 0
+      ? []
+      : [wrap(`Whether they are taken at all is drawn, at a guessed rate: ${json.occasional.join(" and ")}.`)]),
     wrap(
       `Scenario ${json.scenario}: ${vcpus} vCPUs, ${calls} calls each, ${boots} boots, ring by ${ring}, ` +
         `${host.cores} host cores, placement ${host.placement}; seed ${json.seed}; commit ${json.commit}.`

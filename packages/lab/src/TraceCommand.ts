@@ -48,7 +48,7 @@ export const trace = Command.make(
     const { TRACE_POINTS } = yield* Effect.promise(() => import("@vmpl-lab/hypervisor"))
     const { prepareTrace, TRACED_GUESTS } = yield* Effect.promise(() => import("./TracedGuests.ts"))
     const { loadProfile } = yield* Effect.promise(() => import("./ProfileFile.ts"))
-    const { askedStrategies } = yield* Effect.promise(() => import("./StrategyChoice.ts"))
+    const { askedStrategies } = yield* Effect.promise(() => import("./StrategyNames.ts"))
     const unknown = (flag: string, value: string, known: ReadonlyArray<string>) =>
       new InputInvalid({
         line: oneLine(`--${flag}: ${JSON.stringify(value)} unknown, expected one of ${known.join(", ")}`)

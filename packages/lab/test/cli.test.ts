@@ -67,7 +67,10 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
     ["compare --firmware short.fd", /^short\.fd: size is 100/],
     ["compare --firmware large.fd", /^large\.fd: larger than 16777216 bytes/],
     ["compare --firmware zero.fd", /^zero\.fd: /],
-    ["sensitivity --strategy best", /^--strategy: "best" unknown, expected a key of, or one of multi-vmpl-vcpu, /],
+    [
+      "sensitivity --strategy best",
+      /^--strategy: "best" unknown, expected one of multi-vmpl-vcpu, vcpu-per-vmpl, vm-per-vmpl, planes, or with/
+    ],
     ["sensitivity --strategy multi-vmpl-vcpu,", /^--strategy: "" unknown/],
     ["sensitivity --operation fly", /^--operation: expected .*, got "fly"$/],
     ["sensitivity --calls 0", /^--calls: expected at least 1 for --operation run-vmpl-round-trip, got 0$/],

@@ -7,7 +7,7 @@ export interface AsidTableOptions {
   /** First ASID of guests without encrypted state; SEV-ES and SNP have those below. Default: all are for these. */
   readonly minSevAsid?: number
   readonly cores?: number
-  /** Cores that share a cache (a CCX), in the order of their numbers. */
+  /** Cores that share a cache (a CCX), in the order of their numbers. Default: 8, or more where that is too many CCXs. */
   readonly coresPerCcx?: number
   /** True: as initialisation leaves it, no cache is known to be clean. Default: the DF_FLUSH after it has been done. */
   readonly dirty?: boolean
@@ -23,6 +23,7 @@ export interface Activation {
 
 const MAX_ASID = 1006
 const CCXS_MAX = 32
+const CORES_PER_CCX = 8
 
 /**
  * What the AMD-SP keeps of each ASID, for the guests of both APIs: clean, allocated by ACTIVATE, in use once its guest
@@ -43,7 +44,8 @@ export class AsidTable {
   readonly #allCcxs: number
 
   constructor(options: AsidTableOptions = {}) {
-    const { maxAsid = MAX_ASID, cores = 1, coresPerCcx = 8, dirty = false } = options
+    const { maxAsid = MAX_ASID, cores = 1, dirty = false } = options
+    const coresPerCcx = options.coresPerCcx ?? Math.max(CORES_PER_CCX, Math.ceil(cores / CCXS_MAX))
     const ccxs = Math.ceil(cores / coresPerCcx)
     if (!Number.isInteger(cores) || cores < 1 || ccxs > CCXS_MAX)
       throw new RangeError(`${cores} cores by ${coresPerCcx} are ${ccxs} CCXs, expected 1 to ${CCXS_MAX}`)

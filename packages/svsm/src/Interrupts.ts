@@ -72,6 +72,23 @@ export class CpuInterrupts {
     return error
   }
 
+  /**
+   * Runs a level that the host may not know yet, by the page form: a refusal comes back as such under every host.
+   * @returns whether it ran
+   */
+  *tryGuest({ vmpl }: GuestVmsa): Program<boolean> {
+    this.#masked = true
+    const ran = yield* keepingGhcbMsr(this.#ringByPage(vmpl))
+    this.#masked = false
+    if (this.#rang) yield* keepingGhcbMsr(this.#serveDoorbell())
+    return ran
+  }
+
+  *#ringByPage(vmpl: number): Program<boolean> {
+    yield* this.ghcb.use()
+    return yield* this.ghcb.runVmpl(vmpl)
+  }
+
   *#enter(vmpl: number): Program<number> {
     const flags = (yield readShared(this.#doorbell + DOORBELL.flags, 1)).lo
     if ((flags & DOORBELL_FLAG.NO_FURTHER_SIGNAL) !== 0) this.#rang = true

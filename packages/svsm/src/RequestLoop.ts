@@ -24,7 +24,8 @@ import type { GuestVmsa, SvsmState } from "./State.ts"
  */
 export function* requestLoop(state: SvsmState, apicId: number): Program {
   for (;;) {
-    if (state.running[apicId] === undefined) {
+    const next = state.running[apicId]
+    if (next === undefined || !(yield* isKnown(state, next))) {
       yield hlt()
       continue
     }
@@ -32,6 +33,18 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
     // The host did not run the guest: there is nothing to serve before it does.
     if ((yield* runGuest(state, state.running[apicId]!)) !== 0) yield hlt()
   }
+}
+
+/**
+ * What CREATE_VCPU made is the host's to run first, when the guest asks for it: a host that does not know the level yet
+ * may end the guest over the MSR request to run it. A CPU that an interrupt wakes in between asks by the page until the
+ * exit code in the VMSA, which its maker left 0, tells that the level has run.
+ */
+function* isKnown(state: SvsmState, served: GuestVmsa): Program<boolean> {
+  const interrupts = state.interrupts[served.apicId]
+  if (!served.guestOwned || served.hasRun === true || interrupts === undefined) return true
+  served.hasRun = (yield loadsOf(served).exitCode).lo !== 0 || (yield* interrupts.tryGuest(served))
+  return served.hasRun
 }
 
 const runGuest = (state: SvsmState, served: GuestVmsa): Program<number> => {

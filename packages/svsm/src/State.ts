@@ -12,6 +12,8 @@ export interface GuestVmsa {
   readonly vmpl: number
   /** Made by CREATE_VCPU; the boot VMSA is not. */
   readonly guestOwned: boolean
+  /** The host has run it. */
+  hasRun?: boolean
 }
 
 /** Each look that finds a lock taken doubles the PAUSEs until the next one, up to 64. */

@@ -2,6 +2,7 @@ import type { Program } from "@vmpl-lab/vmpl"
 import { Ghcb } from "../Ghcb.ts"
 import { SvsmCaller } from "../SvsmCall.ts"
 import { BLOCK, blockOf, type GuestBody, type GuestPlan } from "./GuestPlan.ts"
+import { type Hands, unguarded } from "./Hands.ts"
 import { enterLevel, ringLevel, startLowerLevels } from "./LowerLevels.ts"
 import { type AcceptancePlan, acceptMemory } from "./MemoryAcceptance.ts"
 import { now } from "./Pace.ts"
@@ -20,14 +21,30 @@ export const guestBody =
   (plan, apicId, caGpa): Program =>
     run(body, plan, apicId, caGpa)
 
-function* run({ acceptance, paceNs }: BodyPlan, plan: GuestPlan, apicId: number, caGpa: number): Program {
-  const svsm = new SvsmCaller(caGpa, plan.ring, new Ghcb(blockOf(plan, apicId) + BLOCK.GHCB))
+function* run(body: BodyPlan, plan: GuestPlan, apicId: number, caGpa: number): Program {
+  const ghcb = new Ghcb(blockOf(plan, apicId) + BLOCK.GHCB)
+  const svsm = new SvsmCaller(caGpa, plan.ring, ghcb)
+  yield* bringUpLevels(plan, apicId, svsm)
+  plan.report.ready(apicId)
+  yield* acceptAndCall(body, plan, apicId, { svsm, ghcb, guard: unguarded })
+  plan.report.done(apicId)
+}
+
+/** The less privileged levels, until the vCPU is up with all of them. */
+export function* bringUpLevels(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
   yield* startLowerLevels(plan, apicId, svsm)
   plan.report.up?.(apicId, yield* now())
-  plan.report.ready(apicId)
-  if (acceptance !== undefined) yield* acceptMemory(acceptance, plan, apicId, svsm)
-  yield* makeCalls(plan, apicId, svsm, paceNs)
-  plan.report.done(apicId)
+}
+
+/** The vCPU's share of the memory, then its calls. @returns as makeCalls */
+export function* acceptAndCall(
+  { acceptance, paceNs }: BodyPlan,
+  plan: GuestPlan,
+  apicId: number,
+  hands: Hands
+): Program<boolean> {
+  if (acceptance !== undefined) yield* acceptMemory(acceptance, plan, apicId, hands)
+  return yield* makeCalls(plan, apicId, hands, paceNs)
 }
 
 /** A less privileged level with nothing of its own to do: it gives the vCPU back whenever it is run. */

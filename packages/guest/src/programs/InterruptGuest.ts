@@ -6,11 +6,9 @@ import {
   type Program,
   pause,
   portOut,
-  rdtsc,
   read,
   readRegister,
   sti,
-  TSC_MHZ,
   write,
   writeBytes,
   wrmsr
@@ -32,7 +30,10 @@ import {
 } from "../SvsmCall.ts"
 import { SPIV_ENABLED, sendIpi, startApicTimer, stopApicTimer, X2APIC } from "../X2apic.ts"
 import { enableX2apic } from "./BareBoot.ts"
-import { BLOCK, blockOf, type GuestBody, type GuestPlan } from "./GuestPlan.ts"
+import { acceptAndCall, type BodyPlan, bringUpLevels } from "./GuestBody.ts"
+import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestBody, type GuestPlan } from "./GuestPlan.ts"
+import { type Hands, withoutInterrupts } from "./Hands.ts"
+import { now } from "./Pace.ts"
 import { CORE_VERSION_1 } from "./Workload.ts"
 
 /** A source that the guest itself drives. */
@@ -55,6 +56,8 @@ export interface InterruptGuestPlan {
   /** How long sources run, and how long the guest goes on after that to take what is under way. */
   readonly durationNs: number
   readonly drainNs: number
+  /** What each vCPU does first while sources run, however long that takes; only work and calls when left out. */
+  readonly first?: BodyPlan | undefined
 }
 
 /** Pages of the block that the boot code leaves free. The first may be 2 MiB aligned, which a shared page may. */
@@ -62,11 +65,6 @@ const PAGE = { DOORBELL: 0x0, BACKUP: 0x7000 } as const
 
 /** PAUSEs between two looks at the clock. */
 const LOOK_EVERY = 20
-
-function* now(): Program<number> {
-  const { lo, hi } = yield rdtsc()
-  return Math.floor(((hi * 0x1_0000_0000 + lo) * 1_000) / TSC_MHZ)
-}
 
 /** One vCPU at VMPL2 that takes interrupts while it works and calls the SVSM in turn. */
 export const interruptGuest =
@@ -79,6 +77,7 @@ function* body(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, caGpa
   const ghcb = new Ghcb(block + BLOCK.GHCB, { backup: block + PAGE.BACKUP })
   const svsm = new SvsmCaller(caGpa, guest.ring, ghcb)
   yield* ghcb.use()
+  yield* bringUpLevels(guest, apicId, svsm)
   yield* need(svsm, block, [{ gpa: block + PAGE.BACKUP, validate: true }])
   const { lo: features } = yield readRegister(VMSA.sev_features)
   const isAlternate = (features & SEV_FEATURES.AlternateInjection) !== 0
@@ -95,24 +94,25 @@ function* body(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, caGpa
   yield wrmsr(X2APIC.SPIV, SPIV_ENABLED)
   if (isAlternate) yield* useApicProtocol(svsm)
   guest.report.ready(apicId)
-  yield* reach(guest, apicId, STAGE.READY)
+  yield* reach(apicId, STAGE.READY)
   while (!(yield* allReached(guest, STAGE.READY))) yield pause(LOOK_EVERY)
-  yield* workAndCall(plan, guest, apicId, block, svsm)
+  yield* workAndCall(plan, guest, apicId, { svsm, ghcb, guard: withoutInterrupts })
   guest.report.done(apicId)
 }
 
-/** How far a vCPU is, in a page that each has for itself: none is sent an interrupt before it is there, or after. */
+/** How far a vCPU is: none is sent an interrupt before it is there, or after. */
 const STAGE = { READY: 1, QUIET: 2 } as const
 
-const stageOf = (guest: GuestPlan, apicId: number): number => blockOf(guest, apicId) + BLOCK.OTHER_CALLING_AREA
+/** A byte for each vCPU behind the code at which APs start, in a page that all of them can reach. */
+const STAGES_GPA = AP_TRAMPOLINE_GPA + 0x800
 
-function* reach(guest: GuestPlan, apicId: number, stage: number): Program {
-  yield write(stageOf(guest, apicId), 1, stage)
+function* reach(apicId: number, stage: number): Program {
+  yield write(STAGES_GPA + apicId, 1, stage)
 }
 
 function* allReached(guest: GuestPlan, stage: number): Program<boolean> {
   for (let apicId = 0; apicId < guest.vcpus; apicId++) {
-    if ((yield read(stageOf(guest, apicId), 1)).lo < stage) return false
+    if ((yield read(STAGES_GPA + apicId, 1)).lo < stage) return false
   }
   return true
 }
@@ -171,32 +171,49 @@ function* call({ pagesPerCall }: InterruptGuestPlan, svsm: SvsmCaller, block: nu
  * Works and calls by turns, so that calls take their share of the time whatever one takes. Interrupts are off during a
  * call, as Linux has them: a handler that made a call of its own would overwrite the registers of this one.
  */
-function* workAndCall(
-  plan: InterruptGuestPlan,
-  guest: GuestPlan,
-  apicId: number,
-  block: number,
-  svsm: SvsmCaller
-): Program {
+function* workAndCall(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, hands: Hands): Program {
+  const { svsm } = hands
+  const block = blockOf(guest, apicId)
   const begin = yield* now()
   const end = begin + plan.durationNs
   if (plan.timer !== null) yield* startApicTimer(plan.timer.vector, plan.timer.periodNs)
   yield startDevice(plan.devicePort, apicId)
   yield sti()
-  let nextIpi = plan.ipi === null ? Infinity : begin + plan.ipi.periodNs
-  for (let at = begin; at < end; at = yield* now()) {
-    if (at >= nextIpi) {
-      yield* sendIpi((apicId + 1) % guest.vcpus, plan.ipi!.vector)
-      nextIpi += plan.ipi!.periodNs
-    }
+  const sendDueIpi = ipiSender(plan, (apicId + 1) % guest.vcpus, begin)
+  if (plan.first !== undefined) yield* doFirst(plan.first, guest, apicId, hands, sendDueIpi)
+  while ((yield* now()) < end) {
+    yield* sendDueIpi()
     yield* work(plan, svsm, block)
   }
   if (plan.timer !== null) yield* stopApicTimer()
-  yield* reach(guest, apicId, STAGE.QUIET)
+  yield* reach(apicId, STAGE.QUIET)
   while (!(yield* allReached(guest, STAGE.QUIET))) yield* work(plan, svsm, block)
   const quiet = yield* now()
   while ((yield* now()) < quiet + plan.drainNs) yield* work(plan, svsm, block)
   yield cli()
+}
+
+/** Sends the IPI that is due, if one is. */
+const ipiSender = ({ ipi }: InterruptGuestPlan, to: number, begin: number): (() => Program) => {
+  if (ipi === null) return function* () {}
+  let next = begin + ipi.periodNs
+  return function* () {
+    if ((yield* now()) < next) return
+    yield* sendIpi(to, ipi.vector)
+    next += ipi.periodNs
+  }
+}
+
+/** What comes first, with an IPI between two requests where one is due. The page for calls is left as it was found. */
+function* doFirst(first: BodyPlan, guest: GuestPlan, apicId: number, hands: Hands, sendDueIpi: () => Program): Program {
+  const guard: Hands["guard"] = function* (request) {
+    const result = yield* hands.guard(request)
+    yield* sendDueIpi()
+    return result
+  }
+  const validated = yield* acceptAndCall(first, guest, apicId, { ...hands, guard })
+  const block = blockOf(guest, apicId)
+  if (validated) yield* hands.guard(need(hands.svsm, block, [{ gpa: block + BLOCK.TOGGLED, validate: false }]))
 }
 
 const startDevice = (port: number, apicId: number): Operation => portOut(port, 4, apicId)
@@ -209,9 +226,7 @@ function* work(plan: InterruptGuestPlan, svsm: SvsmCaller, block: number): Progr
     return
   }
   const begin = yield* now()
-  yield cli()
-  yield* call(plan, svsm, block)
-  yield sti()
+  yield* withoutInterrupts(call(plan, svsm, block))
   const called = yield* now()
   const until = called + Math.floor(((called - begin) * (1_000 - svsmShare)) / svsmShare)
   while ((yield* now()) < until) yield pause(LOOK_EVERY)

@@ -1,11 +1,11 @@
 import { PAGE_SIZE, PSC_OP, type PscEntry, TERMINATE } from "@vmpl-lab/sev-es"
 import { type Program, read, write, writeBytes } from "@vmpl-lab/vmpl"
-import { Ghcb } from "../Ghcb.ts"
 import { pageStateChanges } from "../ghcb/PageStateChanges.ts"
 import { terminate } from "../MsrProtocol.ts"
 import { type PvalidateEntry, pvalidateList } from "../PvalidateList.ts"
-import { CORE_CALL, PROTOCOL, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
+import { CORE_CALL, PROTOCOL, SVSM_RESULT } from "../SvsmCall.ts"
 import { BLOCK, blockOf, CALL_KIND, type GuestPlan } from "./GuestPlan.ts"
+import type { Hands } from "./Hands.ts"
 import { now } from "./Pace.ts"
 
 const SIZE_2M = 0x20_0000
@@ -38,12 +38,11 @@ export const shareOf = ({ gpa, bytes, acceptors }: AcceptancePlan, apicId: numbe
  * the SVSM; 2 MiB entries that the RMP has as 4 KiB ones are done again page by page.
  * @spec Linux __set_pages_state, svsm_pval_pages
  */
-export function* acceptMemory(plan: AcceptancePlan, guest: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
+export function* acceptMemory(plan: AcceptancePlan, guest: GuestPlan, apicId: number, hands: Hands): Program {
   if (apicId >= plan.acceptors) return
-  const ghcb = new Ghcb(blockOf(guest, apicId) + BLOCK.GHCB)
   const share = shareOf(plan, apicId)
   const beginNs = yield* now()
-  const acceptance = new Acceptance(plan, guest, apicId, svsm, ghcb)
+  const acceptance = new Acceptance(plan, guest, apicId, hands)
   yield* acceptance.range(share.gpa, share.bytes, plan.is2m)
   const { pageStateNs, calls, fallbacks } = acceptance
   const endNs = yield* now()
@@ -57,15 +56,13 @@ class Acceptance {
   readonly #plan: AcceptancePlan
   readonly #guest: GuestPlan
   readonly #apicId: number
-  readonly #svsm: SvsmCaller
-  readonly #ghcb: Ghcb
+  readonly #hands: Hands
 
-  constructor(plan: AcceptancePlan, guest: GuestPlan, apicId: number, svsm: SvsmCaller, ghcb: Ghcb) {
+  constructor(plan: AcceptancePlan, guest: GuestPlan, apicId: number, hands: Hands) {
     this.#plan = plan
     this.#guest = guest
     this.#apicId = apicId
-    this.#svsm = svsm
-    this.#ghcb = ghcb
+    this.#hands = hands
   }
 
   *range(gpa: number, bytes: number, is2m: boolean): Program {
@@ -89,18 +86,20 @@ class Acceptance {
         is2m: is2m === true
       })
     )
-    if (!(yield* pageStateChanges(this.#ghcb, changes)).ok) yield* terminate(TERMINATE.PSC)
+    const { ghcb, guard } = this.#hands
+    if (!(yield* guard(pageStateChanges(ghcb, changes))).ok) yield* terminate(TERMINATE.PSC)
     this.pageStateNs += (yield* now()) - begin
   }
 
   /** One list, called again behind every entry that needs 4 KiB pages; these follow when it is through. */
   *#validate(entries: ReadonlyArray<PvalidateEntry>): Program {
+    const { svsm, guard } = this.#hands
     const list = blockOf(this.#guest, this.#apicId) + BLOCK.LIST
     const mismatched: Array<number> = []
     yield writeBytes(list, pvalidateList(entries))
     for (let next = 0; next < entries.length; ) {
       this.calls++
-      const result = yield* this.#svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: list })
+      const result = yield* guard(svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: list }))
       this.#guest.report.called(this.#apicId, CALL_KIND.PVALIDATE, result)
       if (result === SVSM_RESULT.SUCCESS) break
       const failed = (yield read(list + LIST_NEXT, 2)).lo

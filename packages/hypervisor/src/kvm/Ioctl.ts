@@ -8,6 +8,17 @@ export const ioctl = (thread: HostThread): void => {
 }
 
 /**
+ * An ioctl of a vCPU other than KVM_RUN: KVM loads the vCPU on the core of the caller before it looks at the request, and
+ * puts it before it returns.
+ * @spec Linux kvm_arch_vcpu_ioctl, kvm_arch_vcpu_ioctl_set_mpstate
+ */
+export const vcpuIoctl = (thread: HostThread): void => {
+  ioctl(thread)
+  thread.charge(PRIMITIVE.vcpu_load)
+  thread.charge(PRIMITIVE.vcpu_put)
+}
+
+/**
  * synchronize_srcu on kvm->srcu, which the creation of a vCPU and of a memory slot both come to: at once as a rule, but
  * when a grace period is under way the caller sleeps until it is over. Whether it is, is drawn.
  */

@@ -10,6 +10,7 @@ import type { HostFrames } from "./HostFrames.ts"
 import type { InterruptMeter } from "./InterruptMeter.ts"
 import { ioctl } from "./Ioctl.ts"
 import type { Meter } from "./Meter.ts"
+import { DEFAULT_STRATEGY_OPTIONS, type StrategyOptions } from "./StrategyOptions.ts"
 import type { TracePoints } from "./TracePoints.ts"
 import { Vm, type VmConfig } from "./Vm.ts"
 import type { VmplOperations } from "./VmplOperations.ts"
@@ -28,6 +29,8 @@ export class Kvm {
   interruptMeter: InterruptMeter | null = null
   /** The thread that is in KVM's code, for kicks that it causes; null in a timer's interrupt. */
   running: HostThread | null = null
+  /** How it does what the published series leave open. */
+  options: StrategyOptions = DEFAULT_STRATEGY_OPTIONS
   /** Module parameters of halt polling. */
   haltPoll: HaltPollParameters = HALT_POLL
   /** System address of the I/O permission map, which intercepts every port of every guest. */

@@ -79,7 +79,7 @@ function* runVcpu(vcpu: Vcpu, thread: HostThread): HostProgram<number> {
       vcpu.requests &= ~REQUEST.UPDATE_PROTECTED_GUEST_STATE
       adoptUpdate(vcpu, thread)
       vcpu.updateSpan = null
-      updateProtectedGuestState(vcpu, thread)
+      updateProtectedGuestState(operations.updated?.(vcpu) ?? vcpu, thread)
     }
     if (vcpu.signalPending) {
       vcpu.signalPending = false

@@ -33,6 +33,8 @@ export interface VmplOperations {
    * HANDLED.SWITCH_VCPU to go on with what `schedule` names, HANDLED.EXIT_TO_USER with vcpu.run filled in.
    */
   readonly beforeEntry?: (vcpu: Vcpu) => number
+  /** The object that a pending UPDATE_PROTECTED_GUEST_STATE is about; the one that has the request, if left out. */
+  readonly updated?: (vcpu: Vcpu) => Vcpu
   /** The object that KVM_RUN goes on with after HANDLED.SWITCH_VCPU. */
   readonly schedule?: (vcpu: Vcpu) => Vcpu
 }

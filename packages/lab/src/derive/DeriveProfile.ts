@@ -16,11 +16,23 @@ const MITIGATED: ReadonlySet<PrimitiveName> = new Set([
   "vc_exception",
   "userspace_exit",
   "userspace_entry",
-  "ioctl"
+  "ioctl",
+  "futex_wake",
+  "futex_wait",
+  "eventfd_signal",
+  "eventfd_wait",
+  "signal_send",
+  "signal_delivery"
 ])
 
-/** The AMD-SP has a clock of its own. */
-const NOT_SCALED: ReadonlySet<PrimitiveName> = new Set(["launch_update_fixed", "launch_update_4k"])
+/** The AMD-SP has a clock of its own, idle states have voltages to wait for, a grace period goes by the kernel's tick. */
+const NOT_SCALED: ReadonlySet<PrimitiveName> = new Set([
+  "launch_update_fixed",
+  "launch_update_4k",
+  "deep_idle_exit",
+  "srcu_grace_period",
+  "create_vm_tail"
+])
 
 export const scalingOf = (name: PrimitiveName): Scaling =>
   NOT_SCALED.has(name) ? "none" : MITIGATED.has(name) ? "clock and mitigations" : "clock"

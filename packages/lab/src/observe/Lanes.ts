@@ -13,8 +13,15 @@ const HARDWARE: ReadonlySet<number> = new Set([
   PRIMITIVE.tlb_flush_asid
 ])
 
-/** The one primitive that is the VMM's own code; everything else outside the guest is done by the host's kernel. */
-const OF_VMM = PRIMITIVE.vmm_dispatch
+/** The VMM's own code, with the system calls that it makes; everything else outside the guest is the host's kernel's. */
+const OF_VMM: ReadonlySet<number> = new Set([
+  PRIMITIVE.vmm_dispatch,
+  PRIMITIVE.futex_wake,
+  PRIMITIVE.futex_wait,
+  PRIMITIVE.eventfd_signal,
+  PRIMITIVE.eventfd_wait,
+  PRIMITIVE.signal_send
+])
 
 /**
  * Which lane each step of a run belongs to. A thread is in the guest from VMRUN to #VMEXIT, so it has to see every event
@@ -51,7 +58,7 @@ export class ThreadLanes {
   #laneOfCharge(thread: HostThread, primitive: number): Lane {
     if (HARDWARE.has(primitive)) return "hardware"
     if (this.#vmpl.has(thread.id)) return "guest"
-    return primitive === OF_VMM ? "VMM" : "KVM"
+    return OF_VMM.has(primitive) ? "VMM" : "KVM"
   }
 }
 

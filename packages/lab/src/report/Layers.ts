@@ -18,7 +18,7 @@ const RULES: ReadonlyArray<readonly [RegExp, Layer]> = [
   [/^(?:vmexit|vmrun|tlb)_/, "world"],
   [/^(?:vc_exception|pvalidate|rmpadjust|guest_)/, "guest"],
   [/^(?:userspace_|vmm_|ioctl)/, "user"],
-  [/^(?:thread_|core_wait|ipi_|futex|eventfd|wake|halt_poll|sched|cstate|c_state|signal)/, "threads"]
+  [/^(?:thread_|core_wait|ipi_|futex|eventfd|wake|halt_poll|sched|deep_idle|signal)/, "threads"]
 ]
 
 /** A sum of several primitives goes by its first. */

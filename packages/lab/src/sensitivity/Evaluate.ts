@@ -24,22 +24,6 @@ export type Evaluate = (strategy: string, profile: Profile, draw: number) => Gen
 /** A strategy did not come to its end, or the operation did not occur. */
 export class EvaluationFailed extends Error {}
 
-/** Names of all strategies, in the order of tables. */
-export const STRATEGY_NAMES: ReadonlyArray<string> = STRATEGIES.map(strategyName)
-
-/**
- * Strategies that were asked for, each by its key (all its variants) or by key and variant, in the order of tables; all
- * when none is named.
- *
- * @returns the names, or the first one that there is not
- */
-export const strategiesNamed = (asked: ReadonlyArray<string>): ReadonlyArray<string> | { readonly unknown: string } => {
-  const means = (name: string, asks: string): boolean => name === asks || name.startsWith(`${asks}/`)
-  const unknown = asked.find((asks) => !STRATEGY_NAMES.some((name) => means(name, asks)))
-  if (unknown !== undefined) return { unknown }
-  return asked.length === 0 ? STRATEGY_NAMES : STRATEGY_NAMES.filter((name) => asked.some((asks) => means(name, asks)))
-}
-
 /** What stays the same from one run to the next. */
 export interface EvaluationInput {
   readonly scenario: Scenario

@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto"
-import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
+import { strategyName } from "@vmpl-lab/hv-strategies"
 import type { Profile } from "@vmpl-lab/sim"
 import * as Result from "effect/Result"
 import { InputInvalid, oneLine, shown } from "../InputInvalid.ts"
 import { parseProfile } from "../ProfileFile.ts"
 import type { Scenario } from "../Scenario.ts"
 import { parseScenario } from "../ScenarioFile.ts"
-import { knownStrategies, strategiesOf } from "../StrategyNames.ts"
+import { knownStrategies, STRATEGY_NAMES, strategiesOf } from "../StrategyNames.ts"
 import { type Prices, withPrices } from "../sensitivity/Prices.ts"
 import { type Axis, withValueAt } from "./Axes.ts"
 
@@ -98,15 +98,15 @@ const profileAt = (input: PlanInput, label: string, values: Values): Checked<Pro
 }
 
 const strategiesAsked = ({ file, strategy }: PlanInput): Checked<ReadonlyArray<string>> => {
-  if (strategy === undefined) return Result.succeed(STRATEGIES.map(strategyName))
+  if (strategy === undefined) return Result.succeed(STRATEGY_NAMES)
   const asked: ReadonlyArray<unknown> = Array.isArray(strategy) ? strategy : [strategy]
   const stranger = asked.find((name) => typeof name !== "string" || strategiesOf(name).length === 0)
   if (stranger !== undefined || asked.length === 0) {
     const line = `${file}: strategy: expected one or more of ${knownStrategies()}, got ${shown(asked.length === 0 ? [] : stranger)}`
     return Result.fail(new InputInvalid({ line: oneLine(line) }))
   }
-  const chosen = new Set(asked.flatMap((name) => strategiesOf(String(name))))
-  return Result.succeed(STRATEGIES.filter((one) => chosen.has(one)).map(strategyName))
+  const chosen = new Set(asked.flatMap((name) => strategiesOf(String(name)).map(strategyName)))
+  return Result.succeed(STRATEGY_NAMES.filter((name) => chosen.has(name)))
 }
 
 const seedTrouble = ({ file, axes }: PlanInput): InputInvalid | null => {

@@ -4,8 +4,8 @@ import { builtInFirmware } from "../Compare.ts"
 import type { StrategyRun } from "../ComparisonRun.ts"
 import { runStrategy } from "../RunStrategy.ts"
 import { Scenario } from "../Scenario.ts"
-import { type ComparisonJson, type ResultEntry, summarize } from "../Summary.ts"
-import { svsmLaunch } from "../SvsmLaunch.ts"
+import { scenarioLaunch } from "../ScenarioLaunch.ts"
+import { type ComparisonJson, type ResultEntry, type StrategyEntry, summarize } from "../Summary.ts"
 
 /** What a worker needs to run one point: data only, so that it can cross to another thread. */
 export interface Job {
@@ -19,9 +19,14 @@ export interface Job {
 /** A result as a sweep keeps it: without what would make most of the file's size. */
 export type PointResult = Omit<ResultEntry, "distribution" | "breakdown" | "groups">
 
+/** What a sweep keeps of a strategy as a whole: its host, its boot, the memory that its guest accepted. */
+export type PointStrategy = Omit<StrategyEntry, "summary" | "stateDigest" | "guestDigest">
+
 /** What comes of one point; nothing in it depends on the host's time. */
-export interface PointOutcome extends Pick<ComparisonJson, "launchDigest" | "stateDigest" | "guestDigest"> {
+export interface PointOutcome
+  extends Pick<ComparisonJson, "launchDigest" | "stateDigest" | "guestDigest" | "interrupts"> {
   readonly results: ReadonlyArray<PointResult>
+  readonly strategies: ReadonlyArray<PointStrategy>
 }
 
 /** A worker's answer. */
@@ -33,7 +38,7 @@ export type JobAnswer =
 export const runPoint = ({ index, profile, strategies, seed, ...job }: Job): JobAnswer => {
   const scenario = new Scenario(job.scenario as Scenario)
   const image = builtInFirmware()
-  const svsm = svsmLaunch(image, scenario.vcpus)
+  const svsm = scenarioLaunch(image, scenario, seed)
   const runs: Array<StrategyRun> = []
   let launchDigest = ""
   for (const strategy of STRATEGIES) {
@@ -48,6 +53,9 @@ export const runPoint = ({ index, profile, strategies, seed, ...job }: Job): Job
   const firmware = { name: image.name, bytes: image.bytes.length, sha256: "" }
   const json = summarize({ run: { launchDigest, firmware, runs }, profile, scenario, seed, commit: "" })
   const results = json.results.map(({ distribution: _d, breakdown: _b, groups: _g, ...result }) => result)
-  const { stateDigest, guestDigest } = json
-  return { index, outcome: { launchDigest, stateDigest, guestDigest, results } }
+  const strategyEntries = json.strategies.map(({ summary: _s, stateDigest: _d, guestDigest: _g, ...entry }) => entry)
+  const { stateDigest, guestDigest, interrupts } = json
+  const taken = interrupts === undefined ? {} : { interrupts }
+  const outcome = { launchDigest, stateDigest, guestDigest, results, strategies: strategyEntries, ...taken }
+  return { index, outcome }
 }

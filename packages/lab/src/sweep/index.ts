@@ -1,7 +1,7 @@
 export * from "./GridFile.ts"
 export * from "./Merge.ts"
 export type { Plan, Point } from "./Plan.ts"
-export type { Job, JobAnswer, PointOutcome, PointResult } from "./Point.ts"
+export type { Job, JobAnswer, PointOutcome, PointResult, PointStrategy } from "./Point.ts"
 export * from "./ResultsFile.ts"
 export * from "./RunSweep.ts"
 export * from "./SweepCsv.ts"

@@ -1,14 +1,16 @@
+import { strategyName } from "@vmpl-lab/hv-strategies"
 import type { PrimitiveName } from "@vmpl-lab/sim"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { builtInFirmware } from "../../src/Compare.ts"
 import { DEFAULT_SCENARIO } from "../../src/DefaultScenario.ts"
 import { Scenario } from "../../src/Scenario.ts"
+import { chooseStrategies, STRATEGY_NAMES } from "../../src/StrategyNames.ts"
 import { svsmLaunch } from "../../src/SvsmLaunch.ts"
 import { breakEven } from "../../src/sensitivity/BreakEven.ts"
 import { breakEvens, knobsBetween } from "../../src/sensitivity/BreakEvenPlan.ts"
 import { breakEvenText } from "../../src/sensitivity/BreakEvenText.ts"
-import { remembered, simulated, strategiesNamed } from "../../src/sensitivity/Evaluate.ts"
+import { remembered, simulated } from "../../src/sensitivity/Evaluate.ts"
 import { profile as real } from "../fixture.ts"
 import { ended, linear, profileOf } from "./linear.ts"
 
@@ -143,10 +145,8 @@ describe("the simulation on one vCPU without spread is counts times prices", () 
   const host = { ...DEFAULT_SCENARIO.host, placement: "same-core" } as const
   const scenario = new Scenario({ ...DEFAULT_SCENARIO, host, vcpus: 1, calls: 5, boots: 1 })
   const run = remembered(simulated({ scenario, seed: 1, svsm, operation: "run-vmpl-round-trip" }))
-  const names = strategiesNamed([])
-  if ("unknown" in names) throw new Error("no strategies")
 
-  it.each(names)("%s", (name) => {
+  it.each(STRATEGY_NAMES)("%s", (name) => {
     const { ns, taken, samples } = ended(run(name, real, 0))
     expect(samples).toBe(5)
     expect(ns).toBe([...taken].reduce((sum, [primitive, n]) => sum + n * real.primitives[primitive].ns, 0))
@@ -181,21 +181,23 @@ describe("the simulation on one vCPU without spread is counts times prices", () 
 })
 
 describe("names of strategies", () => {
+  const namesOf = (asked: ReadonlyArray<string>) => {
+    const chosen = chooseStrategies(asked)
+    return typeof chosen === "string" ? chosen : chosen.map(strategyName)
+  }
+
   it.each([
+    [[], STRATEGY_NAMES],
     [["multi-vmpl-vcpu"], ["multi-vmpl-vcpu"]],
-    [["vcpu-per-vmpl/vmm-threads"], ["vcpu-per-vmpl/vmm-threads"]]
+    [["vcpu-per-vmpl/vmm-threads"], ["vcpu-per-vmpl/vmm-threads"]],
+    [
+      ["planes/kernel,multi-vmpl-vcpu", "planes"],
+      ["multi-vmpl-vcpu", "planes/user-space", "planes/kernel"]
+    ],
+    [["multi-vmpl-vcpu", "vcpu-per-vmpl/best"], "vcpu-per-vmpl/best"],
+    [["vcpu"], "vcpu"],
+    [[""], ""]
   ])("%j", (asked, names) => {
-    expect(strategiesNamed(asked)).toEqual(names)
-  })
-
-  it("a key stands for all its variants", () => {
-    const names = strategiesNamed(["vcpu-per-vmpl"])
-    expect(names).toContain("vcpu-per-vmpl/vmm-threads")
-    expect((names as ReadonlyArray<string>).every((name) => name.startsWith("vcpu-per-vmpl/"))).toBe(true)
-  })
-
-  it("unknown ones are named", () => {
-    expect(strategiesNamed(["multi-vmpl-vcpu", "vcpu-per-vmpl/best"])).toEqual({ unknown: "vcpu-per-vmpl/best" })
-    expect(strategiesNamed([""])).toEqual({ unknown: "" })
+    expect(namesOf(asked)).toEqual(names)
   })
 })
