@@ -23,7 +23,6 @@ export const COMMANDS = {
   apBoot: "compare --scenario workloads/ap-boot.json --replications 0",
   grace: "sweep examples/findings/grace-periods.json -o grace-periods.jsonl",
   memory: "compare --scenario workloads/memory-acceptance.json --replications 0",
-  mixed: "compare --scenario workloads/mixed.json --replications 0",
   fourLevels: "compare --scenario workloads/four-levels.json --replications 0",
   ...Object.fromEntries(INTERRUPTS.map((mode) => [mode, `compare --scenario ${workloadFile(mode)} --replications 0`])),
   derive: "profile derive --clock-ghz 3.7 --mitigations 0.7 --name other-machine -o other-machine.json",

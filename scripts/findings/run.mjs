@@ -11,7 +11,11 @@ const root = fileURLToPath(new URL("../..", import.meta.url))
 const launcher = join(root, "packages/lab/bin/vmpl-lab.js")
 
 /** A sweep's points. */
-const lines = (path) => readFileSync(path, "utf8").trimEnd().split("\n").map((line) => JSON.parse(line))
+const lines = (path) =>
+  readFileSync(path, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line))
 
 const runOne = async (folder, command) => {
   const words = wordsOf(command)
