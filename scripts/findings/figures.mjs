@@ -1,5 +1,5 @@
 // What the blocks read out of results.
-import { duration, percent, ratio } from "../../packages/lab/src/Units.ts"
+import { duration, percent, ratio } from "@vmpl-lab/lab"
 
 export { duration, percent, ratio }
 

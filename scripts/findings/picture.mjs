@@ -1,5 +1,5 @@
 // docs/findings.svg: where the time of one round trip goes under each strategy, and how far one price alone can move it.
-import { LAYER_TEXT, LAYERS, layerOf } from "../../packages/lab/src/report/Layers.ts"
+import { LAYER_TEXT, LAYERS, layerOf } from "@vmpl-lab/lab"
 import { duration, namesIn, resultOf } from "./figures.mjs"
 
 const WIDTH = 860
