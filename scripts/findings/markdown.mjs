@@ -24,10 +24,17 @@ export const finding = (holds, text) => {
   return wrapped(`- ${text}`, "  ")
 }
 
-/** @param rows lists of cells; all columns but those named in `left` are numbers */
+/** Columns are padded, as the formatter does it. @param rows lists of cells; all columns but those in `left` are numbers */
 export const table = (head, rows, left = [0]) => {
-  const rule = head.map((_, i) => (left.includes(i) ? "---" : "---:"))
-  return [head, rule, ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n")
+  const cells = [head, ...rows].map((row) => row.map(String))
+  const widths = head.map((_, i) => Math.max(3, ...cells.map((row) => row[i].length)))
+  const isLeft = (i) => left.includes(i)
+  const padded = cells.map((row) =>
+    row.map((cell, i) => (isLeft(i) ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+  )
+  const rule = widths.map((width, i) => (isLeft(i) ? "-".repeat(width) : `${"-".repeat(width - 1)}:`))
+  const [first, ...rest] = padded
+  return [first, rule, ...rest].map((row) => `| ${row.join(" | ")} |`).join("\n")
 }
 
 export const shell = (commands) => ["```sh", ...commands.map((command) => `npx vmpl-lab ${command}`), "```"].join("\n")
@@ -38,5 +45,5 @@ export const between = (document, name, text) => {
   const parts = document.split(begin)
   const rest = parts[1]?.split(end)
   if (parts.length !== 2 || rest?.length !== 2) throw new Error(`expected ${begin} and ${end} once`)
-  return `${parts[0]}${begin}\n<!-- prettier-ignore-start -->\n\n${text}\n\n<!-- prettier-ignore-end -->\n${end}${rest[1]}`
+  return `${parts[0]}${begin}\n\n${text}\n\n${end}${rest[1]}`
 }
