@@ -48,6 +48,7 @@ const flags = {
     Flag.withDescription("Compare with this strategy too, beside the fastest")
   ),
   breakdown: switchFlag("breakdown").pipe(Flag.withDescription("Show where the time goes, primitive by primitive")),
+  intervals: switchFlag("intervals").pipe(Flag.withDescription("Show the confidence intervals of the quantiles")),
   json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object")),
   csv: optional(Flag.String("csv")).pipe(
     Flag.withMetavar("FILE"),
@@ -149,6 +150,7 @@ export const compare = Command.make(
       return yield* writeOut(`${JSON.stringify({ ...rest, timeline, wall }, null, 2)}\n`)
     }
     const { renderComparison } = yield* Effect.promise(() => import("./Table.ts"))
-    yield* writeOut(renderComparison(json, { colour: wantsColour(), breakdown: options.breakdown }))
+    const { breakdown, intervals } = options
+    yield* writeOut(renderComparison(json, { colour: wantsColour(), breakdown, intervals }))
   })
 ).pipe(Command.withDescription("Compare ways to run VMPLs on one simulated host"))

@@ -15,6 +15,8 @@ import { wrap } from "./Wrap.ts"
 export interface TableOptions {
   readonly colour: boolean
   readonly breakdown: boolean
+  /** Whether the confidence intervals of the quantiles are shown. */
+  readonly intervals: boolean
 }
 
 /** The two run-VMPL operations go by their short names: a full one would not fit. */
@@ -133,6 +135,10 @@ const pairedLines = ({ replications, seed, calls, level }: PairedJson): Readonly
   )
 ]
 
+/** "a, b and c". */
+const listed = (names: ReadonlyArray<string>): string =>
+  names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`
+
 const footer = (json: ComparisonJson): string => {
   const { vcpus, calls, boots, ring, host } = json.parameters
   return [
@@ -144,7 +150,7 @@ const footer = (json: ComparisonJson): string => {
     wrap(
       json.varying.length === 0
         ? "Every price is constant: spread comes from the path alone."
-        : `p90 and p99 rest on assumed spreads of ${json.varying.join(" and ")}; all other prices are constant.`
+        : `p90 and p99 rest on assumed spreads of ${listed(json.varying)}; all other prices are constant.`
     ),
     ...(json.occasional.length === 0
       ? []
@@ -167,7 +173,7 @@ const footer = (json: ComparisonJson): string => {
 }
 
 /** The whole human-readable report, ending in a line feed, at most 100 columns wide. */
-export const renderComparison = (json: ComparisonJson, { colour, breakdown }: TableOptions): string => {
+export const renderComparison = (json: ComparisonJson, { colour, breakdown, intervals }: TableOptions): string => {
   // validateStream off: whether colour is wanted was decided by the caller.
   const bold = (text: string) => (colour ? styleText("bold", text, { validateStream: false }) : text)
   const dim = (text: string) => (colour ? styleText("dim", text, { validateStream: false }) : text)
@@ -182,8 +188,10 @@ export const renderComparison = (json: ComparisonJson, { colour, breakdown }: Ta
     sections.push("", bold("AP create by level and request (the first use of a level creates its objects)"))
     sections.push(groupTable(json))
   }
-  const intervals = intervalTable(byOperation(json.results), OPERATION_TEXT)
-  sections.push("", bold("95 % confidence intervals of the quantiles"), intervals)
+  if (intervals) {
+    sections.push("", bold("95 % confidence intervals of the quantiles"))
+    sections.push(intervalTable(byOperation(json.results), OPERATION_TEXT))
+  }
   for (const { title, table } of json.paired === null ? [] : pairedTables(json.paired, OPERATION_TEXT)) {
     sections.push("", bold(title), table)
   }

@@ -157,6 +157,7 @@ describe("help and version: exit code 0, nothing on standard error", () => {
     ["--version", /^\d+\.\d+\.\d+\n$/],
     ["--help", /compare .*\n.*report .*\n.*sweep .*\n.*merge .*\n[\s\S]*measure /],
     ["compare --help", /--breakdown/],
+    ["compare --help", /--intervals/],
     ["sensitivity --help", /--operation[\s\S]*--strategy/],
     ["break-even --help", /--primitive[\s\S]*--bound/],
     ["validate --help", /--profile/],

@@ -8,7 +8,7 @@ import { profile, run, scenario } from "./fixture.ts"
 const json = summarize({ run, profile, scenario, seed: 7, commit: "0123456789".repeat(4) })
 
 describe("table", () => {
-  const text = renderComparison(json, { colour: false, breakdown: true })
+  const text = renderComparison(json, { colour: false, breakdown: true, intervals: true })
 
   it("looks like this", () => {
     expect(text).toMatchSnapshot()
@@ -19,7 +19,7 @@ describe("table", () => {
     const other = { ...scenario, rmpSwitches: { U3: "alternative", U9: "default" } } as const
     const changed = summarize({ run, profile, scenario: other, seed: 7, commit: "0".repeat(40) })
     expect(changed.rmpSwitches).toMatchObject({ U1: "default", U3: "alternative", U9: "default" })
-    const words = renderComparison(changed, { colour: false, breakdown: false }).replace(/\s+/g, " ")
+    const words = renderComparison(changed, { colour: false, breakdown: false, intervals: false }).replace(/\s+/g, " ")
     expect(words).toContain("U1 to U18 at their defaults but for U3 (PVALIDATE at VMPL > 0: #UD).")
   })
 
@@ -27,8 +27,16 @@ describe("table", () => {
     expect(Math.max(...text.split("\n").map((line) => line.length))).toBeLessThanOrEqual(100)
   })
 
+  it("has the intervals of the quantiles only when asked, and little else depends on it", () => {
+    const short = renderComparison(json, { colour: false, breakdown: true, intervals: false })
+    expect(text).toContain("95 % confidence intervals of the quantiles")
+    expect(short).not.toContain("confidence intervals")
+    const [begin, end] = ["95 % confidence intervals", "What the host spends"].map((title) => text.indexOf(title))
+    expect(short).toBe(text.slice(0, begin) + text.slice(end))
+  })
+
   it("says the same in colour", () => {
-    const coloured = renderComparison(json, { colour: true, breakdown: true })
+    const coloured = renderComparison(json, { colour: true, breakdown: true, intervals: true })
     expect(coloured).not.toBe(text)
     expect(stripVTControlCharacters(coloured)).toBe(text)
   })

@@ -19,9 +19,13 @@ export interface GuestVmsa {
 /** Each look that finds a lock taken doubles the PAUSEs until the next one, up to 64. */
 const backOff = (times: number): number => Math.min(2 * times, 64)
 
-/** Readers and one writer, spinning with PAUSE and backing off. */
+/**
+ * Readers and one writer, spinning with PAUSE and backing off. A writer that waits lets no new reader in, as in
+ * COCONUT-SVSM: CPUs that validate list after list would otherwise starve it.
+ */
 export class RwLock {
   #readers = 0
+  /** Held for writing, or as soon as the last reader has gone. */
   #writing = false;
 
   *read(): Program {
@@ -30,13 +34,15 @@ export class RwLock {
   }
 
   *write(): Program {
-    for (let times = 1; this.#writing || this.#readers > 0; times = backOff(times)) yield pause(times)
+    for (let times = 1; this.#writing; times = backOff(times)) yield pause(times)
     this.#writing = true
+    for (let times = 1; this.#readers > 0; times = backOff(times)) yield pause(times)
   }
 
   release(): void {
-    if (this.#writing) this.#writing = false
-    else this.#readers--
+    // While there are readers, a writer can only be waiting.
+    if (this.#readers > 0) this.#readers--
+    else this.#writing = false
   }
 }
 

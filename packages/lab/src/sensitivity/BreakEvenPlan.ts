@@ -20,14 +20,18 @@ export interface BreakEvenPlan {
   readonly evaluate: Evaluate
 }
 
+/** What fewer than one operation in twenty takes, such as a first call's, is not on the path of the median. */
+const SELDOM = 0.05
+
 /**
  * Primitives of which one path has more than the other, each alone; then those of the way to user space together, and
  * all that `a` has more of.
  */
 export const knobsBetween = (a: Outcome, b: Outcome): ReadonlyArray<ReadonlyArray<PrimitiveName>> => {
-  const differ = PRIMITIVES.filter((name) => a.taken.get(name) !== b.taken.get(name))
+  const moreInA = (name: PrimitiveName): number => (a.taken.get(name) ?? 0) - (b.taken.get(name) ?? 0)
+  const differ = PRIMITIVES.filter((name) => Math.abs(moreInA(name)) >= SELDOM)
   const away = USER_SPACE.filter((name) => differ.includes(name))
-  const more = differ.filter((name) => (a.taken.get(name) ?? 0) > (b.taken.get(name) ?? 0))
+  const more = differ.filter((name) => moreInA(name) > 0)
   const together = [away, ...(more.length > away.length ? [more] : [])].filter((names) => names.length > 1)
   return [...differ.map((name) => [name]), ...together]
 }

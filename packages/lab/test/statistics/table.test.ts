@@ -34,7 +34,7 @@ const paired: PairedJson = {
   comparisons: comparisonsOf(medians, "vcpu-per-vmpl/vmm-one-thread")
 }
 const json = summarize({ run, profile, scenario, seed: 7, commit: "unknown", paired })
-const text = renderComparison(json, { colour: false, breakdown: false })
+const text = renderComparison(json, { colour: false, breakdown: false, intervals: true })
 const after = (title: string) => text.slice(text.indexOf(title)).split("\n\n")[0]!
 
 describe("the tables of paired runs", () => {
