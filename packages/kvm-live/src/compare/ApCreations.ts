@@ -21,7 +21,7 @@ export const AP_CREATIONS: ReadonlyArray<ApCreation> = (["vcpu-per-vmpl", "vm-pe
   (["vmm-threads", "vmm-one-thread"] as const).map((variant) => ({
     strategy,
     variant,
-    calls: variant === "vmm-threads" ? 5 : 4,
+    calls: variant === "vmm-threads" ? 4 : 3,
     callsOfFirst: strategy === "vm-per-vmpl" ? 2 : 0
   }))
 )

@@ -25,8 +25,6 @@ export const KVM = {
   GET_LAPIC: 0x8400_ae8e,
   SET_LAPIC: 0x4400_ae8f,
   SET_CPUID2: 0x4008_ae90,
-  GET_MP_STATE: 0x8004_ae98,
-  SET_MP_STATE: 0x4004_ae99,
   ENABLE_CAP: 0x4068_aea3,
   SIGNAL_MSI: 0x4020_aea5
 } as const

@@ -78,11 +78,6 @@ export class KvmVcpu {
     must(`KVM_${name}`, this.#os.ioctlBuffer(this.fd, KVM[name], buffer))
   }
 
-  /** KVM_SET_MP_STATE: runnable. */
-  setRunnable(): void {
-    must("KVM_SET_MP_STATE", this.#os.ioctlBuffer(this.fd, KVM.SET_MP_STATE, new Uint8Array(4)))
-  }
-
   setCpuid(table: Uint8Array): void {
     must("KVM_SET_CPUID2", this.#os.ioctlBuffer(this.fd, KVM.SET_CPUID2, table))
   }

@@ -29,6 +29,8 @@ export interface LiveCase {
   /** Readings of the clock in one sample that must be taken off: 0 where a slope has none. */
   readonly clocks: number
   readonly needs?: ReadonlyArray<CapabilityName>
+  /** Work in one sample that is no part of what is measured, ns. */
+  readonly workNs?: number
   /** CPUs that it needs. */
   readonly cpus?: number
   readonly run: (session: Session, count: Count) => Promise<Samples>

@@ -139,13 +139,13 @@ export const withoutOverhead = (
   taken: ReadonlyMap<string, ReadonlyArray<Samples>>,
   overhead: Overhead = overheadOf(taken)
 ): ReadonlyArray<Measured> =>
-  cases.flatMap(({ id, what, calls, clocks, instructions = NONE }) => {
+  cases.flatMap(({ id, what, calls, clocks, instructions = NONE, workNs = 0 }) => {
     const raw = taken.get(id)
     if (raw === undefined) return []
     const summary = summarize(raw)
     const { clock, binding, instruction } = overhead
     const kinds = ["register", "access", "update"] as const
     const guest = kinds.reduce((ns, kind) => ns + instructions[kind] * instruction[kind], 0)
-    const share = clocks * clock + calls * binding + guest
+    const share = clocks * clock + calls * binding + guest + workNs
     return [{ id, what, raw, summary, overhead: share, net: Math.max(0, summary.median - share) }]
   })

@@ -88,8 +88,10 @@ export const primitivesOf = (measured: ReadonlyArray<Measured>): ReadonlyArray<M
   add(["thread_handoff_same_core"], "Half of a futex hand-off there and back on one CPU.", (get) =>
     times(get("futex-one-core"), 0.5)
   )
-  add(["thread_handoff_cross_core"], "Half of a futex hand-off there and back between two CPUs.", (get) =>
-    times(get("futex-two-cores"), 0.5)
+  add(
+    ["thread_handoff_cross_core"],
+    "Half of a futex hand-off there and back between two CPUs, of which each idles while the other works for 15 us.",
+    (get) => times(get("futex-two-cores-work"), 0.5)
   )
   add(
     ["ipi_kick"],

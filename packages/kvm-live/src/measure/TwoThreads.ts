@@ -5,6 +5,8 @@ import type { Samples } from "../tasks/Task.ts"
 import type { Count, LiveCase } from "./Case.ts"
 
 const SAMPLES = 2_000
+/** About a KVM_RUN: a core that idles for longer is woken more slowly, so the other side's work is part of the price. */
+const WORK_NS = 15_000
 
 /** Where the two threads of a pair run. */
 export type PairPlacement = "one core" | "two cores" | "unpinned"
@@ -24,10 +26,12 @@ const handOff = (
   kind: "futex" | "eventfd" | "atomics",
   placement: PairPlacement,
   what: string,
-  calls: number
+  calls: number,
+  workNs = 0
 ): LiveCase => ({
-  id: `${kind}-${idOf(placement)}`,
-  what: `${what}, there and back, ${placement}`,
+  id: `${kind}-${idOf(placement)}${workNs === 0 ? "" : "-work"}`,
+  what: `${what}, there and back, ${placement}${workNs === 0 ? "" : `, each side after ${workNs / 1_000} us of work`}`,
+  workNs: 2 * workNs,
   samples: SAMPLES,
   calls,
   clocks: 1,
@@ -40,7 +44,7 @@ const handOff = (
       const orderOf = (leader: boolean) => {
         switch (kind) {
           case "futex":
-            return order("futexTurns", count, parameters(leader))
+            return order("futexTurns", count, { ...parameters(leader), workNs })
           case "eventfd":
             return order("eventfdTurns", count, { ...parameters(leader), eventfds })
           case "atomics":
@@ -114,6 +118,7 @@ const halt = (name: "polling" | "sleeping"): LiveCase => ({
 export const TWO_THREADS: ReadonlyArray<LiveCase> = [
   handOff("futex", "one core", "a futex hand-off", 4),
   handOff("futex", "two cores", "a futex hand-off", 2),
+  handOff("futex", "two cores", "a futex hand-off", 2, WORK_NS),
   handOff("eventfd", "one core", "an eventfd hand-off", 4),
   handOff("eventfd", "two cores", "an eventfd hand-off", 2),
   handOff("atomics", "one core", "an Atomics.wait hand-off", 0),

@@ -19,7 +19,7 @@ export interface LevelPlan {
 
 /**
  * What user space does when a guest asks for an AP at a level that has no vCPU objects yet: KVM_CREATE_VCPU and the
- * mapping, its registers in place of a VMSA, KVM_SET_MP_STATE, and a thread. A sample is one creation, in order: the
+ * mapping, its registers in place of a VMSA, and a thread. A sample is one creation, in order: the
  * first element is the first use of the level. With more samples than vCPUs the guest is made anew.
  */
 export const createLevels = (context: TaskContext, plan: LevelPlan): Samples => {
@@ -69,7 +69,6 @@ const createAll = (
     vcpu.registers("GET_SREGS", sregs)
     const resumed = os.now()
     vcpu.registers("SET_SREGS", sregs)
-    vcpu.setRunnable()
     if (threads) must("pthread_create", os.createThread())
     taken[i] = os.now() - resumed + (created - begin)
     if (threads) must("pthread_join", os.joinThread())

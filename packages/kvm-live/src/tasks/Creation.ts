@@ -65,6 +65,7 @@ export const createNextVcpu = (context: TaskContext, { path }: { readonly path: 
         inner.release()
         inner = new Resources(os, ledger)
         vm = system.createVm(inner)
+        vm.addMemory(0, guestMemory(os, inner))
         vm.createVcpu(0)
         id = 1
       }

@@ -70,10 +70,13 @@ const takeTurns = (context: TaskContext, leader: boolean, turns: TurnTaking, wor
   return new Float64Array(0)
 }
 
-/** Two threads that hand over by a futex: a sample is there and back. */
-export const futexTurns = (context: TaskContext, parameters: PairParameters): Samples => {
+/** Two threads that hand over by a futex, each after some work: a sample is there and back. */
+export const futexTurns = (context: TaskContext, parameters: PairParameters & { readonly workNs: number }): Samples => {
+  const { os } = context
+  const { workNs } = parameters
   begin(context, parameters)
-  return takeTurns(context, parameters.leader, byFutex(context, parameters), () => {})
+  const work = workNs === 0 ? () => {} : () => os.spin(workNs)
+  return takeTurns(context, parameters.leader, byFutex(context, parameters), work)
 }
 
 /** Two threads, each with a vCPU: the leader's runs to its port write, then the follower's. A sample is both. */
