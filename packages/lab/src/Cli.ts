@@ -22,6 +22,7 @@ import { scenarios } from "./ScenariosCommand.ts"
 import { schema } from "./SchemaCommand.ts"
 import { sensitivityCommand } from "./SensitivityCommand.ts"
 import { sweep } from "./SweepCommand.ts"
+import { tpmProxy } from "./TpmProxyCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
 import { packageVersion } from "./Version.ts"
@@ -31,7 +32,7 @@ export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } a
 
 const COMMANDS =
   "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, replay, scenarios, " +
-  "explore, trace or layout"
+  "explore, trace, layout or tpm-proxy"
 
 /** What may follow a command, by its path. */
 const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
@@ -55,7 +56,8 @@ const root = Command.make("vmpl-lab").pipe(
     scenarios,
     explore,
     trace,
-    layout
+    layout,
+    tpmProxy
   ])
 )
 

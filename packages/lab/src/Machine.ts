@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
+import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { SnpFirmware } from "@vmpl-lab/psp"
@@ -14,7 +14,7 @@ import {
   type TraceSink,
   WAIT
 } from "@vmpl-lab/sim"
-import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
+import { IMAGE, type SvsmService, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
@@ -42,6 +42,12 @@ export interface MachineOptions {
   readonly svsm: SvsmLaunch
   /** Sees what happens on the host's threads. */
   readonly trace?: TraceSink
+  /** Protocols of the SVSM beside its own. */
+  readonly services?: ReadonlyArray<SvsmService>
+  /** What each vCPU does once it is up, instead of the scenario's workload. */
+  readonly body?: GuestBody
+  /** Questions to the world outside of the simulation: it stops while one is open. */
+  readonly outside?: ReadonlyArray<{ readonly open: unknown }>
 }
 
 /** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
@@ -123,11 +129,17 @@ export class Machine {
     return more
   }
 
+  /** A question to the outside is open: nothing goes on before it is answered. */
+  get isAsking(): boolean {
+    return this.#options.outside?.some(({ open }) => open !== undefined) === true
+  }
+
   /** With interrupts the end is the guest's: timers would go on for ever. */
   #step(maxEvents: number): boolean {
-    if (this.interrupts === null) return this.host.stepMany(maxEvents)
+    if (this.interrupts === null && this.#options.outside === undefined) return this.host.stepMany(maxEvents)
     const { vcpus } = this.#options.scenario
     for (let left = maxEvents; left > 0; left--) {
+      if (this.isAsking) return true
       if (this.log.finished === vcpus || !this.host.stepMany(1)) return false
     }
     return true
@@ -167,9 +179,9 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed } = this.#options
+    const { scenario, calls, svsm, seed, services, body } = this.#options
     const { parameters, heapGpa } = svsm
-    const state = new SvsmState()
+    const state = new SvsmState(services)
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
@@ -182,7 +194,8 @@ export class Machine {
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
       report: this.log,
       ...work.guest(calls),
-      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {})
+      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {}),
+      ...(body === undefined ? {} : { body })
     }
     work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))

@@ -15,6 +15,7 @@ import { apic } from "./protocols/Apic.ts"
 import { core } from "./protocols/Core.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "./State.ts"
+import { serveService } from "./services/SvsmService.ts"
 
 /**
  * One SVSM CPU's life after boot: serve what the guest asks, run the level that asked, again. Without a VMSA to run it
@@ -80,7 +81,7 @@ function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
     case PROTOCOL.APIC:
       return apic(state, request)
     default:
-      return SVSM_RESULT.UNSUPPORTED_PROTOCOL
+      return yield* serveService(state, request)
   }
 }
 

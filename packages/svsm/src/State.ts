@@ -3,6 +3,7 @@ import { pause } from "@vmpl-lab/vmpl"
 import type { CpuInterrupts } from "./Interrupts.ts"
 import { PageSet } from "./PageSet.ts"
 import type { SvsmParameters } from "./Parameters.ts"
+import type { SvsmService } from "./services/SvsmService.ts"
 
 /** A VMSA and its calling area: one level of one vCPU. */
 export interface GuestVmsa {
@@ -41,6 +42,8 @@ export class RwLock {
 /** The SVSM's private data, shared by its CPUs. */
 export class SvsmState {
   parameters!: SvsmParameters
+  /** Protocols beside the SVSM's own. */
+  readonly services: ReadonlyArray<SvsmService>
   /** What each CPU serves, by APIC ID and VMPL: the latest VMSA of a level. */
   readonly served: Array<Array<GuestVmsa | undefined>> = []
   /** The VMSA that a CPU runs when nobody calls, by APIC ID: the one whose call it served last. */
@@ -57,6 +60,10 @@ export class SvsmState {
   apicUsers = 1
   /** PVALIDATE reads; REMAP_CA and CREATE_VCPU write: a page must not become a VMSA while it is being granted. */
   readonly lock = new RwLock()
+
+  constructor(services: ReadonlyArray<SvsmService> = []) {
+    this.services = services
+  }
 
   /** A VMSA that exists from now on: its CPU serves it in place of an earlier one of that level. */
   register(vmsa: GuestVmsa): void {

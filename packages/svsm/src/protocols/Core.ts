@@ -1,6 +1,7 @@
 import { CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import type { Program } from "@vmpl-lab/vmpl"
 import type { SvsmState } from "../State.ts"
+import type { SvsmService } from "../services/SvsmService.ts"
 import { APIC_VERSION, guestApicOf } from "./Apic.ts"
 import { createVcpu } from "./CoreCreateVcpu.ts"
 import { pvalidateCall } from "./CorePvalidate.ts"
@@ -35,7 +36,8 @@ const queryProtocol = (state: SvsmState, request: SvsmRequest): number => {
   return SVSM_RESULT.SUCCESS
 }
 
-const versionsOf = (state: SvsmState, { rcxHi, caller }: SvsmRequest): typeof CORE_VERSION | null => {
+const versionsOf = (state: SvsmState, { rcxHi, caller }: SvsmRequest): SvsmService["versions"] | null => {
   if (rcxHi === PROTOCOL.CORE) return CORE_VERSION
-  return rcxHi === PROTOCOL.APIC && guestApicOf(state, caller.apicId) !== null ? APIC_VERSION : null
+  if (rcxHi === PROTOCOL.APIC) return guestApicOf(state, caller.apicId) === null ? null : APIC_VERSION
+  return state.services.find(({ protocol }) => protocol === rcxHi)?.versions ?? null
 }
