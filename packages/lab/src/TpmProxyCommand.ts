@@ -65,8 +65,8 @@ export const tpmProxy = Command.make(
           clients: options.clients,
           onListening: writeErrorLine(`the guest's TPM is at TPM2TOOLS_TCTI=${tcti}`),
           send: (command, locality) =>
-            Effect.map(send(command, locality), ({ response, timing }) => {
-              log.add(commandName(command), timing)
+            Effect.map(send(command, locality), ({ response, result, timing }) => {
+              log.add(result === 0 ? commandName(command) : "refused by the SVSM", timing)
               return response
             })
         })

@@ -53,6 +53,7 @@ export const TPM_RC = {
   LOCALITY: 0x907
 } as const
 
+export const WITH_SESSIONS = 0x8002
 const NO_SESSIONS = 0x8001
 
 /** A response of a header alone. */
@@ -122,7 +123,7 @@ export const TPM_ALG = { RSA: 0x0001, KEYEDHASH: 0x0008, ECC: 0x0023, SYMCIPHER:
  */
 export const createdType = (command: Uint8Array): number | undefined => {
   const view = viewOf(command)
-  const hasSessions = command.length >= 2 && view.getUint16(0) === 0x8002
+  const hasSessions = command.length >= 2 && view.getUint16(0) === WITH_SESSIONS
   let at = HEADER + 4
   if (hasSessions) {
     if (at + 4 > command.length) return undefined
