@@ -23,7 +23,7 @@ const EK_ATTRIBUTES = 0x0003_00b2
 /** PolicySecret of the endorsement hierarchy. */
 const EK_POLICY = "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"
 
-/** The template of an RSA-2048 endorsement key. @spec TCG EK credential profile, template L-1 */
+/** The template of an RSA-2048 endorsement key. @spec TCG-EK template L-1 */
 const ekTemplate = (): ReadonlyArray<number> => [
   ...u16(TPM_ALG.RSA),
   ...u16(ALG.SHA256),
