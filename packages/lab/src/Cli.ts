@@ -38,7 +38,7 @@ const COMMANDS =
 const AFTER: { readonly [command: string]: string } = {
   profile: "derive",
   live: "probe, measure, compare or validate",
-  service: "run"
+  service: "run or latency"
 }
 
 /** What may follow a command, by its path. */

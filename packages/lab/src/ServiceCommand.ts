@@ -3,7 +3,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { numberFlag, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
-import { writeOut } from "./Output.ts"
+import { writeErrorLine, writeOut } from "./Output.ts"
 import { codeCommit } from "./Version.ts"
 
 const shared = {
@@ -56,8 +56,46 @@ const run = Command.make(
   })
 ).pipe(Command.withDescription("Run a service for the SVSM from a file: latency under each strategy, and random calls"))
 
+/** `vmpl-lab service latency`: every call of the SVSM's own protocols under every strategy. */
+const latency = Command.make(
+  "latency",
+  shared,
+  Effect.fn("service latency")(function* (options) {
+    const [{ serviceLatency }, { latencyNotes, latencyTable }, { swtpm }, { askedStrategies }, { loadProfile }] =
+      yield* Effect.promise(() =>
+        Promise.all([
+          import("./service/Latency.ts"),
+          import("./service/ServiceTable.ts"),
+          import("./tpm/Swtpm.ts"),
+          import("./StrategyChoice.ts"),
+          import("./ProfileFile.ts")
+        ])
+      )
+    const strategies = yield* askedStrategies(options.strategy)
+    const profile = yield* loadProfile(options.profile)
+    const { seed, calls } = options
+    const rows = yield* Effect.scoped(
+      Effect.gen(function* () {
+        const tpm = yield* swtpm().pipe(
+          Effect.catchTag("RunFailed", ({ why }) =>
+            Effect.as(writeErrorLine(`calls of a TPM are left out: ${why}`), null)
+          )
+        )
+        return yield* serviceLatency({ strategies, profile, seed, calls, tpm })
+      })
+    )
+    if (!options.json) {
+      const text = ["Latency of SVSM calls", latencyTable(rows), "", latencyNotes()].join("\n")
+      return yield* writeOut(`${text}\n`)
+    }
+    yield* writeOut(
+      `${JSON.stringify({ seed, commit: codeCommit(), profile: profile.name, latency: rows }, null, 2)}\n`
+    )
+  })
+).pipe(Command.withDescription("Latency of every call that an SVSM serves, under each strategy"))
+
 /** `vmpl-lab service`. */
 export const service = Command.make("service").pipe(
   Command.withDescription("Services of an SVSM"),
-  Command.withSubcommands([run])
+  Command.withSubcommands([run, latency])
 )

@@ -1,5 +1,6 @@
 import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
+import { TPM_COSTS } from "../tpm/TpmCosts.ts"
 import { duration } from "../Units.ts"
 import { HANDLER_COST } from "./Handlers.ts"
 import type { FuzzRecord, ServiceLatency, ServiceRun } from "./RunService.ts"
@@ -28,9 +29,9 @@ const order = (rows: ReadonlyArray<ServiceLatency>, row: ServiceLatency): number
 export const latencyNotes = (): string =>
   [
     "Simulated, not measured: virtual time from the guest's call to its return, of which switch is the round trip.",
-    "Service: assumed, by what the handler says, and for its steps " +
-      `${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page, ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied, ` +
-      `${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret.`
+    "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, all assumed: what a handler",
+    `  says, ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied,`,
+    `  ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret, and ${duration(TPM_COSTS.state.ns)} for a short TPM command.`
   ].join("\n")
 
 const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {
