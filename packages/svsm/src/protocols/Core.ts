@@ -36,8 +36,8 @@ const queryProtocol = (state: SvsmState, request: SvsmRequest): number => {
   return SVSM_RESULT.SUCCESS
 }
 
-const versionsOf = (state: SvsmState, { rcxHi, caller }: SvsmRequest): SvsmService["versions"] | null => {
+const versionsOf = (state: SvsmState, { rcxHi, caller }: SvsmRequest): ReturnType<SvsmService["versions"]> | null => {
   if (rcxHi === PROTOCOL.CORE) return CORE_VERSION
   if (rcxHi === PROTOCOL.APIC) return guestApicOf(state, caller.apicId) === null ? null : APIC_VERSION
-  return state.services.find(({ protocol }) => protocol === rcxHi)?.versions ?? null
+  return state.services.find(({ number }) => number === rcxHi)?.versions() ?? null
 }

@@ -30,8 +30,8 @@ const COMMANDS_SERVED = 2 ** TPM_SEND_COMMAND
 export const vtpm = (tpm: TpmPort): SvsmService => {
   const lock = new RwLock()
   return {
-    protocol: PROTOCOL.VTPM,
-    versions: { MIN: 1, MAX: 1 },
+    number: PROTOCOL.VTPM,
+    versions: () => ({ MIN: 1, MAX: 1 }),
     *serve(state, request) {
       if (request.call === VTPM_CALL.QUERY) return query(request)
       if (request.call !== VTPM_CALL.COMMAND) return SVSM_RESULT.UNSUPPORTED_CALL

@@ -63,13 +63,13 @@ export type HandlerPort = OutsidePort<{ readonly session: object; readonly event
  * the copies, and the time that each step takes.
  */
 export const handledService = (
-  protocol: number,
-  versions: SvsmService["versions"],
+  number: number,
+  versions: ReturnType<SvsmService["versions"]>,
   rules: ReadonlyArray<CallRule>,
   port: HandlerPort
 ): SvsmService => ({
-  protocol,
-  versions,
+  number,
+  versions: () => versions,
   *serve(state, request) {
     const rule = rules.find(({ call }) => call === request.call)
     if (rule === undefined) return SVSM_RESULT.UNSUPPORTED_CALL
