@@ -14,7 +14,7 @@ import {
   VMSA
 } from "@vmpl-lab/sev-es"
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
-import { BEHAVIOUR, requestLoop, type SvsmBehaviour, SvsmState } from "@vmpl-lab/svsm"
+import { BEHAVIOUR, requestLoop, SHIPPED_PROTOCOLS, type SvsmBehaviour, SvsmState } from "@vmpl-lab/svsm"
 import {
   HostMemory,
   NestedPageTable,
@@ -91,7 +91,7 @@ export interface Seen {
  * sets bytes as guest or hardware would, lets VMPL0 run to its next exit, and looks at bytes again.
  */
 export class ScriptedHost {
-  readonly state = new SvsmState()
+  readonly state: SvsmState
   readonly rmp = new Rmp({ pages: 0x1000 })
   readonly #memory = new PhysicalMemory(0x1000)
   readonly #cpu: Processor
@@ -100,8 +100,11 @@ export class ScriptedHost {
   readonly seen: Array<Seen> = []
   /** Called before the test's `seen` entry is made: the test may meddle between two steps of the SVSM. */
   meddle: ((operation: Operation) => void) | null = null
+  /** Called after a step: the test may have had the hardware answer otherwise. */
+  pretend: ((operation: Operation, result: OperationResult) => void) | null = null
 
-  constructor(behaviour: SvsmBehaviour = "specification") {
+  constructor(behaviour: SvsmBehaviour = "specification", protocols = SHIPPED_PROTOCOLS) {
+    this.state = new SvsmState(protocols)
     this.state.behaviour = BEHAVIOUR[behaviour]
     const npt = new NestedPageTable()
     const programs = new ProgramMemory()
@@ -145,9 +148,10 @@ export class ScriptedHost {
     this.#makeVmsa(SVSM_VMSA, 0, SVSM_CODE)
     this.#makeVmsa(GUEST_VMSA, GUEST_VMPL, FIRMWARE.gpa)
     programs.install(SVSM_CODE + 0x10, () =>
-      traced(requestLoop(this.state, 0), (operation, { lo }: OperationResult) => {
+      traced(requestLoop(this.state, 0), (operation, result: OperationResult) => {
         this.meddle?.(operation)
-        this.seen.push({ operation, lo })
+        this.pretend?.(operation, result)
+        this.seen.push({ operation, lo: result.lo })
       })
     )
     const vmcb = VMCB_PFN * PAGE_SIZE
@@ -259,6 +263,11 @@ export class ScriptedHost {
       pages.push(Buffer.from(view.buffer, view.byteOffset, PAGE_SIZE).toString("latin1"))
     }
     return pages.join("")
+  }
+
+  /** A core is running this VMSA. */
+  runVmsa(gpa: number): void {
+    this.rmp.markInUse(this.#frame(gpa))
   }
 
   #frame(gpa: number): number {

@@ -1,6 +1,7 @@
 import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, read, write } from "@vmpl-lab/vmpl"
+import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
@@ -88,9 +89,12 @@ const entryOf = (lo: number, hi: number, reserved: number): ListEntry | null => 
 export const whyKept = (state: SvsmState, { caller }: SvsmRequest, { gpa, bytes }: ListEntry): number | null => {
   const first = gpa / PAGE_SIZE
   const isIn = (gfn: number): boolean => gfn >= first && gfn * PAGE_SIZE < gpa + bytes
-  const own = state.lists[caller.apicId]
-  if (own !== undefined && isIn(own)) return SVSM_RESULT.INVALID_ADDRESS
-  if (state.lists.some((gfn) => gfn !== undefined && isIn(gfn))) return SVSM_RESULT.BUSY
+  const list = state.lists.findIndex((gfn) => gfn !== undefined && isIn(gfn))
+  if (list >= 0) {
+    state.wouldPanic(COCONUT_PANIC.UNVALIDATED_PAGE)
+    const own = state.lists[caller.apicId]
+    return own !== undefined && isIn(own) ? SVSM_RESULT.INVALID_ADDRESS : SVSM_RESULT.BUSY
+  }
   const isChanging = bytes === PAGE_SIZE ? state.changing.has(first) : state.changing.touchesRegion(first)
   return isChanging ? SVSM_RESULT.BUSY : null
 }
