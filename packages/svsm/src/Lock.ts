@@ -26,6 +26,11 @@ export class RwLock implements Lock {
     this.#writing = true
   }
 
+  /** Who holds it. */
+  get held(): string {
+    return this.#writing ? "a writer" : `${this.#readers} readers`
+  }
+
   release(): void {
     if (this.#writing) this.#writing = false
     else this.#readers--
