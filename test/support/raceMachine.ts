@@ -2,7 +2,7 @@ import { apVmsa, CORE_CALL, PROTOCOL, pvalidateList } from "@vmpl-lab/guest"
 import { PAGE_4K, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import { EXIT, GHCB_MSR, INTERCEPT, NESTED_CTL, PAGE_SIZE, SEV_FEATURES, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
-import { type GuestVmsa, NO_LOCK, requestLoop, RwLock, SHIPPED_PROTOCOLS, SvsmState } from "@vmpl-lab/svsm"
+import { type GuestVmsa, NO_LOCK, RwLock, requestLoop, SHIPPED_PROTOCOLS, SvsmState } from "@vmpl-lab/svsm"
 import {
   HostMemory,
   hlt,
@@ -174,7 +174,11 @@ export class RaceMachine {
   /** Results of both calls, once both are done. */
   results(): string {
     return [GUEST_VMSA0, GFN.VMSA1 * PAGE_SIZE]
-      .map((gpa) => this.#view(gpa / PAGE_SIZE).getUint32(VMSA.rax, true).toString(16))
+      .map((gpa) =>
+        this.#view(gpa / PAGE_SIZE)
+          .getUint32(VMSA.rax, true)
+          .toString(16)
+      )
       .join(" ")
   }
 

@@ -94,6 +94,9 @@ export class ScriptedHost {
   readonly state: SvsmState
   readonly rmp = new Rmp({ pages: 0x1000 })
   readonly #memory = new PhysicalMemory(0x1000)
+  readonly #npt = new NestedPageTable()
+  /** Frames that are not where they began, by GFN. */
+  readonly #moved = new Map<number, number>()
   readonly #cpu: Processor
   readonly #host = new HostMemory(this.#memory, this.rmp)
   /** Everything that the SVSM did since this was last emptied. */
@@ -106,7 +109,7 @@ export class ScriptedHost {
   constructor(behaviour: SvsmBehaviour = "specification", protocols = SHIPPED_PROTOCOLS) {
     this.state = new SvsmState(protocols)
     this.state.behaviour = BEHAVIOUR[behaviour]
-    const npt = new NestedPageTable()
+    const npt = this.#npt
     const programs = new ProgramMemory()
     const thread = new Host(1, new CostTable(profile, 1)).spawn("cpu", -1)
     const nestedTables = new Map([[NCR3_PFN * PAGE_SIZE, npt]])
@@ -265,13 +268,22 @@ export class ScriptedHost {
     return pages.join("")
   }
 
+  /** The host puts the frame of one page under the address of another, by RMPUPDATE and a nested mapping. */
+  moveFrame(fromGpa: number, toGpa: number): void {
+    const frame = this.#frame(fromGpa)
+    this.setEntry(fromGpa, { gfn: toGpa / PAGE_SIZE, validated: false, vmsa: false, perms: [ALL, 0, 0, 0] })
+    this.#npt.map(toGpa / PAGE_SIZE, frame)
+    this.#moved.set(toGpa / PAGE_SIZE, frame)
+  }
+
   /** A core is running this VMSA. */
   runVmsa(gpa: number): void {
     this.rmp.markInUse(this.#frame(gpa))
   }
 
   #frame(gpa: number): number {
-    return Math.floor(gpa / PAGE_SIZE) + FRAME_OFFSET
+    const gfn = Math.floor(gpa / PAGE_SIZE)
+    return this.#moved.get(gfn) ?? gfn + FRAME_OFFSET
   }
 
   #makeVmsa(gpa: number, vmpl: number, codeBase: number): void {
