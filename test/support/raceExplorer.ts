@@ -14,6 +14,7 @@ export interface Finding {
 }
 
 export interface Explored {
+  /** States of machine and SVSM that were told apart. */
   readonly states: number
   /** Results of both calls, hex, of every way in which they can end. */
   readonly outcomes: ReadonlySet<string>
@@ -27,7 +28,7 @@ const machineOf = ({ calls, start, without }: Race): RaceMachine => new RaceMach
  * Visits every state that two calls can come to, whichever CPU goes on at each operation. Programs cannot be copied, so
  * that a branch is replayed from the start.
  */
-export const exploreRace = (race: Race, prune = true): Explored => {
+export const exploreRace = (race: Race): Explored => {
   const seen = new Set<string>()
   const outcomes = new Set<string>()
   const open: Array<string> = [""]
@@ -39,7 +40,7 @@ export const exploreRace = (race: Race, prune = true): Explored => {
         return { states: seen.size, outcomes, finding: { schedule, violation: machine.violation } }
       }
       const digest = machine.digest()
-      if (prune && seen.has(digest)) break
+      if (seen.has(digest)) break
       seen.add(digest)
       const [first, second] = ([0, 1] as const).filter((cpu) => !machine.done[cpu])
       if (first === undefined) {
@@ -62,9 +63,8 @@ export const replayRace = (race: Race, schedule: string): string | null => {
     if (!machine.done[Number(cpu)]) machine.step(Number(cpu) as Cpu)
   }
   for (let turn = 0; turn < 1_000 && machine.violation === null; turn++) {
-    const cpu = ([0, 1] as const).find((one) => !machine.done[(one + turn) % 2 === 0 ? 0 : 1])
-    if (cpu === undefined) break
-    machine.step(((cpu + turn) % 2) as Cpu)
+    const cpu = (turn % 2) as Cpu
+    if (!machine.done[cpu]) machine.step(cpu)
   }
   return machine.violation
 }

@@ -152,7 +152,7 @@ export class RaceMachine {
       const request = this.#host.read32((2 * cpu + 1) * PAGE_SIZE + VMCB.ghcb_gpa)
       if (request === GHCB_MSR.RUN_VMPL_REQUEST) this.done[cpu] = true
       else this.#fail(`the SVSM gives up on CPU ${cpu}`)
-    } else if (code !== EXIT.HLT) this.#fail(`the SVSM leaves CPU ${cpu} by exit 0x${code.toString(16)}`)
+    } else if (code !== EXIT.HLT) this.#fail(`the SVSM is shut down on CPU ${cpu}, exit 0x${code.toString(16)}`)
     this.#check()
   }
 
