@@ -14,7 +14,14 @@ import {
   type TraceSink,
   WAIT
 } from "@vmpl-lab/sim"
-import { IMAGE, type SvsmService, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
+import {
+  IMAGE,
+  type Protocol,
+  SHIPPED_PROTOCOLS,
+  SvsmState,
+  svsmApplicationProcessor,
+  svsmBootProcessor
+} from "@vmpl-lab/svsm"
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
@@ -43,7 +50,7 @@ export interface MachineOptions {
   /** Sees what happens on the host's threads. */
   readonly trace?: TraceSink
   /** Protocols of the SVSM beside its own. */
-  readonly services?: ReadonlyArray<SvsmService>
+  readonly services?: ReadonlyArray<Protocol>
   /** What each vCPU does once it is up, instead of the scenario's workload. */
   readonly body?: GuestBody
   /** Questions to the world outside of the simulation: it stops while one is open. */
@@ -64,6 +71,8 @@ export class Machine {
   readonly log: GuestLog
   /** Launch digest, hex; empty until the launch has finished. */
   launchDigest = ""
+  /** The SVSM's private data, which the host does not see. */
+  readonly svsm: SvsmState
   /** Sources and measurement of interrupts, where the scenario has them. */
   readonly interrupts: InterruptRun | null
   /** Virtual time that the launch took. */
@@ -83,6 +92,7 @@ export class Machine {
     const { strategy, scenario, profile, seed, svsm } = options
     const { vcpus, host } = scenario
     this.#options = options
+    this.svsm = new SvsmState([...SHIPPED_PROTOCOLS, ...(options.services ?? [])])
     this.log = new GuestLog(vcpus)
     this.interrupts = interruptRun(scenario, seed, () => this.log.started === vcpus && this.log.finished === 0)
     const platform = new Platform({
@@ -179,9 +189,9 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed, services, body } = this.#options
+    const { scenario, calls, svsm, seed, body } = this.#options
     const { parameters, heapGpa } = svsm
-    const state = new SvsmState(services)
+    const state = this.svsm
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))

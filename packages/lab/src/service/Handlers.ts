@@ -8,7 +8,7 @@ import {
   type HandlerPort,
   type HandlerStep,
   handledService,
-  type SvsmService
+  type Protocol
 } from "@vmpl-lab/svsm"
 import { OutsidePort } from "@vmpl-lab/vmpl"
 import * as Cause from "effect/Cause"
@@ -158,7 +158,7 @@ const runHandler = (service: Service, handled: HandledCall, session: Session, ke
 export const hostService = (
   service: Service,
   seed: number
-): { readonly service: SvsmService; readonly answerer: OutsideAnswerer } => {
+): { readonly service: Protocol; readonly answerer: OutsideAnswerer } => {
   const port: HandlerPort = new OutsidePort()
   const kept: Kept = { secrets: new Map(), stream: new RandomStream(seed, `service:${service.name}`) }
   const sessions = new WeakMap<object, Session>()

@@ -1,7 +1,7 @@
 import { blockOf, CLIENT_PAGES, type ClientJob, type ClientPort, type ClientReport, callClient } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import type { Profile } from "@vmpl-lab/sim"
-import type { SvsmService } from "@vmpl-lab/svsm"
+import type { Protocol } from "@vmpl-lab/svsm"
 import { OutsidePort } from "@vmpl-lab/vmpl"
 import * as Effect from "effect/Effect"
 import { Machine } from "../Machine.ts"
@@ -26,7 +26,7 @@ export interface GuestMachineOptions {
   readonly profile: Profile
   readonly seed: number
   readonly svsm: SvsmLaunch
-  readonly services: ReadonlyArray<SvsmService>
+  readonly services: ReadonlyArray<Protocol>
   readonly answerers: ReadonlyArray<OutsideAnswerer>
 }
 

@@ -1,9 +1,10 @@
 import { PROTOCOL, SVSM_RESULT, TPM_SEND_COMMAND, VTPM_BUFFER, VTPM_CALL } from "@vmpl-lab/guest"
 import type { OutsidePort, Program } from "@vmpl-lab/vmpl"
 import { work } from "@vmpl-lab/vmpl"
-import { RwLock, type SvsmState } from "../State.ts"
-import { isGuestBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
-import type { SvsmService } from "../services/SvsmService.ts"
+import { RwLock } from "../Lock.ts"
+import type { SvsmState } from "../State.ts"
+import { isCallersBuffer, isGuestBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
+import type { Protocol } from "./Protocol.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
 /** A TPM's answer, and the virtual time that the SVSM's TPM would have worked on it. */
@@ -27,7 +28,7 @@ const COMMANDS_SERVED = 2 ** TPM_SEND_COMMAND
  * vTPM protocol: one TPM for the guest, which serves one command at a time.
  * @spec SVSM 8 table 14
  */
-export const vtpm = (tpm: TpmPort): SvsmService => {
+export const vtpm = (tpm: TpmPort): Protocol => {
   const lock = new RwLock()
   return {
     number: PROTOCOL.VTPM,
@@ -37,7 +38,7 @@ export const vtpm = (tpm: TpmPort): SvsmService => {
       if (request.call !== VTPM_CALL.COMMAND) return SVSM_RESULT.UNSUPPORTED_CALL
       yield* lock.write()
       try {
-        return yield* command(state, tpm, gpaOf(request.rcxLo, request.rcxHi))
+        return yield* command(state, tpm, request.vmpl, gpaOf(request.rcxLo, request.rcxHi))
       } finally {
         lock.release()
       }
@@ -59,9 +60,9 @@ const query = (request: SvsmRequest): number => {
  * no room in the buffer is refused; COCONUT drops it and reports success.
  * @spec SVSM 8.2 tables 16 and 17
  */
-function* command(state: SvsmState, tpm: TpmPort, gpa: number): Program<number> {
+function* command(state: SvsmState, tpm: TpmPort, vmpl: number, gpa: number): Program<number> {
   if (gpa === 0 || !isGuestBuffer(state, gpa, 4)) return SVSM_RESULT.INVALID_PARAMETER
-  if (!isGuestBuffer(state, gpa, SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+  if (!(yield* isCallersBuffer(state, vmpl, gpa, SIZE))) return SVSM_RESULT.INVALID_ADDRESS
   const buffer = new Uint8Array(SIZE)
   if (!(yield* readGuest(state, gpa, buffer))) return SVSM_RESULT.INVALID_ADDRESS
   const view = new DataView(buffer.buffer)

@@ -1,6 +1,6 @@
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, work, writeBytes } from "@vmpl-lab/vmpl"
-import { isValidated, validRegion } from "../GuestAddress.ts"
+import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 
 /**
@@ -13,6 +13,11 @@ export const GUEST_BUFFER_COST = { MAP_PAGE: 200, COPY_KIB: 25 } as const
 /** True when a range is the guest's to name and every page of it can be touched. */
 export const isGuestBuffer = (state: SvsmState, gpa: number, size: number): boolean =>
   validRegion(state, gpa, size) && isValidated(state, gpa, size)
+
+/** The same, and the calling level has itself the right to write all of it. */
+export function* isCallersBuffer(state: SvsmState, vmpl: number, gpa: number, size: number): Program<boolean> {
+  return isGuestBuffer(state, gpa, size) && (yield* mayWrite(state, vmpl, gpa, size))
+}
 
 /**
  * Copies between the SVSM and guest memory, page by page; each page is looked at again right before it is touched, as

@@ -1,10 +1,10 @@
 import { now, SVSM_RESULT } from "@vmpl-lab/guest"
 import { toNumber } from "@vmpl-lab/sev-es"
 import { type OutsidePort, type Program, work } from "@vmpl-lab/vmpl"
+import type { Protocol, Versions } from "../protocols/Protocol.ts"
 import { gpaOf, type SvsmRequest } from "../protocols/Request.ts"
 import type { SvsmState } from "../State.ts"
-import { isGuestBuffer, readGuest, writeGuest } from "./GuestBuffer.ts"
-import type { SvsmService } from "./SvsmService.ts"
+import { isCallersBuffer, readGuest, writeGuest } from "./GuestBuffer.ts"
 
 /** Registers that carry a call's arguments and its reply. */
 export const CALL_REGISTERS = ["rcx", "rdx", "r8"] as const
@@ -64,24 +64,27 @@ export type HandlerPort = OutsidePort<{ readonly session: object; readonly event
  */
 export const handledService = (
   number: number,
-  versions: ReturnType<SvsmService["versions"]>,
+  versions: Versions,
   rules: ReadonlyArray<CallRule>,
   port: HandlerPort
-): SvsmService => ({
+): Protocol => ({
   number,
   versions: () => versions,
   *serve(state, request) {
     const rule = rules.find(({ call }) => call === request.call)
     if (rule === undefined) return SVSM_RESULT.UNSUPPORTED_CALL
-    const checked = check(state, request, rule)
+    const checked = check(request, rule)
     if (typeof checked === "number") return checked
+    for (const { gpa, size } of checked.buffers) {
+      if (!(yield* isCallersBuffer(state, request.vmpl, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
+    }
     if (rule.costNs > 0) yield work(rule.costNs)
     return yield* handle(state, request, port, checked)
   }
 })
 
-/** The checks: parameters, then alignment, then addresses. @returns the call, or why it is refused. @spec SVSM 5 */
-const check = (state: SvsmState, request: SvsmRequest, { call, buffers, words }: CallRule): HandledCall | number => {
+/** The checks of parameters and alignment; those of addresses follow. @returns the call, or why it is refused. @spec SVSM 5 */
+const check = (request: SvsmRequest, { call, buffers, words }: CallRule): HandledCall | number => {
   if (words.some((register) => request[`${register}Hi`] !== 0)) return SVSM_RESULT.INVALID_PARAMETER
   const places = []
   for (const { register, size, align } of buffers) {
@@ -92,7 +95,6 @@ const check = (state: SvsmState, request: SvsmRequest, { call, buffers, words }:
     if (gpa % align !== 0) return SVSM_RESULT.INVALID_PARAMETER
     places.push({ gpa, size: bytes })
   }
-  if (places.some(({ gpa, size }) => !isGuestBuffer(state, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
   const value = (register: CallRegister): bigint =>
     (BigInt(request[`${register}Hi`]) << 32n) | BigInt(request[`${register}Lo`] >>> 0)
   const registers = { rcx: value("rcx"), rdx: value("rdx"), r8: value("r8") }
