@@ -98,6 +98,8 @@ export class RaceMachine {
   readonly #cpus: ReadonlyArray<Processor>
   /** What each CPU has done and what came of it, as a running hash. */
   readonly #history = [0, 0]
+  /** What each CPU is about to do: what its program has decided, of which its history does not tell yet. */
+  readonly #next = ["", ""]
 
   constructor(calls: readonly [RaceCall, RaceCall], start: Start, without: Without) {
     this.state = new SvsmState(SHIPPED_PROTOCOLS, without === "lock" ? NO_LOCK : new RwLock())
@@ -168,7 +170,7 @@ export class RaceMachine {
       all.map((one) => `${one?.vmsaGpa}.${one?.caGpa}`).join()
     const shared = [vmsas(registry), served.map(vmsas).join("/"), vmsas(serving), [...deposited].join(), lists.join()]
     const held = lock instanceof RwLock ? lock.held : ""
-    return [this.#history.join(), this.done.join(), ...pages, ...shared, held].join("|")
+    return [this.#history.join(), this.#next.join(), this.done.join(), ...pages, ...shared, held].join("|")
   }
 
   /** Results of both calls, once both are done. */
@@ -207,8 +209,12 @@ export class RaceMachine {
     const done = (): void => {
       this.done[cpu] = true
     }
+    const decided = ({ op, address, lo }: Operation): void => {
+      this.#next[cpu] = `${op}.${address}.${lo}`
+    }
     const steps = function* (operation: Operation): Program {
       if (operation.op === OP.HLT) done()
+      decided(operation)
       yield hlt()
       const result = yield operation
       if (operation.op === OP.PAUSE) return

@@ -1,4 +1,4 @@
-import { apVmsa, GUEST_VMPL } from "@vmpl-lab/guest"
+import { apVmsa, GUEST_VMPL, vcHandler } from "@vmpl-lab/guest"
 import { PAGE_4K, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import {
   EXIT,
@@ -17,11 +17,13 @@ import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import { BEHAVIOUR, requestLoop, SHIPPED_PROTOCOLS, type SvsmBehaviour, SvsmState } from "@vmpl-lab/svsm"
 import {
   HostMemory,
+  lidt,
   NestedPageTable,
   type Operation,
   type OperationResult,
   PhysicalMemory,
   Processor,
+  type Program,
   ProgramMemory,
   runGuest,
   vmrun
@@ -64,6 +66,12 @@ const profile = {
   ),
   sums: []
 } as unknown as Profile
+
+/** What comes before the calls on every CPU of the SVSM, and the calls. */
+function* svsmProcessor(state: SvsmState): Program {
+  yield lidt(vcHandler)
+  yield* requestLoop(state, 0)
+}
 
 export interface CallRegisters {
   readonly rcx?: number | readonly [hi: number, lo: number]
@@ -151,7 +159,7 @@ export class ScriptedHost {
     this.#makeVmsa(SVSM_VMSA, 0, SVSM_CODE)
     this.#makeVmsa(GUEST_VMSA, GUEST_VMPL, FIRMWARE.gpa)
     programs.install(SVSM_CODE + 0x10, () =>
-      traced(requestLoop(this.state, 0), (operation, result: OperationResult) => {
+      traced(svsmProcessor(this.state), (operation, result: OperationResult) => {
         this.meddle?.(operation)
         this.pretend?.(operation, result)
         this.seen.push({ operation, lo: result.lo })

@@ -1,14 +1,16 @@
 import { readFileSync } from "node:fs"
-import { apVmsa, CALLING_AREA, CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
+import { APIC_CALL, apVmsa, CALLING_AREA, CORE_CALL, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
 import { EFER_SVME, EXIT, PAGE_SIZE, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
 import {
+  apic,
   COCONUT_PANIC,
   CpuInterrupts,
   GuestApic,
   protocolOf,
   SHIPPED_PROTOCOLS,
   SVSM_BEHAVIOURS,
-  type SvsmBehaviour
+  type SvsmBehaviour,
+  SvsmState
 } from "@vmpl-lab/svsm"
 import { OP } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
@@ -346,6 +348,58 @@ answer("attestation/unknown", ({ state: { behaviour } }) => {
   const host = new ScriptedHost(behaviour.name, [...SHIPPED_PROTOCOLS, attestation]).boot()
   return resultName(host.call(1, 2).result)
 })
+
+const apicState = (): SvsmState => {
+  const state = new SvsmState()
+  state.interrupts[0] = new CpuInterrupts(undefined as never, -1, new GuestApic(0))
+  return state
+}
+/** Calls of the APIC protocol on one CPU: their results, each once. */
+const apicCalls = (
+  calls: ReadonlyArray<readonly [call: number, rcx: number, rdx?: number]>,
+  state = apicState()
+): string => {
+  const results = calls.map(([call, rcxLo, rdxLo = 0]) => {
+    const caller = { vmsaGpa: 0x1000, caGpa: 0x2000, apicId: 0, vmpl: 2, guestOwned: true }
+    const rest = { rcxHi: 0, rdxHi: 0, r8Lo: 0, r8Hi: 0, sevFeatures: 0, vmpl: 2, caller }
+    return resultName(apic(state, { protocol: PROTOCOL.APIC, call, rcxLo, rdxLo, ...rest }))
+  })
+  return [...new Set(results)].join()
+}
+const { READ_REGISTER, WRITE_REGISTER, CONFIGURE, CONFIGURE_VECTOR, QUERY_FEATURES } = APIC_CALL
+const { ID, LDR, TPR, PPR, ISR, TMR, IRR, ICR, EOI, SELF_IPI, LVTT } = X2APIC
+const READ_ONLY = [ID, LDR, PPR, ISR, ISR + 7, TMR, TMR + 7, IRR, IRR + 7]
+const FIXED = 0x4041
+
+answer("apic/absent", () => apicCalls([[QUERY_FEATURES, 0]], new SvsmState()))
+answer("apic/unknown", () => apicCalls([[5, 0]]))
+answer("apic/features", () => apicCalls([[QUERY_FEATURES, 7]]))
+answer("apic/configure", () => apicCalls([[CONFIGURE, 3]]))
+answer("apic/register", () => {
+  const state = apicState()
+  state.apicUsers = 0
+  return apicCalls([[CONFIGURE, 2]], state)
+})
+answer("apic/read", () => apicCalls([...READ_ONLY, TPR, ICR].map((msr) => [READ_REGISTER, msr] as const)))
+answer("apic/read-eoi", () => apicCalls([EOI, SELF_IPI].map((msr) => [READ_REGISTER, msr] as const)))
+answer("apic/read-else", () => apicCalls([LVTT, 0].map((msr) => [READ_REGISTER, msr] as const)))
+answer("apic/write", () =>
+  apicCalls([
+    [WRITE_REGISTER, TPR, 0xff],
+    [WRITE_REGISTER, EOI],
+    [WRITE_REGISTER, SELF_IPI, 0x41],
+    [WRITE_REGISTER, ICR, FIXED]
+  ])
+)
+answer("apic/write-eoi", () => apicCalls([[WRITE_REGISTER, EOI, 1]]))
+answer("apic/write-tpr", () => apicCalls([TPR, SELF_IPI].map((msr) => [WRITE_REGISTER, msr, 0x141] as const)))
+answer("apic/write-icr", () =>
+  apicCalls([FIXED | 0x200, FIXED | 0x500, FIXED | 0x2000].map((icr) => [WRITE_REGISTER, ICR, icr] as const))
+)
+answer("apic/write-read-only", () => apicCalls(READ_ONLY.map((msr) => [WRITE_REGISTER, msr] as const)))
+answer("apic/write-else", () => apicCalls([[WRITE_REGISTER, LVTT]]))
+answer("apic/vector", () => apicCalls([0x141, 0x41, 0x300].map((rcx) => [CONFIGURE_VECTOR, rcx] as const)))
+answer("apic/vector-bits", () => apicCalls([0x400, 0x8000].map((rcx) => [CONFIGURE_VECTOR, rcx] as const)))
 
 const stopsOf = (host: ScriptedHost): number => [...host.state.panics.values()].reduce((sum, times) => sum + times, 0)
 
