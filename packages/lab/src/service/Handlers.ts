@@ -27,8 +27,8 @@ import {
 } from "./Define.ts"
 
 /**
- * What a handler's own steps cost, virtual ns. Assumed: RDRAND gives 8 bytes in about 300 ns on recent AMD processors by
- * order of magnitude, and a look into a small table of the SVSM's own is some cache misses.
+ * What a handler's own steps cost, virtual ns. Assumed, guesses of an order of magnitude without a source: RDRAND
+ * of 8 bytes, and a look into a small table of the SVSM's own, some cache misses.
  */
 export const HANDLER_COST = { RANDOM_8_BYTES: 300, SECRET: 100 } as const
 

@@ -10,8 +10,8 @@ export interface TpmCost {
 const assumed = (ns: number, source: string): TpmCost => ({ ns, basis: "assumed", source })
 
 /**
- * What a TPM in software takes for a command on one core of a server, by what dominates it. All are assumed, from what
- * such operations take in a common library (`openssl speed`) by order of magnitude. The time that the real TPM behind a
+ * What a TPM in software takes for a command on one core of a server, by what dominates it. All are
+ * assumed, guesses of an order of magnitude: none was measured for this project or taken from a source. The time that the real TPM behind a
  * run takes has no part in it: it is another program on another machine, and equal runs would differ.
  */
 export const TPM_COSTS = {

@@ -6,7 +6,7 @@ import type { SvsmState } from "../State.ts"
 /**
  * What a service's access to guest memory costs beyond the switch, virtual ns. Both are assumed: a page table entry of
  * the SVSM's own is written and its translation dropped for each guest page, and bytes are copied at 40 GB/s out of a
- * cache. No source gives either for an SVSM.
+ * cache. Both are guesses without a source.
  */
 export const GUEST_BUFFER_COST = { MAP_PAGE: 200, COPY_KIB: 25 } as const
 
