@@ -1,4 +1,4 @@
-import { apVmsa, GUEST_VMPL } from "@vmpl-lab/guest"
+import { apVmsa, GUEST_VMPL, vcHandler } from "@vmpl-lab/guest"
 import { PAGE_4K, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import {
   EXIT,
@@ -14,14 +14,16 @@ import {
   VMSA
 } from "@vmpl-lab/sev-es"
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
-import { requestLoop, SvsmState } from "@vmpl-lab/svsm"
+import { BEHAVIOUR, requestLoop, SHIPPED_PROTOCOLS, type SvsmBehaviour, SvsmState } from "@vmpl-lab/svsm"
 import {
   HostMemory,
+  lidt,
   NestedPageTable,
   type Operation,
   type OperationResult,
   PhysicalMemory,
   Processor,
+  type Program,
   ProgramMemory,
   runGuest,
   vmrun
@@ -65,6 +67,12 @@ const profile = {
   sums: []
 } as unknown as Profile
 
+/** What comes before the calls on every CPU of the SVSM, and the calls. */
+function* svsmProcessor(state: SvsmState): Program {
+  yield lidt(vcHandler)
+  yield* requestLoop(state, 0)
+}
+
 export interface CallRegisters {
   readonly rcx?: number | readonly [hi: number, lo: number]
   readonly rdx?: number | readonly [hi: number, lo: number]
@@ -91,18 +99,25 @@ export interface Seen {
  * sets bytes as guest or hardware would, lets VMPL0 run to its next exit, and looks at bytes again.
  */
 export class ScriptedHost {
-  readonly state = new SvsmState()
+  readonly state: SvsmState
   readonly rmp = new Rmp({ pages: 0x1000 })
   readonly #memory = new PhysicalMemory(0x1000)
+  readonly #npt = new NestedPageTable()
+  /** Frames that are not where they began, by GFN. */
+  readonly #moved = new Map<number, number>()
   readonly #cpu: Processor
   readonly #host = new HostMemory(this.#memory, this.rmp)
   /** Everything that the SVSM did since this was last emptied. */
   readonly seen: Array<Seen> = []
   /** Called before the test's `seen` entry is made: the test may meddle between two steps of the SVSM. */
   meddle: ((operation: Operation) => void) | null = null
+  /** Called after a step: the test may have had the hardware answer otherwise. */
+  pretend: ((operation: Operation, result: OperationResult) => void) | null = null
 
-  constructor() {
-    const npt = new NestedPageTable()
+  constructor(behaviour: SvsmBehaviour = "specification", protocols = SHIPPED_PROTOCOLS) {
+    this.state = new SvsmState(protocols)
+    this.state.behaviour = BEHAVIOUR[behaviour]
+    const npt = this.#npt
     const programs = new ProgramMemory()
     const thread = new Host(1, new CostTable(profile, 1)).spawn("cpu", -1)
     const nestedTables = new Map([[NCR3_PFN * PAGE_SIZE, npt]])
@@ -137,15 +152,17 @@ export class ScriptedHost {
       callingAreaLaunched: true,
       preValidated: []
     }
+    this.state.startUpFeatures = SEV_FEATURES.SNPActive
     const served = { vmsaGpa: GUEST_VMSA, caGpa: CA, apicId: 0, vmpl: GUEST_VMPL, guestOwned: false }
     this.state.served.push([], [], [], [])
     this.state.register(served)
     this.#makeVmsa(SVSM_VMSA, 0, SVSM_CODE)
     this.#makeVmsa(GUEST_VMSA, GUEST_VMPL, FIRMWARE.gpa)
     programs.install(SVSM_CODE + 0x10, () =>
-      traced(requestLoop(this.state, 0), (operation, { lo }: OperationResult) => {
+      traced(svsmProcessor(this.state), (operation, result: OperationResult) => {
         this.meddle?.(operation)
-        this.seen.push({ operation, lo })
+        this.pretend?.(operation, result)
+        this.seen.push({ operation, lo: result.lo })
       })
     )
     const vmcb = VMCB_PFN * PAGE_SIZE
@@ -259,8 +276,22 @@ export class ScriptedHost {
     return pages.join("")
   }
 
+  /** The host puts the frame of one page under the address of another, by RMPUPDATE and a nested mapping. */
+  moveFrame(fromGpa: number, toGpa: number): void {
+    const frame = this.#frame(fromGpa)
+    this.setEntry(fromGpa, { gfn: toGpa / PAGE_SIZE, validated: false, vmsa: false, perms: [ALL, 0, 0, 0] })
+    this.#npt.map(toGpa / PAGE_SIZE, frame)
+    this.#moved.set(toGpa / PAGE_SIZE, frame)
+  }
+
+  /** A core is running this VMSA. */
+  runVmsa(gpa: number): void {
+    this.rmp.markInUse(this.#frame(gpa))
+  }
+
   #frame(gpa: number): number {
-    return Math.floor(gpa / PAGE_SIZE) + FRAME_OFFSET
+    const gfn = Math.floor(gpa / PAGE_SIZE)
+    return this.#moved.get(gfn) ?? gfn + FRAME_OFFSET
   }
 
   #makeVmsa(gpa: number, vmpl: number, codeBase: number): void {

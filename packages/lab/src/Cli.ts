@@ -21,7 +21,9 @@ import { report as reportCommand } from "./ReportCommand.ts"
 import { scenarios } from "./ScenariosCommand.ts"
 import { schema } from "./SchemaCommand.ts"
 import { sensitivityCommand } from "./SensitivityCommand.ts"
+import { service } from "./ServiceCommand.ts"
 import { sweep } from "./SweepCommand.ts"
+import { tpmProxy } from "./TpmProxyCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
 import { packageVersion } from "./Version.ts"
@@ -31,11 +33,16 @@ export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } a
 
 const COMMANDS =
   "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, replay, scenarios, " +
-  "explore, trace or layout"
+  "explore, trace, layout, tpm-proxy or service"
+
+const AFTER: { readonly [command: string]: string } = {
+  profile: "derive",
+  live: "probe, measure, compare or validate",
+  service: "run or latency"
+}
 
 /** What may follow a command, by its path. */
-const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
-  ({ profile: "derive", live: "probe, measure, compare or validate" })[path?.at(-1) ?? ""] ?? COMMANDS
+const expectedAfter = (path: ReadonlyArray<string> | undefined): string => AFTER[path?.at(-1) ?? ""] ?? COMMANDS
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
@@ -55,7 +62,9 @@ const root = Command.make("vmpl-lab").pipe(
     scenarios,
     explore,
     trace,
-    layout
+    layout,
+    tpmProxy,
+    service
   ])
 )
 

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
+import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { SnpFirmware } from "@vmpl-lab/psp"
@@ -14,7 +14,14 @@ import {
   type TraceSink,
   WAIT
 } from "@vmpl-lab/sim"
-import { IMAGE, SvsmState, svsmApplicationProcessor, svsmBootProcessor } from "@vmpl-lab/svsm"
+import {
+  IMAGE,
+  type Protocol,
+  SHIPPED_PROTOCOLS,
+  SvsmState,
+  svsmApplicationProcessor,
+  svsmBootProcessor
+} from "@vmpl-lab/svsm"
 import type { Hardware, ProgramMemory } from "@vmpl-lab/vmpl"
 import { callPlan } from "./CallPlan.ts"
 import { GuestLog } from "./GuestLog.ts"
@@ -42,6 +49,12 @@ export interface MachineOptions {
   readonly svsm: SvsmLaunch
   /** Sees what happens on the host's threads. */
   readonly trace?: TraceSink
+  /** Protocols of the SVSM beside its own. */
+  readonly services?: ReadonlyArray<Protocol>
+  /** What each vCPU does once it is up, instead of the scenario's workload. */
+  readonly body?: GuestBody
+  /** Questions to the world outside of the simulation: it stops while one is open. */
+  readonly outside?: ReadonlyArray<{ readonly open: unknown }>
 }
 
 /** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
@@ -58,6 +71,8 @@ export class Machine {
   readonly log: GuestLog
   /** Launch digest, hex; empty until the launch has finished. */
   launchDigest = ""
+  /** The SVSM's private data, which the host does not see. */
+  readonly svsm: SvsmState
   /** Sources and measurement of interrupts, where the scenario has them. */
   readonly interrupts: InterruptRun | null
   /** Virtual time that the launch took. */
@@ -77,6 +92,7 @@ export class Machine {
     const { strategy, scenario, profile, seed, svsm } = options
     const { vcpus, host } = scenario
     this.#options = options
+    this.svsm = new SvsmState([...SHIPPED_PROTOCOLS, ...(options.services ?? [])])
     this.log = new GuestLog(vcpus)
     this.interrupts = interruptRun(scenario, seed, () => this.log.started === vcpus && this.log.finished === 0)
     const platform = new Platform({
@@ -124,11 +140,17 @@ export class Machine {
     return more
   }
 
+  /** A question to the outside is open: nothing goes on before it is answered. */
+  get isAsking(): boolean {
+    return this.#options.outside?.some(({ open }) => open !== undefined) === true
+  }
+
   /** With interrupts the end is the guest's: timers would go on for ever. */
   #step(maxEvents: number): boolean {
-    if (this.interrupts === null) return this.host.stepMany(maxEvents)
+    if (this.interrupts === null && this.#options.outside === undefined) return this.host.stepMany(maxEvents)
     const { vcpus } = this.#options.scenario
     for (let left = maxEvents; left > 0; left--) {
+      if (this.isAsking) return true
       if (this.log.finished === vcpus || !this.host.stepMany(1)) return false
     }
     return true
@@ -168,9 +190,9 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed } = this.#options
+    const { scenario, calls, svsm, seed, body } = this.#options
     const { parameters, heapGpa } = svsm
-    const state = new SvsmState()
+    const state = this.svsm
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
@@ -183,7 +205,8 @@ export class Machine {
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
       report: this.log,
       ...work.guest(calls),
-      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {})
+      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {}),
+      ...(body === undefined ? {} : { body })
     }
     work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))

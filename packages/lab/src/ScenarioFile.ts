@@ -9,7 +9,7 @@ import { Scenario } from "./Scenario.ts"
 import { pathsTrouble } from "./workloads/FourLevels.ts"
 import { acceptanceTrouble } from "./workloads/MemoryAcceptance.ts"
 import { mixedTrouble } from "./workloads/Mixed.ts"
-import { workloadOf } from "./workloads/Work.ts"
+import { behaviourTrouble, workloadOf } from "./workloads/Work.ts"
 import { KEYS_OF_WORKLOAD, workloadKeys } from "./workloads/Workload.ts"
 
 /** What is wrong with a scenario's pins: each names a vCPU and a core that exist, and no thread twice. */
@@ -50,7 +50,9 @@ const workloadTrouble = (scenario: Scenario) => {
     if (scenario[key] === undefined || known.includes(key)) continue
     return { path: [key], issue: `no such key with the workload ${workload}, which has ${known.join(", ")}` }
   }
-  return acceptanceTrouble(scenario) ?? pathsTrouble(scenario) ?? mixedTrouble(scenario)
+  return (
+    acceptanceTrouble(scenario) ?? pathsTrouble(scenario) ?? mixedTrouble(scenario) ?? behaviourTrouble(scenario)
+  )
 }
 
 /** A scenario's text to a scenario; `file` is how the error line calls it. */

@@ -46,7 +46,12 @@ describe("scenarios", () => {
       { host: { cores: 4, placement: "spread", pins: [{ vcpu: 0, vmpl: 2, core: 4 }] } },
       "host.pins[0].core: expected a core below host.cores, 4, got 4"
     ],
-    [{ speed: 5 }, "speed: unknown key with value 5, expected only the 16 known keys"],
+    [{ speed: 5 }, "speed: unknown key with value 5, expected only the 17 known keys"],
+    [{ svsm: { behaviour: "verismo" } }, 'svsm.behaviour: expected one of "specification", "coconut", got "verismo"'],
+    [
+      { workload: "four-levels", svsm: { behaviour: "coconut" } },
+      'svsm.behaviour: expected specification: this workload has guest levels other than VMPL2, got "coconut"'
+    ],
     [
       { rmpSwitches: { U19: "default" } },
       'rmpSwitches.U19: unknown key with value "default", expected only the 18 known keys'

@@ -29,6 +29,11 @@ export class GuestApic {
   readonly #allowed = new Uint32Array(8)
   readonly #inService: Array<number> = []
   tpr = 0
+  /** As last written. */
+  icrLo = 0
+  icrHi = 0
+  /** An NMI waits. */
+  nmi = false
 
   constructor(apicId: number) {
     this.apicId = apicId

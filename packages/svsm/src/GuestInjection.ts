@@ -1,5 +1,5 @@
 import { CALLING_AREA } from "@vmpl-lab/guest"
-import { EVENT_INJECTION_VALID, INT_CTL, injectInterrupt, VINTR_CTRL_BUSY_HI, VMSA } from "@vmpl-lab/sev-es"
+import { EVENT_INJECTION_VALID, INJECT_NMI, INT_CTL, injectInterrupt, VINTR_CTRL_BUSY_HI, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, RFLAGS_IF, read, write } from "@vmpl-lab/vmpl"
 import type { GuestApic } from "./GuestApic.ts"
 import type { GuestVmsa } from "./State.ts"
@@ -22,14 +22,19 @@ export class GuestInjection {
   /** The guest was told that it need not say when its handler ends. */
   #lazy = false
 
-  constructor(apic: GuestApic) {
+  readonly #offersLazyEoi: boolean
+
+  /** @param lazyEoi byte 2 of the calling area may spare the guest its EOI calls */
+  constructor(apic: GuestApic, lazyEoi: boolean) {
     this.#apic = apic
+    this.#offersLazyEoi = lazyEoi
   }
 
   /** Before the guest runs: the next interrupt goes in if the guest can take it now, else it waits until it can. */
   *refresh({ vmsaGpa, caGpa }: GuestVmsa): Program {
     const apic = this.#apic
     const vector = apic.next()
+    if (apic.nmi) yield* this.#injectNmi(vmsaGpa)
     if (vector >= 0) {
       const rflags = (yield read(vmsaGpa + VMSA.rflags, 4)).lo
       const control = (yield read(vmsaGpa + VMSA.vintr_ctrl, 4)).lo
@@ -43,8 +48,16 @@ export class GuestInjection {
         this.#queued = vector
       }
     }
+    if (!this.#offersLazyEoi) return
     this.#lazy = apic.needsNoEoi(this.#queued)
     yield write(caGpa + CALLING_AREA.no_eoi_required, 1, this.#lazy ? 1 : 0)
+  }
+
+  /** An NMI goes in as soon as no other event does; interrupts then find EVENTINJ taken. */
+  *#injectNmi(vmsaGpa: number): Program {
+    if ((yield read(vmsaGpa + VMSA.event_inj, 4)).lo >= EVENT_INJECTION_VALID) return
+    yield write(vmsaGpa + VMSA.event_inj, 8, INJECT_NMI)
+    this.#apic.nmi = false
   }
 
   /** After the guest ran: what was interrupted on its way in goes in again, what has not gone in is taken back. */

@@ -1,5 +1,6 @@
 import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
-import { apic, CpuInterrupts, GuestApic, SvsmState } from "@vmpl-lab/svsm"
+import { apic, apicProtocol, CpuInterrupts, GuestApic, type SvsmRequest, SvsmState } from "@vmpl-lab/svsm"
+import { OP, type Program } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 
 const { SUCCESS, UNSUPPORTED_PROTOCOL, UNSUPPORTED_CALL, INVALID_PARAMETER, INVALID_ADDRESS, FAIL_BASE } = SVSM_RESULT
@@ -28,6 +29,13 @@ const withApic = () => {
 
 const allowAll = (state: SvsmState) =>
   apic(state, request(APIC_CALL.CONFIGURE_VECTOR, { rcx: APIC_VECTOR.ENABLE | APIC_VECTOR.ALL }))
+
+/** The protocol's program for a call that is not answered at once. */
+const serveApic = (state: SvsmState, asked: SvsmRequest): Program<number> => {
+  const served = apicProtocol.serve(state, asked)
+  if (typeof served === "number") throw new Error(`answered ${served} at once`)
+  return served
+}
 
 describe("the APIC protocol", () => {
   it("is not there on a CPU without an emulated APIC", () => {
@@ -104,6 +112,71 @@ describe("the APIC protocol", () => {
     expect([guest.post(31), guest.post(0xff), guest.post(30)]).toEqual([true, true, false])
     configure(0x51)
     expect(guest.post(0x51)).toBe(false)
+  })
+})
+
+describe("the ICR", () => {
+  const cpus = (count: number) => {
+    const state = new SvsmState()
+    state.parameters = { vcpus: count } as never
+    const apics = Array.from({ length: count }, (_, apicId) => {
+      const guest = new GuestApic(apicId)
+      const ghcb = { use: () => [].values() }
+      state.interrupts[apicId] = new CpuInterrupts(ghcb as never, -1, guest)
+      return guest
+    })
+    return { state, apics }
+  }
+  const FIXED = 0x4000
+
+  it.each([
+    ["one", FIXED | 0x41, 2, [2]],
+    ["one that does not exist", FIXED | 0x41, 9, []],
+    ["itself", FIXED | 0x41 | (1 << 18), 0, [0]],
+    ["all", FIXED | 0x41 | (2 << 18), 0, [0, 1, 2]],
+    ["all others", FIXED | 0x41 | (3 << 18), 0, [1, 2]],
+    ["all, by destination", FIXED | 0x41, 0xffff_ffff, [0, 1, 2]],
+    ["a logical set", FIXED | 0x41 | (1 << 11), 0b110, [1, 2]],
+    ["another cluster's set", FIXED | 0x41 | (1 << 11), 0x1_0006, []]
+  ] as const)("sends to %s, and rings the CPUs of the others", (_, lo, hi, expected) => {
+    const { state, apics } = cpus(3)
+    const asked = { ...request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.ICR, rdx: lo, rdxHi: hi }) }
+    const program = serveApic(state, { ...asked, caller: { ...asked.caller, apicId: 0 } })
+    const rung: Array<number> = []
+    let step = program.next({ lo: 0, hi: 0, ecx: 0, edx: 0, carry: false })
+    while (step.done !== true) {
+      if (step.value.op === OP.WRMSR && step.value.address === X2APIC.ICR) rung.push(step.value.hi)
+      step = program.next({ lo: 0, hi: 0, ecx: 0, edx: 0, carry: false })
+    }
+    expect(step.value).toBe(SUCCESS)
+    expect(apics.filter((guest) => guest.next() === 0x41).map(({ apicId }) => apicId)).toEqual(expected)
+    expect(rung).toEqual(expected.filter((apicId) => apicId !== 0))
+  })
+
+  it("reads as it was written", () => {
+    const { state } = withApic()
+    apic(state, request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.ICR, rdx: FIXED | 0x41, rdxHi: 7 }))
+    const read = request(APIC_CALL.READ_REGISTER, { rcx: X2APIC.ICR })
+    expect([apic(state, read), read.rdxLo, read.rdxHi]).toEqual([SUCCESS, FIXED | 0x41, 7])
+  })
+
+  it("sends an NMI as one", () => {
+    const { state, apics } = cpus(1)
+    const asked = request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.ICR, rdx: FIXED | (4 << 8) })
+    serveApic(state, { ...asked, caller: { ...asked.caller, apicId: 0 } }).next()
+    expect([apics[0]!.nmi, apics[0]!.next()]).toEqual([true, -1])
+  })
+
+  it.each([
+    ["SMI", 2 << 8],
+    ["INIT", 5 << 8],
+    ["start-up", 6 << 8],
+    ["an exception's vector", 30],
+    ["a reserved bit", FIXED | 0x41 | (1 << 13)],
+    ["an upper reserved bit", FIXED | 0x41 | (1 << 20)]
+  ])("refuses %s", (_, rdx) => {
+    const { state } = withApic()
+    expect(apic(state, request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.ICR, rdx }))).toBe(INVALID_PARAMETER)
   })
 })
 

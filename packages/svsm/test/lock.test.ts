@@ -1,6 +1,6 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { RwLock } from "../src/State.ts"
+import { RwLock } from "../src/Lock.ts"
 
 /** Runs a lock's program until it holds or has spun so often. */
 const spin = (program: Generator, looks: number): boolean => {

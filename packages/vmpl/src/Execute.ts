@@ -5,7 +5,7 @@ import { copy, exchange, load, store, zero } from "./DataOperation.ts"
 import { executeInstruction, hostTsc } from "./Instruction.ts"
 import { rdmsr, wrmsr } from "./Msr.ts"
 import { SHADOW_STACK_STORE } from "./NestedAccess.ts"
-import { OP, type Operation, type OperationResult } from "./Operation.ts"
+import { OP, type Operation, type OperationResult, type Outside } from "./Operation.ts"
 import type { Processor } from "./Processor.ts"
 import { pvalidate, rmpadjust, rmpquery } from "./RmpInstruction.ts"
 import { STEP, type Step } from "./Step.ts"
@@ -59,6 +59,8 @@ export const execute = (cpu: Processor, operation: Operation, result: OperationR
       return STEP.VMGEXIT
     case OP.WORK:
       return STEP.WORK
+    case OP.OUTSIDE:
+      return (operation as Outside).isAnswered() ? STEP.DONE : STEP.UNANSWERED
     case OP.JMP_FAR:
       return jumpFar(cpu, operation)
     default:

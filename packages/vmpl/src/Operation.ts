@@ -48,7 +48,8 @@ export const OP = {
   VMSAVE: 45,
   JMP_FAR: 46,
   WORK: 47,
-  SEQUENCE: 48
+  SEQUENCE: 48,
+  OUTSIDE: 49
 } as const
 
 /** Second stage of #VC delivery: the handler runs as a program of its own, then the interrupted one goes on. */
@@ -126,6 +127,20 @@ export class Sequence extends Operation {
 
 /** A sequence whose outcomes are kept. */
 export type RecordedSequence = Sequence & { readonly outcomes: Float64Array }
+
+/**
+ * A stretch of the program's own code whose outcome is worked out outside of the simulation: it is complete as soon as
+ * there is an answer, and until then the core stands still. It takes no virtual time; who answers says what the program
+ * is to charge for it.
+ */
+export class Outside extends Operation {
+  readonly isAnswered: () => boolean
+
+  constructor(isAnswered: () => boolean) {
+    super(OP.OUTSIDE, 0, 0, 0, 0, true)
+    this.isAnswered = isAnswered
+  }
+}
 
 /** Where the hardware puts an operation's outcome. One object per execution, overwritten by the next operation. */
 export class OperationResult {

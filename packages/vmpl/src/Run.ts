@@ -120,6 +120,8 @@ const stepAside = (cpu: Processor, execution: Execution, operation: Operation, o
   switch (outcome) {
     case STEP.WORK:
       return doWork(cpu, execution, operation)
+    case STEP.UNANSWERED:
+      return STILL_IN_GUEST
     case STEP.JUMPED: {
       cpu.fetchedAt = -1
       cpu.shadow = false

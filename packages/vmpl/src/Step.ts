@@ -24,7 +24,9 @@ export const STEP = {
   /** A far jump: RIP is where it leads. */
   JUMPED: 12,
   /** The guest's own work, which takes time. */
-  WORK: 13
+  WORK: 13,
+  /** What is worked out outside of the simulation has no answer yet. */
+  UNANSWERED: 14
 } as const
 
 export type Step = (typeof STEP)[keyof typeof STEP]

@@ -1,10 +1,9 @@
-import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
+import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
 import { FIRST_VECTOR, type GuestApic } from "../GuestApic.ts"
 import type { SvsmState } from "../State.ts"
+import { icrVector, sendByIcr } from "./ApicIcr.ts"
+import type { Protocol } from "./Protocol.ts"
 import type { SvsmRequest } from "./Request.ts"
-
-/** Versions of the APIC protocol that are served. */
-export const APIC_VERSION = { MIN: 1, MAX: 1 } as const
 
 const VECTORS = 256
 const APIC_USERS_MAX = 0xffff_ffff
@@ -14,8 +13,8 @@ export const guestApicOf = (state: SvsmState, apicId: number): GuestApic | null 
   state.interrupts[apicId]?.guestApic ?? null
 
 /**
- * APIC protocol, by call number. Without an emulated APIC the protocol is not there. What is served of the registers is
- * what an interrupt's path needs: IPIs by the ICR are left to the host's APIC.
+ * APIC protocol, by call number. Without an emulated APIC the protocol is not there. What the ICR sends is left to
+ * `sendByIcr`.
  */
 export const apic = (state: SvsmState, request: SvsmRequest): number => {
   const guest = guestApicOf(state, request.caller.apicId)
@@ -68,6 +67,11 @@ const configure = (state: SvsmState, request: SvsmRequest): number => {
 /** RCX is the register's x2APIC MSR, RDX its value. */
 const readRegister = (guest: GuestApic, request: SvsmRequest): number => {
   if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_ADDRESS
+  if (request.rcxLo === X2APIC.ICR) {
+    request.rdxLo = guest.icrLo
+    request.rdxHi = guest.icrHi
+    return SVSM_RESULT.SUCCESS
+  }
   const value = guest.read(request.rcxLo)
   if (value === null) return isWriteOnly(request.rcxLo) ? SVSM_RESULT.INVALID_PARAMETER : SVSM_RESULT.INVALID_ADDRESS
   setRegister(request, "rdx", value)
@@ -88,6 +92,11 @@ const writeRegister = (guest: GuestApic, { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmReq
       if (!isByte) return SVSM_RESULT.INVALID_PARAMETER
       guest.tpr = rdxLo
       return SVSM_RESULT.SUCCESS
+    case X2APIC.ICR:
+      if (icrVector(rdxLo) === null) return SVSM_RESULT.INVALID_PARAMETER
+      guest.icrLo = rdxLo
+      guest.icrHi = rdxHi
+      return SVSM_RESULT.SUCCESS
     case X2APIC.SELF_IPI:
       if (!isByte || rdxLo < FIRST_VECTOR) return SVSM_RESULT.INVALID_PARAMETER
       guest.postOwn(rdxLo)
@@ -105,4 +114,17 @@ const configureVector = (guest: GuestApic, { rcxLo, rcxHi }: SvsmRequest): numbe
   if ((rcxLo & APIC_VECTOR.ALL) === 0) guest.allow(rcxLo & 0xff, on)
   else for (let vector = FIRST_VECTOR; vector < VECTORS; vector++) guest.allow(vector, on)
   return SVSM_RESULT.SUCCESS
+}
+
+/** The APIC protocol, version 1, where the calling CPU has an emulated APIC. */
+export const apicProtocol: Protocol = {
+  number: PROTOCOL.APIC,
+  versions: (state, { caller }) => (guestApicOf(state, caller.apicId) === null ? null : { MIN: 1, MAX: 1 }),
+  *serve(state, request) {
+    const { call, rcxLo, rdxLo, rdxHi, caller } = request
+    const result = apic(state, request)
+    const isIcr = call === APIC_CALL.WRITE_REGISTER && rcxLo === X2APIC.ICR
+    if (isIcr && result === SVSM_RESULT.SUCCESS) yield* sendByIcr(state, caller.apicId, rdxLo, rdxHi)
+    return result
+  }
 }

@@ -1,0 +1,133 @@
+import { PROTOCOL } from "@vmpl-lab/guest"
+import { CALL_REGISTERS } from "@vmpl-lab/svsm"
+import { shown } from "../InputInvalid.ts"
+import type { CapabilityName, Service } from "./Define.ts"
+
+const U32_MAX = 0xffff_ffff
+/** AMD's reference code has these. @spec SVSM 3 */
+const RESERVED = { first: 0x8000_0000, last: 0x8000_ffff } as const
+/** What COCONUT-SVSM calls UEFI-MM. */
+const UEFI_MM = 4
+const BUFFER_MAX = 8192
+const CAPABILITIES: ReadonlyArray<CapabilityName> = ["secrets", "clock", "random", "host"]
+
+type Trouble = string | undefined
+type Shape = { readonly [key: string]: unknown }
+
+const isObject = (value: unknown): value is Shape => typeof value === "object" && value !== null
+const isWhole = (value: unknown, low: number, high: number): boolean =>
+  Number.isInteger(value) && (value as number) >= low && (value as number) <= high
+
+const expected = (path: string, what: string, got: unknown): string => `${path}: expected ${what}, got ${shown(got)}`
+
+const wholeTrouble = (path: string, value: unknown, low: number, high: number): Trouble =>
+  isWhole(value, low, high) ? undefined : expected(path, `a whole number from ${low} to ${high}`, value)
+
+const first = (troubles: Iterable<Trouble>): Trouble => {
+  for (const trouble of troubles) if (trouble !== undefined) return trouble
+  return undefined
+}
+
+const registerTrouble = (path: string, value: unknown): Trouble =>
+  (CALL_REGISTERS as ReadonlyArray<unknown>).includes(value)
+    ? undefined
+    : expected(path, CALL_REGISTERS.join(", "), value)
+
+const sizeTrouble = (path: string, size: unknown): Trouble => {
+  if (!isObject(size)) return wholeTrouble(path, size, 1, BUFFER_MAX)
+  return (
+    registerTrouble(`${path}.register`, size.register) ??
+    wholeTrouble(`${path}.max`, size.max, 1, BUFFER_MAX) ??
+    wholeTrouble(`${path}.min`, size.min, 1, size.max as number)
+  )
+}
+
+const fieldTrouble = (path: string, field: unknown, kinds: ReadonlyArray<string>): Trouble => {
+  if (!isObject(field) || !kinds.includes(field.kind as string)) return expected(path, kinds.join(", "), field)
+  const register = registerTrouble(`${path}.register`, field.register)
+  if (register !== undefined || field.kind !== "buffer") return register
+  const { align } = field
+  if (!isWhole(align, 1, 4096) || ((align as number) & ((align as number) - 1)) !== 0)
+    return expected(`${path}.align`, "a power of two up to 4096", align)
+  return sizeTrouble(`${path}.size`, field.size)
+}
+
+const fieldsTrouble = (path: string, fields: unknown, kinds: ReadonlyArray<string>): Trouble => {
+  if (!isObject(fields)) return expected(path, "an object of fields", fields)
+  const entries = Object.entries(fields)
+  const wrong = first(entries.map(([name, field]) => fieldTrouble(`${path}.${name}`, field, kinds)))
+  if (wrong !== undefined) return wrong
+  const registers = entries.map(([, field]) => (field as Shape).register)
+  const twice = entries.find((_, i) => registers.indexOf(registers[i]) !== i)
+  return twice && `${path}.${twice[0]}: ${shown((twice[1] as Shape).register)} is another field's, expected each once`
+}
+
+const exampleTrouble = (path: string, example: unknown, fields: Shape): Trouble => {
+  if (example === undefined) return undefined
+  if (!isObject(example)) return expected(path, "an object of arguments", example)
+  return first(
+    Object.entries(example).map(([name, value]) => {
+      const field = fields[name] as
+        | { readonly kind: string; readonly size: number | { readonly max: number } }
+        | undefined
+      if (field === undefined)
+        return `${path}.${name}: no field of that name, expected one of ${Object.keys(fields).join(", ")}`
+      if (field.kind === "u32") return wholeTrouble(`${path}.${name}`, value, 0, U32_MAX)
+      if (field.kind === "u64")
+        return typeof value === "bigint" ? undefined : expected(`${path}.${name}`, "a bigint", typeof value)
+      const most = typeof field.size === "number" ? field.size : field.size.max
+      const fits = value instanceof Uint8Array && value.length <= most
+      return fits ? undefined : expected(`${path}.${name}`, `a Uint8Array of at most ${most} bytes`, typeof value)
+    })
+  )
+}
+
+const callTrouble = (path: string, call: unknown): Trouble => {
+  if (!isObject(call)) return expected(path, "a call of defineCall", call)
+  const { uses } = call
+  return (
+    wholeTrouble(`${path}.call`, call.call, 0, U32_MAX) ??
+    wholeTrouble(`${path}.costNs`, call.costNs, 0, 1_000_000_000) ??
+    (Array.isArray(uses) && uses.every((use) => CAPABILITIES.includes(use))
+      ? undefined
+      : expected(`${path}.uses`, `a list of ${CAPABILITIES.join(", ")}`, uses)) ??
+    fieldsTrouble(`${path}.request`, call.request, ["u32", "u64", "buffer"]) ??
+    fieldsTrouble(`${path}.reply`, call.reply, ["u32", "u64"]) ??
+    exampleTrouble(`${path}.example`, call.example, call.request as Shape) ??
+    (typeof call.handler === "function" ? undefined : expected(`${path}.handler`, "a function", call.handler))
+  )
+}
+
+const protocolTrouble = (protocol: unknown): Trouble => {
+  const whole = wholeTrouble("protocol", protocol, 0, U32_MAX)
+  if (whole !== undefined) return whole
+  const number = protocol as number
+  const isTaken = number <= UEFI_MM || (number >= RESERVED.first && number <= RESERVED.last)
+  const taken = `0 to ${UEFI_MM} (${Object.keys(PROTOCOL).join(", ")}, ...) and 0x80000000 to 0x8000ffff are taken`
+  return isTaken ? `protocol: ${number}, but ${taken}` : undefined
+}
+
+/** What is wrong with something that should be a service, as path, expectation and what was found. */
+export const serviceTrouble = (service: unknown): Trouble => {
+  if (!isObject(service)) return expected("default export", "a service of defineService", service)
+  const { name, version, calls } = service
+  if (typeof name !== "string" || !/^[\w .-]{1,40}$/.test(name))
+    return expected("name", "1 to 40 letters, digits or dashes", name)
+  const protocol = protocolTrouble(service.protocol)
+  if (protocol !== undefined) return protocol
+  if (!isObject(version)) return expected("version", "an object of min and max", version)
+  const versions =
+    wholeTrouble("version.max", version.max, 1, U32_MAX) ??
+    wholeTrouble("version.min", version.min, 1, version.max as number)
+  if (versions !== undefined) return versions
+  if (!isObject(calls) || Object.keys(calls).length === 0)
+    return expected("calls", "an object of at least one call", calls)
+  const entries = Object.entries(calls)
+  const wrong = first(entries.map(([key, call]) => callTrouble(`calls.${key}`, call)))
+  if (wrong !== undefined) return wrong
+  const numbers = Object.values((service as unknown as Service).calls).map(({ call }) => call)
+  const twice = numbers.findIndex((number, i) => numbers.indexOf(number) !== i)
+  return twice < 0
+    ? undefined
+    : `calls.${entries[twice]![0]}.call: ${numbers[twice]} is another call's, expected each once`
+}

@@ -1,0 +1,87 @@
+import type { Strategy } from "@vmpl-lab/hv-strategies"
+import type { Profile } from "@vmpl-lab/sim"
+import * as Effect from "effect/Effect"
+import { RunFailed } from "../RunFailed.ts"
+import { GuestMachine, type JobOutcome } from "../tpm/GuestMachine.ts"
+import { serviceGuest } from "../tpm/ServiceGuest.ts"
+import type { Service } from "./Define.ts"
+import { hostService } from "./Handlers.ts"
+import { exampleJob, Fuzzer, resultName } from "./ServiceJobs.ts"
+
+/** One call of a service under one strategy. Times are medians in virtual ns; the parts belong to the median call. */
+export interface ServiceLatency {
+  readonly strategy: string
+  readonly call: string
+  readonly samples: number
+  /** What the SVSM answered, each result once, in the order in which they came. */
+  readonly results: ReadonlyArray<string>
+  readonly ns: number
+  readonly switchNs: number
+  readonly serviceNs: number
+}
+
+/** What became of random calls. */
+export interface FuzzRecord {
+  readonly strategy: string
+  readonly calls: number
+  readonly results: { readonly [result: string]: number }
+}
+
+export interface ServiceRun {
+  readonly latency: ReadonlyArray<ServiceLatency>
+  readonly fuzz: ReadonlyArray<FuzzRecord>
+}
+
+export interface RunServiceOptions {
+  readonly service: Service
+  readonly strategies: ReadonlyArray<Strategy>
+  readonly profile: Profile
+  readonly seed: number
+  /** Calls of each kind under each strategy. */
+  readonly calls: number
+  /** Random calls under each strategy. */
+  readonly fuzz: number
+}
+
+/** The sample in the middle by its time. */
+export const medianOutcome = (outcomes: ReadonlyArray<JobOutcome>): JobOutcome =>
+  [...outcomes].sort((a, b) => a.ns - b.ns)[Math.ceil(outcomes.length / 2) - 1]!
+
+/** Where a job's time went, as a row. */
+export const latencyRow = (strategy: string, call: string, outcomes: ReadonlyArray<JobOutcome>): ServiceLatency => {
+  const { ns, switchNs } = medianOutcome(outcomes)
+  const results = [...new Set(outcomes.map(({ result }) => resultName(result)))]
+  return { strategy, call, samples: outcomes.length, results, ns, switchNs, serviceNs: ns - switchNs }
+}
+
+/** Runs every call of a service with its example under each strategy, then random calls. */
+export const runService = Effect.fnUntraced(function* (options: RunServiceOptions) {
+  const { service, profile, seed } = options
+  const latency: Array<ServiceLatency> = []
+  const fuzz: Array<FuzzRecord> = []
+  for (const strategy of options.strategies) {
+    const { name, launched } = serviceGuest(strategy)
+    const { service: served, answerer } = hostService(service, seed)
+    const guest = new GuestMachine({ ...launched, profile, seed, services: [served], answerers: [answerer] })
+    yield* guest.boot
+    for (const [key, call] of Object.entries(service.calls)) {
+      const job = exampleJob(service, call, guest.buffers[0]!)
+      if (job === null)
+        return yield* new RunFailed({ why: `${service.name}, ${key}: its buffers need more than two pages` })
+      const outcomes: Array<JobOutcome> = []
+      for (let i = 0; i < options.calls; i++) outcomes.push(yield* guest.run(job))
+      latency.push(latencyRow(name, key, outcomes))
+    }
+    if (options.fuzz > 0) {
+      const fuzzer = new Fuzzer(service, seed, launched.svsm.parameters, guest.buffers)
+      const results: { [result: string]: number } = {}
+      for (let i = 0; i < options.fuzz; i++) {
+        const { result } = yield* guest.run(fuzzer.next())
+        results[resultName(result)] = (results[resultName(result)] ?? 0) + 1
+      }
+      fuzz.push({ strategy: name, calls: options.fuzz, results })
+    }
+    yield* guest.end
+  }
+  return { latency, fuzz } satisfies ServiceRun as ServiceRun
+})

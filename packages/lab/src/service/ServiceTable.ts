@@ -1,0 +1,52 @@
+import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
+import { grid } from "../Grid.ts"
+import { TPM_COSTS } from "../tpm/TpmCosts.ts"
+import { duration } from "../Units.ts"
+import { HANDLER_COST } from "./Handlers.ts"
+import type { FuzzRecord, ServiceLatency, ServiceRun } from "./RunService.ts"
+
+/** Latencies, one row for each call and strategy. */
+export const latencyTable = (rows: ReadonlyArray<ServiceLatency>): string =>
+  grid(
+    ["call", "strategy", "samples", "p50", "switch", "service", "result"],
+    [2, 3, 4, 5],
+    [...rows]
+      .sort((a, b) => order(rows, a) - order(rows, b))
+      .map(({ call, strategy, samples, ns, switchNs, serviceNs, results }) => [
+        call,
+        strategy,
+        String(samples),
+        ...[ns, switchNs, serviceNs].map(duration),
+        results.join(", ")
+      ])
+  )
+
+/** Calls together, strategies in the order in which they ran. */
+const order = (rows: ReadonlyArray<ServiceLatency>, row: ServiceLatency): number =>
+  rows.findIndex(({ call }) => call === row.call) * rows.length + rows.indexOf(row)
+
+/** What the numbers rest on. */
+export const latencyNotes = (): string =>
+  [
+    "Simulated, not measured: virtual time from the guest's call to its return, of which switch is the round trip.",
+    "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, all assumed: what a handler",
+    `  says, ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied,`,
+    `  ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret, and ${duration(TPM_COSTS.state.ns)} for a short TPM command.`
+  ].join("\n")
+
+const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {
+  const parts = Object.entries(results)
+    .sort(([, a], [, b]) => b - a)
+    .map(([result, count]) => `${count} ${result}`)
+  return `  ${strategy}: ${calls} random calls, all answered: ${parts.join(", ")}`
+}
+
+/** A run as text. */
+export const serviceText = (name: string, { latency, fuzz }: ServiceRun): string =>
+  [
+    `Latency of the calls of ${name}`,
+    latencyTable(latency),
+    "",
+    latencyNotes(),
+    ...(fuzz.length === 0 ? [] : ["Fuzzing:", ...fuzz.map(fuzzLine)])
+  ].join("\n")

@@ -1,0 +1,8 @@
+export { ekPublic } from "./Endorsement.ts"
+export { GuestMachine, type GuestMachineOptions, type JobOutcome, type OutsideAnswerer } from "./GuestMachine.ts"
+export { type GuestTpm, type GuestTpmOutcome, guestTpm, type TpmTiming } from "./GuestTpm.ts"
+export { type ListenAddress, listenAddress, type ProxyOptions, serveProxy } from "./ProxyServer.ts"
+export { serviceGuest } from "./ServiceGuest.ts"
+export { SWTPM_MISSING, swtpm, type TpmBackEnd } from "./Swtpm.ts"
+export { costClass, TPM_COSTS, tpmNs } from "./TpmCosts.ts"
+export { commandName, createdType, framingError, responseCode, TPM_CC, TPM_RC, tpmError } from "./TpmMessage.ts"

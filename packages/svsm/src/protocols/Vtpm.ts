@@ -1,0 +1,81 @@
+import { PROTOCOL, SVSM_RESULT, TPM_SEND_COMMAND, VTPM_BUFFER, VTPM_CALL } from "@vmpl-lab/guest"
+import type { OutsidePort, Program } from "@vmpl-lab/vmpl"
+import { work } from "@vmpl-lab/vmpl"
+import { RwLock } from "../Lock.ts"
+import type { SvsmState } from "../State.ts"
+import { isCallersBuffer, isGuestBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
+import type { Protocol } from "./Protocol.ts"
+import { gpaOf, type SvsmRequest } from "./Request.ts"
+
+/** A TPM's answer, and the virtual time that the SVSM's TPM would have worked on it. */
+export interface TpmAnswer {
+  readonly response: Uint8Array
+  readonly ns: number
+}
+
+/**
+ * The TPM behind the protocol. An SVSM has its code inside; the model has somebody outside of the simulation work the
+ * answer out. Null says that there is no power.
+ */
+export type TpmPort = OutsidePort<Uint8Array, TpmAnswer | { readonly response: null }>
+
+const { REQUEST, RESPONSE, SIZE } = VTPM_BUFFER
+
+/** Bit of VTPM_QUERY's RCX for the platform command that is served. @spec SVSM 8.1 */
+const COMMANDS_SERVED = 2 ** TPM_SEND_COMMAND
+
+/**
+ * vTPM protocol: one TPM for the guest, which serves one command at a time.
+ * @spec SVSM 8 table 14
+ */
+export const vtpm = (tpm: TpmPort): Protocol => {
+  const lock = new RwLock()
+  return {
+    number: PROTOCOL.VTPM,
+    versions: () => ({ MIN: 1, MAX: 1 }),
+    *serve(state, request) {
+      if (request.call === VTPM_CALL.QUERY) return query(request)
+      if (request.call !== VTPM_CALL.COMMAND) return SVSM_RESULT.UNSUPPORTED_CALL
+      yield* lock.write()
+      try {
+        return yield* command(state, tpm, request.vmpl, gpaOf(request.rcxLo, request.rcxHi))
+      } finally {
+        lock.release()
+      }
+    }
+  }
+}
+
+/** RCX: platform commands served, RDX: features, of which there are none. @spec SVSM 8.1 */
+const query = (request: SvsmRequest): number => {
+  request.rcxLo = COMMANDS_SERVED
+  request.rcxHi = 0
+  request.rdxLo = 0
+  request.rdxHi = 0
+  return SVSM_RESULT.SUCCESS
+}
+
+/**
+ * VTPM_CMD. The request is copied before it is looked at, and the checks come in COCONUT's order. A response that has
+ * no room in the buffer is refused; COCONUT drops it and reports success.
+ * @spec SVSM 8.2 tables 16 and 17
+ */
+function* command(state: SvsmState, tpm: TpmPort, vmpl: number, gpa: number): Program<number> {
+  if (gpa === 0 || !isGuestBuffer(state, gpa, 4)) return SVSM_RESULT.INVALID_PARAMETER
+  if (!(yield* isCallersBuffer(state, vmpl, gpa, SIZE))) return SVSM_RESULT.INVALID_ADDRESS
+  const buffer = new Uint8Array(SIZE)
+  if (!(yield* readGuest(state, gpa, buffer))) return SVSM_RESULT.INVALID_ADDRESS
+  const view = new DataView(buffer.buffer)
+  if (view.getUint32(REQUEST.command, true) !== TPM_SEND_COMMAND) return SVSM_RESULT.INVALID_PARAMETER
+  const size = view.getUint32(REQUEST.size, true)
+  if (buffer[REQUEST.locality] !== 0 || size > REQUEST.DATA_MAX) return SVSM_RESULT.INVALID_PARAMETER
+  const answer = yield* tpm.ask(buffer.slice(REQUEST.data, REQUEST.data + size))
+  if (answer.response === null) return SVSM_RESULT.INVALID_REQUEST
+  const { response, ns } = answer
+  if (ns > 0) yield work(ns)
+  if (response.length > RESPONSE.DATA_MAX) return SVSM_RESULT.INVALID_REQUEST
+  const reply = new Uint8Array(RESPONSE.data + response.length)
+  new DataView(reply.buffer).setUint32(RESPONSE.size, response.length, true)
+  reply.set(response, RESPONSE.data)
+  return (yield* writeGuest(state, gpa, reply)) ? SVSM_RESULT.SUCCESS : SVSM_RESULT.INVALID_ADDRESS
+}

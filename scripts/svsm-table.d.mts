@@ -1,0 +1,12 @@
+export interface SvsmCheck {
+  readonly id: string
+  readonly call: string
+  readonly check: string
+  readonly specification: string
+  readonly coconut: string
+  readonly deviation?: number
+  readonly coconutStops?: boolean
+  readonly tests: ReadonlyArray<string>
+}
+export const checks: () => ReadonlyArray<SvsmCheck>
+export const document: () => string
