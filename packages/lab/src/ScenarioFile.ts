@@ -50,9 +50,7 @@ const workloadTrouble = (scenario: Scenario) => {
     if (scenario[key] === undefined || known.includes(key)) continue
     return { path: [key], issue: `no such key with the workload ${workload}, which has ${known.join(", ")}` }
   }
-  return (
-    acceptanceTrouble(scenario) ?? pathsTrouble(scenario) ?? mixedTrouble(scenario) ?? behaviourTrouble(scenario)
-  )
+  return acceptanceTrouble(scenario) ?? pathsTrouble(scenario) ?? mixedTrouble(scenario) ?? behaviourTrouble(scenario)
 }
 
 /** A scenario's text to a scenario; `file` is how the error line calls it. */

@@ -238,7 +238,8 @@ export const parametersOf = (scenario: Scenario): ComparisonJson["parameters"] =
   const { vcpus, calls, boots, mix, ring, host } = scenario
   const strategyOptions = { ...DEFAULT_STRATEGY_OPTIONS, ...scenario.strategyOptions }
   const workload = { workload: workloadOf(scenario), ...keysOfWorkload(scenario) }
-  return { ...workload, vcpus, calls, boots, mix, ring, strategyOptions, host }
+  const svsmKey = scenario.svsm === undefined ? {} : { svsm: scenario.svsm }
+  return { ...workload, ...svsmKey, vcpus, calls, boots, mix, ring, strategyOptions, host }
 }
 
 /** The result of a comparison, ready to be printed. Equal inputs give equal objects, but for `wall`. */
