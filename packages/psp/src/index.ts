@@ -1,6 +1,20 @@
 export * from "./AsidTable.ts"
-export { REPORT, REPORT_FIELDS, REPORT_SIZE } from "./AttestationReport.ts"
-export { CPUID_REPLY_COUNT, type CpuidFunction, type CpuidPolicy, type CpuidValues } from "./CpuidMessage.ts"
+export {
+  familyOf,
+  REPORT,
+  REPORT_FIELDS,
+  REPORT_SIZE,
+  REPORT_VERSIONS,
+  type ReportVersion
+} from "./AttestationReport.ts"
+export {
+  CPUID_REPLY_COUNT,
+  type CpuidFunction,
+  type CpuidPolicy,
+  type CpuidValues,
+  policedCpuid
+} from "./CpuidMessage.ts"
+export { publicKeyOf, SIGNATURE_SIZE, scalarFromExtraBits, signatureBytes, signP384 } from "./EcdsaP384.ts"
 export * from "./Firmware.ts"
 export * from "./GuestContext.ts"
 export {
@@ -11,9 +25,12 @@ export {
   GUEST_MESSAGE_HEADER_VERSION,
   type GuestMessageHeader,
   MESSAGE_TYPE,
-  readMessageHeader
+  openMessage,
+  readMessageHeader,
+  sealMessage
 } from "./GuestMessage.ts"
 export { GUEST_REQUEST_HEADER, GUEST_REQUEST_PAGES, type GuestRequest } from "./GuestRequest.ts"
+export * from "./IdBlock.ts"
 export {
   GUEST_FIELD,
   KEY_REPLY,
