@@ -14,7 +14,7 @@ import {
   VMSA
 } from "@vmpl-lab/sev-es"
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
-import { requestLoop, SvsmState } from "@vmpl-lab/svsm"
+import { BEHAVIOUR, requestLoop, type SvsmBehaviour, SvsmState } from "@vmpl-lab/svsm"
 import {
   HostMemory,
   NestedPageTable,
@@ -101,7 +101,8 @@ export class ScriptedHost {
   /** Called before the test's `seen` entry is made: the test may meddle between two steps of the SVSM. */
   meddle: ((operation: Operation) => void) | null = null
 
-  constructor() {
+  constructor(behaviour: SvsmBehaviour = "specification") {
+    this.state.behaviour = BEHAVIOUR[behaviour]
     const npt = new NestedPageTable()
     const programs = new ProgramMemory()
     const thread = new Host(1, new CostTable(profile, 1)).spawn("cpu", -1)
@@ -137,6 +138,7 @@ export class ScriptedHost {
       callingAreaLaunched: true,
       preValidated: []
     }
+    this.state.startUpFeatures = SEV_FEATURES.SNPActive
     const served = { vmsaGpa: GUEST_VMSA, caGpa: CA, apicId: 0, vmpl: GUEST_VMPL, guestOwned: false }
     this.state.served.push([], [], [], [])
     this.state.register(served)

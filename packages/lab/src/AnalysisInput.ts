@@ -52,24 +52,32 @@ export interface AnalysisOptions {
 
 /** Scenario and profile as the options say, and how to simulate them. */
 export const analysisInput = Effect.fn("analysisInput")(function* (options: AnalysisOptions) {
-  const [{ builtInFirmware }, { svsmLaunch }, { loadProfile }, scenarios, { fitting }, { remembered, simulated }] =
-    yield* Effect.promise(() =>
-      Promise.all([
-        import("./Compare.ts"),
-        import("./SvsmLaunch.ts"),
-        import("./ProfileFile.ts"),
-        import("./ScenarioFile.ts"),
-        import("./FirmwareFile.ts"),
-        import("./sensitivity/Evaluate.ts")
-      ])
-    )
+  const [
+    { builtInFirmware },
+    { svsmLaunch },
+    { loadProfile },
+    scenarios,
+    { fitting },
+    { remembered, simulated },
+    work
+  ] = yield* Effect.promise(() =>
+    Promise.all([
+      import("./Compare.ts"),
+      import("./SvsmLaunch.ts"),
+      import("./ProfileFile.ts"),
+      import("./ScenarioFile.ts"),
+      import("./FirmwareFile.ts"),
+      import("./sensitivity/Evaluate.ts"),
+      import("./workloads/Work.ts")
+    ])
+  )
   const profile = yield* loadProfile(options.profile)
   const { seed, operation } = options
   const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
   if (operation !== "ap-create" && scenario.calls === 0) {
     return yield* new InputInvalid({ line: `--calls: expected at least 1 for --operation ${operation}, got 0` })
   }
-  const svsm = yield* fitting(() => svsmLaunch(builtInFirmware(), scenario.vcpus))
+  const svsm = yield* fitting(() => svsmLaunch(builtInFirmware(), scenario.vcpus, work.behaviourNeeds(scenario)))
   const evaluate = remembered(simulated({ scenario, seed, svsm, operation }))
   const { name, vcpus, calls, boots, mix, ring, host } = scenario
   const repeat = { scenario: name, parameters: { vcpus, calls, boots, mix, ring, host } }

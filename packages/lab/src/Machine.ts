@@ -58,6 +58,8 @@ export class Machine {
   readonly log: GuestLog
   /** Launch digest, hex; empty until the launch has finished. */
   launchDigest = ""
+  /** The SVSM's private data, which the host does not see. */
+  readonly svsm = new SvsmState()
   /** Sources and measurement of interrupts, where the scenario has them. */
   readonly interrupts: InterruptRun | null
   /** Virtual time that the launch took. */
@@ -169,7 +171,7 @@ export class Machine {
   #installPrograms(programs: ProgramMemory): void {
     const { scenario, calls, svsm, seed } = this.#options
     const { parameters, heapGpa } = svsm
-    const state = new SvsmState()
+    const state = this.svsm
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))

@@ -1,5 +1,6 @@
 import { HAND_OFF_MEANS, PLACEMENTS } from "@vmpl-lab/hypervisor"
 import { SWITCH_IDS, type SwitchId } from "@vmpl-lab/rmp"
+import { SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
 import * as Schema from "effect/Schema"
 import { WORKLOADS, workloadKeys } from "./workloads/Workload.ts"
 
@@ -34,6 +35,8 @@ export class Scenario extends Schema.Class<Scenario>("@vmpl-lab/lab/Scenario")({
   ring: Schema.Literals(["page", "msr"]),
   /** Those left out are at their default. */
   rmpSwitches: Schema.optionalKey(rmpSwitches),
+  /** Whose answers the SVSM gives where specification and COCONUT-SVSM differ; `specification` when left out. */
+  svsm: Schema.optionalKey(Schema.Struct({ behaviour: Schema.Literals(SVSM_BEHAVIOURS) })),
   ...workloadKeys,
   host: Schema.Struct({
     cores: Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 4_096 }))),

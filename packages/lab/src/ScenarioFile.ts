@@ -8,7 +8,7 @@ import { decodeJsonText } from "./JsonText.ts"
 import { Scenario } from "./Scenario.ts"
 import { pathsTrouble } from "./workloads/FourLevels.ts"
 import { acceptanceTrouble } from "./workloads/MemoryAcceptance.ts"
-import { workloadOf } from "./workloads/Work.ts"
+import { behaviourTrouble, workloadOf } from "./workloads/Work.ts"
 import { KEYS_OF_WORKLOAD, workloadKeys } from "./workloads/Workload.ts"
 
 /** What is wrong with a scenario's pins: each names a vCPU and a core that exist, and no thread twice. */
@@ -49,7 +49,7 @@ const workloadTrouble = (scenario: Scenario) => {
     if (scenario[key] === undefined || known.includes(key)) continue
     return { path: [key], issue: `no such key with the workload ${workload}, which has ${known.join(", ")}` }
   }
-  return acceptanceTrouble(scenario) ?? pathsTrouble(scenario)
+  return acceptanceTrouble(scenario) ?? pathsTrouble(scenario) ?? behaviourTrouble(scenario)
 }
 
 /** A scenario's text to a scenario; `file` is how the error line calls it. */

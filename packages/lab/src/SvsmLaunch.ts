@@ -12,7 +12,14 @@ import {
 } from "@vmpl-lab/hypervisor"
 import { PAGE_TYPE } from "@vmpl-lab/psp"
 import { INITIAL_VMSA_GPA, PAGE_SIZE, SEGMENT, SEV_FEATURES, setU64, VMSA } from "@vmpl-lab/sev-es"
-import { encodeParameters, IMAGE, type SvsmParameters, svsmCodePage, svsmRangeSize } from "@vmpl-lab/svsm"
+import {
+  encodeParameters,
+  IMAGE,
+  type SvsmBehaviour,
+  type SvsmParameters,
+  svsmCodePage,
+  svsmRangeSize
+} from "@vmpl-lab/svsm"
 import type { InterruptLaunch } from "./InterruptRun.ts"
 
 const MIB = 0x10_0000
@@ -45,6 +52,8 @@ export interface LaunchNeeds {
   readonly highRam: number
   /** Which of its 2 MiB regions, counted from its start, the host backs with one page of 2 MiB. */
   readonly isLarge: (region: number) => boolean
+  /** Whose answers the SVSM gives; the specification's when left out. */
+  readonly behaviour?: SvsmBehaviour
   /** How VMPL0 and the guest's level take interrupts; undefined where neither does. */
   readonly interrupts?: InterruptLaunch | undefined
 }
@@ -120,7 +129,7 @@ const parametersOf = (
   vcpus: number,
   ramSize: number,
   svsm: SvsmParameters["svsm"],
-  { guestVmpl, entriesPerCall, highRam }: LaunchNeeds
+  { guestVmpl, entriesPerCall, highRam, behaviour }: LaunchNeeds
 ): SvsmParameters => {
   const only = (type: number, name: string): number => {
     const section = image.sections.find((candidate) => candidate.type === type)
@@ -137,6 +146,7 @@ const parametersOf = (
     highRam: { gpa: HIGH_RAM_GPA, size: highRam },
     guestVmpl,
     entriesPerCall,
+    ...(behaviour === undefined ? {} : { behaviour }),
     svsm,
     firmware: { gpa: image.gpa, size: image.bytes.length },
     resetVector: RESET_EIP,

@@ -1,6 +1,7 @@
 import { apVmsa, Ghcb, sevInfo, terminate, vcHandler } from "@vmpl-lab/guest"
 import { AP_CREATION, GHCB_VERSION, HV_FEATURE, PAGE_SIZE, TERMINATE, VMSA } from "@vmpl-lab/sev-es"
 import { lidt, type Program, pause, read, readBytes, readRegister, rmpadjust, write, writeBytes } from "@vmpl-lab/vmpl"
+import { BEHAVIOUR } from "./Behaviour.ts"
 import { handOverGuestMemory } from "./GuestHandOver.ts"
 import { IMAGE, svsmGhcbGpa, svsmVmsaGpa } from "./Image.ts"
 import { setUpInterrupts } from "./Interrupts.ts"
@@ -19,6 +20,7 @@ export function* svsmBootProcessor(state: SvsmState, base: number): Program {
   const parameters = decodeParameters(page)
   if (parameters === null) return yield* terminate(TERMINATE.GENERAL)
   state.parameters = parameters
+  state.behaviour = BEHAVIOUR[parameters.behaviour ?? "specification"]
   for (let apicId = 0; apicId < parameters.vcpus; apicId++) state.served[apicId] = []
 
   const ghcb = new Ghcb(svsmGhcbGpa(base, 0))
@@ -68,6 +70,7 @@ function* makeGuestBootVmsa(state: SvsmState, base: number, ghcb: Ghcb): Program
   // As after a processor reset: the segment's base is the 64 KiB that end at the vector's page.
   const codeBase = resetVector - (resetVector % 0x1_0000)
   const sevFeatures = state.parameters.interrupts?.guestFeatures ?? (yield readRegister(VMSA.sev_features)).lo
+  state.startUpFeatures = sevFeatures
   const vmsaGpa = base + IMAGE.GUEST_VMSA
   yield* makeVmsa(vmsaGpa, apVmsa({ vmpl, sevFeatures, codeBase, rip: resetVector - codeBase, argument: 0 }))
   state.register({ vmsaGpa, caGpa: callingAreaGpa, apicId: 0, vmpl, guestOwned: false })

@@ -1,12 +1,15 @@
 import { CALLING_AREA } from "@vmpl-lab/guest"
+import { PERMISSION } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type Program, rmpquery } from "@vmpl-lab/vmpl"
+import { COCONUT_PANIC } from "./CoconutPanic.ts"
 import type { SvsmState } from "./State.ts"
 
 const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean => a < b + bSize && b < a + aSize
 
 /**
  * True when a range is guest memory that a guest may name: inside guest RAM or the firmware's range, hence outside of
- * the SVSM's own; no live VMSA page and no live calling area in it.
+ * the SVSM's own; no live VMSA page, no live calling area and no deposited page in it.
  * @spec SVSM 6, conflict rules
  */
 export const validRegion = (state: SvsmState, gpa: number, size: number): boolean => {
@@ -16,15 +19,44 @@ export const validRegion = (state: SvsmState, gpa: number, size: number): boolea
   const inFirmware = gpa >= firmware.gpa && end <= firmware.gpa + firmware.size
   const inHighRam = gpa >= highRam.gpa && end <= highRam.gpa + highRam.size
   if (!Number.isSafeInteger(end) || !(inRam || inFirmware || inHighRam)) return false
+  if (isDeposited(state, gpa, end)) return false
   return !state.registry.some(
     ({ vmsaGpa, caGpa }) => overlaps(gpa, size, vmsaGpa, PAGE_SIZE) || overlaps(gpa, size, caGpa, CALLING_AREA.SIZE)
   )
 }
 
-/** True when every page of the range is known to be validated: touching it cannot raise #VC. */
+const isDeposited = ({ deposited }: SvsmState, gpa: number, end: number): boolean => {
+  if (deposited.size === 0) return false
+  for (let gfn = Math.floor(gpa / PAGE_SIZE); gfn * PAGE_SIZE < end; gfn++) if (deposited.has(gfn)) return true
+  return false
+}
+
+/**
+ * True when every page of the range is known to be validated, and no CPU is just changing that: touching it cannot raise
+ * #VC.
+ */
 export const isValidated = (state: SvsmState, gpa: number, size: number): boolean => {
   for (let gfn = Math.floor(gpa / PAGE_SIZE); gfn * PAGE_SIZE < gpa + size; gfn++) {
-    if (!state.validated.has(gfn)) return false
+    if (!state.validated.has(gfn)) {
+      state.wouldPanic(COCONUT_PANIC.UNVALIDATED_PAGE)
+      return false
+    }
+    if (state.changing.has(gfn)) return false
+  }
+  return true
+}
+
+/**
+ * True when the calling level has itself the right to write a range of validated memory. What the SVSM does for it must
+ * not reach further: it runs at VMPL0, where nothing stops it. The guest's most privileged level has all rights, so only
+ * the others are looked up. The caller keeps the range from being rescinded meanwhile.
+ * @spec-silent whether an SVSM tests what the caller's level could access
+ */
+export function* mayWrite(state: SvsmState, callerVmpl: number, gpa: number, size: number): Program<boolean> {
+  if (callerVmpl <= state.parameters.guestVmpl) return true
+  for (let page = gpa - (gpa % PAGE_SIZE); page < gpa + size; page += PAGE_SIZE) {
+    const { lo: eax, edx } = yield rmpquery(page, callerVmpl)
+    if (eax !== 0 || ((edx >>> 8) & PERMISSION.WRITE) === 0) return false
   }
   return true
 }

@@ -29,7 +29,8 @@ export function* handOverGuestMemory(state: SvsmState): Program {
 
 function* grantRange(state: SvsmState, { gpa, size }: GuestRange): Program {
   for (let page = gpa; page < gpa + size; page += PAGE_SIZE) {
-    if ((yield* grant(page, state.parameters.guestVmpl)) !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.GENERAL)
+    if ((yield* grant(state, page, state.parameters.guestVmpl)) !== SVSM_RESULT.SUCCESS)
+      yield* terminate(TERMINATE.GENERAL)
     state.validated.add(page / PAGE_SIZE)
   }
 }

@@ -22,8 +22,12 @@ export class GuestInjection {
   /** The guest was told that it need not say when its handler ends. */
   #lazy = false
 
-  constructor(apic: GuestApic) {
+  readonly #offersLazyEoi: boolean
+
+  /** @param lazyEoi byte 2 of the calling area may spare the guest its EOI calls */
+  constructor(apic: GuestApic, lazyEoi: boolean) {
     this.#apic = apic
+    this.#offersLazyEoi = lazyEoi
   }
 
   /** Before the guest runs: the next interrupt goes in if the guest can take it now, else it waits until it can. */
@@ -43,6 +47,7 @@ export class GuestInjection {
         this.#queued = vector
       }
     }
+    if (!this.#offersLazyEoi) return
     this.#lazy = apic.needsNoEoi(this.#queued)
     yield write(caGpa + CALLING_AREA.no_eoi_required, 1, this.#lazy ? 1 : 0)
   }

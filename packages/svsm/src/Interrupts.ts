@@ -41,11 +41,11 @@ export class CpuInterrupts {
   calls = 0
 
   /** @param doorbell GPA of the doorbell page, -1 where interrupts come as they do on any machine */
-  constructor(ghcb: Ghcb, doorbell: number, guestApic: GuestApic | null) {
+  constructor(ghcb: Ghcb, doorbell: number, guestApic: GuestApic | null, lazyEoi = true) {
     this.ghcb = ghcb
     this.guestApic = guestApic
     this.#doorbell = doorbell
-    this.#injection = guestApic === null ? null : new GuestInjection(guestApic)
+    this.#injection = guestApic === null ? null : new GuestInjection(guestApic, lazyEoi)
   }
 
   /** Loads the handlers. */
@@ -126,7 +126,12 @@ export function* setUpInterrupts(state: SvsmState, base: number, apicId: number)
     const shared = yield* keepingGhcbMsr(makeShared(doorbell))
     if (!shared || !(yield* setDoorbell(ghcb, doorbell)).ok) yield* terminate(TERMINATE.GENERAL)
   }
-  const cpu = new CpuInterrupts(ghcb, doorbell, isRestricted ? guestApic(interrupts, apicId) : null)
+  const cpu = new CpuInterrupts(
+    ghcb,
+    doorbell,
+    isRestricted ? guestApic(interrupts, apicId) : null,
+    state.behaviour.lazyEoi
+  )
   state.interrupts[apicId] = cpu
   yield* cpu.install()
   yield* enableX2apic(apicId)

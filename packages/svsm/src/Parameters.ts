@@ -1,4 +1,5 @@
 import { getU64, PAGE_SIZE, setU64 } from "@vmpl-lab/sev-es"
+import { SVSM_BEHAVIOURS, type SvsmBehaviour } from "./Behaviour.ts"
 
 /** A range of guest physical memory, in bytes. */
 export interface GuestRange {
@@ -32,6 +33,8 @@ export interface SvsmParameters {
   readonly callingAreaLaunched: boolean
   /** Memory that the launch has validated for the firmware: metadata sections of type SEC_MEM. */
   readonly preValidated: ReadonlyArray<GuestRange>
+  /** Whose answers it gives where the specification and COCONUT-SVSM differ; the specification's when left out. */
+  readonly behaviour?: SvsmBehaviour
   /** What the SVSM does about interrupts; left out, it takes none, and the guest's level has the SVSM's features. */
   readonly interrupts?: SvsmInterrupts
 }
@@ -54,6 +57,8 @@ const MAGIC = 0x4d56_5356
 const HEADER = 128
 /** At the end of the page: zeros where the SVSM takes no interrupts. */
 const INTERRUPTS = PAGE_SIZE - 64
+/** Behind them, the last word: the behaviour, by its place in SVSM_BEHAVIOURS. */
+const BEHAVIOUR = PAGE_SIZE - 8
 const MAX_RANGES = Math.floor((INTERRUPTS - HEADER) / 16)
 
 /** The page's bytes. */
@@ -94,6 +99,7 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
       setU64(view, INTERRUPTS + 8 * i, value)
     })
   }
+  setU64(view, BEHAVIOUR, SVSM_BEHAVIOURS.indexOf(parameters.behaviour ?? "specification"))
   return bytes
 }
 
@@ -103,9 +109,11 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
   const word = (i: number): number => getU64(view, 8 + 8 * i)
   const ranges = word(10)
   if (view.getUint32(0, true) !== MAGIC || ranges > MAX_RANGES) return null
-  if (word(13) < 1 || word(13) > 3) return null
+  const behaviour = SVSM_BEHAVIOURS[getU64(view, BEHAVIOUR)]
+  if (word(13) < 1 || word(13) > 3 || behaviour === undefined) return null
   return {
     vcpus: view.getUint32(4, true),
+    behaviour,
     ramSize: word(0),
     highRam: { gpa: word(11), size: word(12) },
     guestVmpl: word(13),

@@ -1,4 +1,4 @@
-import { CALLING_AREA, PROTOCOL, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
+import { CALLING_AREA, runVmplMsr, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
 import {
   hlt,
@@ -11,15 +11,14 @@ import {
   write
 } from "@vmpl-lab/vmpl"
 import { afterCall } from "./Interrupts.ts"
-import { apic } from "./protocols/Apic.ts"
-import { core } from "./protocols/Core.ts"
+import { NO_RETURN } from "./protocols/Protocol.ts"
+import { dispatch } from "./protocols/Protocols.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "./State.ts"
 
 /**
  * One SVSM CPU's life after boot: serve what the guest asks, run the level that asked, again. Without a VMSA to run it
- * idles. The order of steps is the specification's: SVME off, call pending?, exit by VMGEXIT?, serve, RAX, call_pending,
- * SVME.
+ * idles.
  * @spec SVSM 5
  */
 export function* requestLoop(state: SvsmState, apicId: number): Program {
@@ -29,8 +28,9 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
       continue
     }
     yield* serveEntry(state, apicId)
+    const running = state.running[apicId]
     // The host did not run the guest: there is nothing to serve before it does.
-    if ((yield* runGuest(state, state.running[apicId]!)) !== 0) yield hlt()
+    if (running !== undefined && (yield* runGuest(state, running)) !== 0) yield hlt()
   }
 }
 
@@ -48,13 +48,25 @@ function* runGuest(state: SvsmState, served: GuestVmsa): Program<number> {
 function* serveEntry(state: SvsmState, apicId: number): Program {
   for (const served of state.served[apicId]!) {
     if (served === undefined || !(yield* serveLevel(state, served))) continue
-    state.running[apicId] = state.served[apicId]![served.vmpl]
+    // A vCPU that has deleted itself is not run again.
+    const latest = state.served[apicId]![served.vmpl]
+    if (latest !== undefined) state.running[apicId] = latest
     return
   }
 }
 
-/** What the specification asks on each entry from the guest. @returns whether this level had called */
+/** What is asked of an SVSM on each entry from the guest. @returns whether this level had called */
 function* serveLevel(state: SvsmState, served: GuestVmsa): Program<boolean> {
+  state.serving[served.apicId] = served
+  const called = state.behaviour.clearsPendingAfterRax
+    ? yield* serveBySpecification(state, served)
+    : yield* serveByCoconut(state, served)
+  state.serving[served.apicId] = undefined
+  return called
+}
+
+/** RAX, then call_pending, then SVME. @spec SVSM 5 */
+function* serveBySpecification(state: SvsmState, served: GuestVmsa): Program<boolean> {
   const { vmsaGpa } = served
   const loads = loadsOf(served)
   const efer = (yield loads.efer).lo
@@ -64,7 +76,9 @@ function* serveLevel(state: SvsmState, served: GuestVmsa): Program<boolean> {
   ])
   const called = pending !== 0 && (yield loads.exitCode).lo === EXIT.VMGEXIT
   if (called) {
-    const result = pending === 1 ? yield* serveCall(state, served, loads.registers) : SVSM_RESULT.INVALID_FORMAT
+    const isCall = pending === 1 || !state.behaviour.checksPending
+    const result = isCall ? yield* serveCall(state, served, loads.registers) : SVSM_RESULT.INVALID_FORMAT
+    if (result === NO_RETURN) return true
     // REMAP_CA has cleared the old area itself.
     yield sequence([write(vmsaGpa + VMSA.rax, 8, result), write(served.caGpa + CALLING_AREA.call_pending, 1, 0)])
     yield* afterCall(state, served.apicId)
@@ -73,15 +87,29 @@ function* serveLevel(state: SvsmState, served: GuestVmsa): Program<boolean> {
   return called
 }
 
-function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
-  switch (request.protocol) {
-    case PROTOCOL.CORE:
-      return yield* core(state, request)
-    case PROTOCOL.APIC:
-      return apic(state, request)
-    default:
-      return SVSM_RESULT.UNSUPPORTED_PROTOCOL
+/**
+ * What COCONUT-SVSM does: the exit code comes first, call_pending is cleared before the call is served, and every value
+ * but 0 is a call.
+ */
+function* serveByCoconut(state: SvsmState, served: GuestVmsa): Program<boolean> {
+  const { vmsaGpa, caGpa } = served
+  const loads = loadsOf(served)
+  const efer = (yield loads.efer).lo
+  yield write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME)
+  let called = (yield loads.exitCode).lo === EXIT.VMGEXIT
+  if (called) {
+    const { lo: pending } = yield read(caGpa + CALLING_AREA.call_pending, 1)
+    yield write(caGpa + CALLING_AREA.call_pending, 1, 0)
+    called = pending !== 0
   }
+  if (called) {
+    const result = yield* serveCall(state, served, loads.registers)
+    if (result === NO_RETURN) return true
+    yield write(vmsaGpa + VMSA.rax, 8, result)
+    yield* afterCall(state, served.apicId)
+  }
+  yield write(vmsaGpa + VMSA.efer, 4, efer | EFER_SVME)
+  return called
 }
 
 function* serveCall(state: SvsmState, served: GuestVmsa, registers: RecordedSequence): Program<number> {
@@ -89,6 +117,7 @@ function* serveCall(state: SvsmState, served: GuestVmsa, registers: RecordedSequ
   yield registers
   const request = requestIn(registers.outcomes, served)
   const result = yield* dispatch(state, request)
+  if (result === NO_RETURN) return NO_RETURN
   yield sequence([
     write(vmsaGpa + VMSA.rcx, 8, request.rcxLo, request.rcxHi),
     write(vmsaGpa + VMSA.rdx, 8, request.rdxLo, request.rdxHi),

@@ -1,8 +1,11 @@
-import type { Program } from "@vmpl-lab/vmpl"
-import { pause } from "@vmpl-lab/vmpl"
+import { BEHAVIOUR, type Behaviour } from "./Behaviour.ts"
+import type { CoconutPanic } from "./CoconutPanic.ts"
 import type { CpuInterrupts } from "./Interrupts.ts"
+import { type Lock, RwLock } from "./Lock.ts"
 import { PageSet } from "./PageSet.ts"
 import type { SvsmParameters } from "./Parameters.ts"
+import type { Protocol } from "./protocols/Protocol.ts"
+import { protocolTable, SHIPPED_PROTOCOLS } from "./protocols/Protocols.ts"
 
 /** A VMSA and its calling area: one level of one vCPU. */
 export interface GuestVmsa {
@@ -14,49 +17,51 @@ export interface GuestVmsa {
   readonly guestOwned: boolean
 }
 
-/** Each look that finds a lock taken doubles the PAUSEs until the next one, up to 64. */
-const backOff = (times: number): number => Math.min(2 * times, 64)
-
-/** Readers and one writer, spinning with PAUSE and backing off. */
-export class RwLock {
-  #readers = 0
-  #writing = false;
-
-  *read(): Program {
-    for (let times = 1; this.#writing; times = backOff(times)) yield pause(times)
-    this.#readers++
-  }
-
-  *write(): Program {
-    for (let times = 1; this.#writing || this.#readers > 0; times = backOff(times)) yield pause(times)
-    this.#writing = true
-  }
-
-  release(): void {
-    if (this.#writing) this.#writing = false
-    else this.#readers--
-  }
-}
-
 /** The SVSM's private data, shared by its CPUs. */
 export class SvsmState {
   parameters!: SvsmParameters
+  /** Answers where specification and COCONUT-SVSM differ; the loader's parameters say which. */
+  behaviour: Behaviour = BEHAVIOUR.specification
+  /** By number. */
+  readonly protocols: ReadonlyMap<number, Protocol>
+  /** SEV_FEATURES of the start-up vCPU of the guest. */
+  startUpFeatures = 0
   /** What each CPU serves, by APIC ID and VMPL: the latest VMSA of a level. */
   readonly served: Array<Array<GuestVmsa | undefined>> = []
   /** The VMSA that a CPU runs when nobody calls, by APIC ID: the one whose call it served last. */
   readonly running: Array<GuestVmsa | undefined> = []
+  /** The VMSA that a CPU looks at or writes to at this moment, by APIC ID: another CPU must not give it away. */
+  readonly serving: Array<GuestVmsa | undefined> = []
   /** Every VMSA that exists for the guest, with its calling area. */
   readonly registry: Array<GuestVmsa> = []
   /** GFNs of guest memory that this SVSM knows to be validated; it touches no other. */
   readonly validated = new PageSet()
-  /** GFNs that a CPU is validating at this moment. */
-  readonly validating = new PageSet()
+  /** GFNs that a CPU is validating, rescinding or taking at this moment: no other CPU may rely on them. */
+  readonly changing = new PageSet()
+  /** GFN of the list that a CPU is working through, by APIC ID: it must stay what it is until the end. */
+  readonly lists: Array<number | undefined> = []
+  /** GFNs that the guest has deposited, with the level that did, oldest first: the SVSM's own for now. */
+  readonly deposited = new Map<number, number>()
   /** What each CPU does about interrupts, by APIC ID; empty where the SVSM takes none. */
   readonly interrupts: Array<CpuInterrupts> = []
   /** Users of the APIC protocol, the guest's boot code among them. */
   apicUsers = 1
-  /** PVALIDATE reads; REMAP_CA and CREATE_VCPU write: a page must not become a VMSA while it is being granted. */
-  readonly lock = new RwLock()
+  /** Answers given where COCONUT-SVSM would have stopped, and how often; kept under its behaviour only. */
+  readonly panics = new Map<CoconutPanic, number>()
+  /**
+   * PVALIDATE, DEPOSIT_MEM and WITHDRAW_MEM read; REMAP_CA, CREATE_VCPU and DELETE_VCPU write: a page must not become a
+   * VMSA while it is being granted.
+   */
+  readonly lock: Lock
+
+  /**
+   * @param protocols what is served; numbers must differ
+   * @param lock other than the one that keeps the calls apart, to see what becomes of them without
+   */
+  constructor(protocols: ReadonlyArray<Protocol> = SHIPPED_PROTOCOLS, lock: Lock = new RwLock()) {
+    this.protocols = protocolTable(protocols)
+    this.lock = lock
+  }
 
   /** A VMSA that exists from now on: its CPU serves it in place of an earlier one of that level. */
   register(vmsa: GuestVmsa): void {
@@ -65,5 +70,18 @@ export class SvsmState {
     levels[vmsa.vmpl] = vmsa
     const running = this.running[vmsa.apicId]
     if (running === undefined || running.vmpl === vmsa.vmpl) this.running[vmsa.apicId] = vmsa
+  }
+
+  /** A VMSA that exists no longer: its CPU goes on with its most privileged level that is left, if any. */
+  unregister(vmsa: GuestVmsa): void {
+    this.registry.splice(this.registry.indexOf(vmsa), 1)
+    const levels = this.served[vmsa.apicId]!
+    if (levels[vmsa.vmpl] === vmsa) levels[vmsa.vmpl] = undefined
+    if (this.running[vmsa.apicId] === vmsa) this.running[vmsa.apicId] = levels.find((level) => level !== undefined)
+  }
+
+  /** Notes that COCONUT-SVSM would be no more. */
+  wouldPanic(why: CoconutPanic): void {
+    if (this.behaviour.name === "coconut") this.panics.set(why, (this.panics.get(why) ?? 0) + 1)
   }
 }

@@ -142,10 +142,10 @@ describe("CREATE_VCPU", () => {
     expect(host.entry(NEW).vmsa).toBe(false)
   })
 
-  it("compares SEV_FEATURES with the caller's, not with a fixed set", () => {
+  it("compares SEV_FEATURES with the start-up vCPU's, not with a fixed set", () => {
     const features = SNPActive | AlternateInjection
     const host = withVmsa((view) => view.setUint32(VMSA.sev_features, features, true))
-    host.setRegister("sev_features", features)
+    host.state.startUpFeatures = features
     expect(create(host)).toBe(SUCCESS)
   })
 

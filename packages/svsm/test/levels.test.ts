@@ -72,8 +72,31 @@ describe("an SVSM CPU with two guest levels", () => {
     }
   })
 
+  it("does not do with VMPL2's memory what VMPL3 could not do itself", () => {
+    const host = withVmpl3()
+    host.fill(LIST, 0xcc)
+    pend(host, PAGE, OTHER_CA)
+    for (const [call, rcx] of [
+      [CORE_CALL.REMAP_CA, LIST],
+      [CORE_CALL.PVALIDATE, LIST],
+      [CORE_CALL.DEPOSIT_MEM, LIST],
+      [CORE_CALL.WITHDRAW_MEM, LIST],
+      [CORE_CALL.CREATE_VCPU, LIST]
+    ] as const) {
+      pend(host, PAGE, OTHER_CA)
+      const vmsa = host.poke(PAGE)
+      vmsa.setUint32(VMSA.rax, call, true)
+      vmsa.setUint32(VMSA.rcx, rcx, true)
+      vmsa.setUint32(VMSA.rdx, 0x3_1000, true)
+      runTo(host)
+      expect(host.peek(PAGE).getUint32(VMSA.rax, true)).toBe(SVSM_RESULT.INVALID_ADDRESS)
+      expect([host.peek(LIST).getUint32(0), host.entry(LIST).perms]).toEqual([0xcccc_cccc, [0xf, 0xf, 0xf, 0]])
+    }
+  })
+
   it("refuses VMPL3 a VMSA that is more privileged than itself", () => {
     const host = withVmpl3()
+    for (const gpa of [LIST, 0x3_1000]) host.setEntry(gpa, { perms: [0xf, 0xf, 0xf, 0xf] })
     const view = host.poke(LIST)
     const bytes = apVmsa({ vmpl: 2, sevFeatures: SEV_FEATURES.SNPActive, codeBase: 0x8000, rip: 0, argument: 1 })
     new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE).set(bytes)

@@ -6,6 +6,7 @@ import { runStrategy } from "../RunStrategy.ts"
 import { Scenario } from "../Scenario.ts"
 import { type ComparisonJson, type ResultEntry, summarize } from "../Summary.ts"
 import { svsmLaunch } from "../SvsmLaunch.ts"
+import { behaviourNeeds } from "../workloads/Work.ts"
 
 /** What a worker needs to run one point: data only, so that it can cross to another thread. */
 export interface Job {
@@ -33,7 +34,7 @@ export type JobAnswer =
 export const runPoint = ({ index, profile, strategies, seed, ...job }: Job): JobAnswer => {
   const scenario = new Scenario(job.scenario as Scenario)
   const image = builtInFirmware()
-  const svsm = svsmLaunch(image, scenario.vcpus)
+  const svsm = svsmLaunch(image, scenario.vcpus, behaviourNeeds(scenario))
   const runs: Array<StrategyRun> = []
   let launchDigest = ""
   for (const strategy of STRATEGIES) {

@@ -43,9 +43,12 @@ const pathsOf =
     })
   }
 
+/** Level of the boot code, and how many there are below it. */
+export const FOUR_LEVELS = { guestVmpl: 1, lowerLevels: 2 } as const
+
 /** VMPL1 boots and serves, VMPL2 serves, VMPL3 calls. */
 export const fourLevelsWork = (scenario: Scenario, seed: number): Work => ({
-  needs: { guestVmpl: 1, lowerLevels: 2 },
+  needs: FOUR_LEVELS,
   guest: () => ({ guestVmpl: 1, lowerLevels: [2, 3], body: fourLevels() }),
   install: (programs, plan, calls) => {
     const paths = calls ? pathsOf(scenario, seed) : () => []

@@ -1,10 +1,11 @@
 import type { GuestPlan } from "@vmpl-lab/guest"
 import { guestBody } from "@vmpl-lab/guest"
+import { COCONUT_GUEST_VMPL } from "@vmpl-lab/svsm"
 import type { ProgramMemory } from "@vmpl-lab/vmpl"
 import type { Scenario } from "../Scenario.ts"
 import type { LaunchNeeds } from "../SvsmLaunch.ts"
 import { apBootLevels, installIdleLevels } from "./ApBoot.ts"
-import { fourLevelsWork } from "./FourLevels.ts"
+import { FOUR_LEVELS, fourLevelsWork } from "./FourLevels.ts"
 import { acceptanceNeeds, acceptancePlan } from "./MemoryAcceptance.ts"
 import { acceptorsOf } from "./Mixed.ts"
 import { paceNs } from "./SvsmCalls.ts"
@@ -26,6 +27,31 @@ export const workloadOf = ({ workload }: Scenario): WorkloadName => workload ?? 
 
 /** What a scenario's workload makes of the machine and the guest; the same under every strategy. */
 export const workOf = (scenario: Scenario, seed: number): Work => {
+  const work = workOfWorkload(scenario, seed)
+  return { ...work, needs: { ...work.needs, ...behaviourNeeds(scenario) } }
+}
+
+/** The SVSM that the scenario asks for. */
+export const behaviourNeeds = ({ svsm }: Pick<Scenario, "svsm">): Pick<LaunchNeeds, "behaviour"> =>
+  svsm === undefined ? {} : { behaviour: svsm.behaviour }
+
+/** COCONUT-SVSM knows one level of the guest: what is wrong with a scenario that has others. */
+export const behaviourTrouble = (scenario: Scenario) => {
+  const { guestVmpl = COCONUT_GUEST_VMPL, lowerLevels } = levelsOf(scenario)
+  if (scenario.svsm?.behaviour !== "coconut") return undefined
+  if (guestVmpl === COCONUT_GUEST_VMPL && lowerLevels === 0) return undefined
+  return { path: ["svsm", "behaviour"], issue: "specification: this workload has guest levels other than VMPL2" }
+}
+
+const levelsOf = (scenario: Scenario): { readonly guestVmpl?: number; readonly lowerLevels: number } => {
+  const workload = workloadOf(scenario)
+  if (workload === "four-levels") return FOUR_LEVELS
+  if (workload !== "ap-boot" && workload !== "mixed") return { lowerLevels: 0 }
+  const { guestVmpl, lowerLevels } = apBootLevels(scenario)
+  return { guestVmpl, lowerLevels: lowerLevels.length }
+}
+
+const workOfWorkload = (scenario: Scenario, seed: number): Work => {
   const workload = workloadOf(scenario)
   if (workload === "four-levels") return fourLevelsWork(scenario, seed)
   // What takes interrupts brings its own body.

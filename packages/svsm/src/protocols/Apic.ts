@@ -1,10 +1,8 @@
-import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
+import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
 import { FIRST_VECTOR, type GuestApic } from "../GuestApic.ts"
 import type { SvsmState } from "../State.ts"
+import type { Protocol } from "./Protocol.ts"
 import type { SvsmRequest } from "./Request.ts"
-
-/** Versions of the APIC protocol that are served. */
-export const APIC_VERSION = { MIN: 1, MAX: 1 } as const
 
 const VECTORS = 256
 const APIC_USERS_MAX = 0xffff_ffff
@@ -105,4 +103,14 @@ const configureVector = (guest: GuestApic, { rcxLo, rcxHi }: SvsmRequest): numbe
   if ((rcxLo & APIC_VECTOR.ALL) === 0) guest.allow(rcxLo & 0xff, on)
   else for (let vector = FIRST_VECTOR; vector < VECTORS; vector++) guest.allow(vector, on)
   return SVSM_RESULT.SUCCESS
+}
+
+/** The APIC protocol, version 1, where the calling CPU has an emulated APIC. */
+export const apicProtocol: Protocol = {
+  number: PROTOCOL.APIC,
+  versions: (state, { caller }) => (guestApicOf(state, caller.apicId) === null ? null : { MIN: 1, MAX: 1 }),
+  // biome-ignore lint/correctness/useYield: no register of the APIC needs an operation
+  *serve(state, request) {
+    return apic(state, request)
+  }
 }

@@ -2,7 +2,7 @@ import { CALLING_AREA, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
-import { isValidated, validRegion } from "../GuestAddress.ts"
+import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { grant, revoke } from "./Permissions.ts"
 import { gpaOf, instructionResult, type SvsmRequest } from "./Request.ts"
@@ -15,10 +15,11 @@ const SIZE_2M = 0x20_0000
  * @spec SVSM 6.3
  */
 export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<number> {
+  const { behaviour } = state
   const vmsaGpa = gpaOf(request.rcxLo, request.rcxHi)
   const caGpa = gpaOf(request.rdxLo, request.rdxHi)
   const apicId = request.r8Lo
-  if (vmsaGpa % PAGE_SIZE !== 0 || caGpa % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  if (vmsaGpa % PAGE_SIZE !== 0 || caGpa % PAGE_SIZE !== 0) return behaviour.misalignedVcpu
   if (vmsaGpa === caGpa) return SVSM_RESULT.INVALID_ADDRESS
   yield* state.lock.write()
   try {
@@ -27,29 +28,22 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
       [caGpa, CALLING_AREA.SIZE]
     ] as const) {
       if (!validRegion(state, gpa, size) || !isValidated(state, gpa, size)) return SVSM_RESULT.INVALID_ADDRESS
+      if (!(yield* mayWrite(state, request.vmpl, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
     }
     if (apicId >= state.parameters.vcpus) return SVSM_RESULT.INVALID_PARAMETER
     // A VMSA that starts a 2 MiB region runs into the false RMP faults of an erratum, and KVM refuses it.
-    if (vmsaGpa % SIZE_2M === 0) return SVSM_RESULT.INVALID_PARAMETER
-    const revoked = yield* revoke(vmsaGpa)
+    if (behaviour.refusesAlignedVmsa && vmsaGpa % SIZE_2M === 0) return SVSM_RESULT.INVALID_PARAMETER
+    const revoked = yield* revoke(state, vmsaGpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
-    const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo
-    const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
-    const features = yield read(vmsaGpa + VMSA.sev_features, 8)
-    const acceptable =
-      vmpl >= request.vmpl &&
-      vmpl !== 0 &&
-      (efer & EFER_SVME) !== 0 &&
-      features.lo === request.sevFeatures &&
-      features.hi === 0
-    if (!acceptable) {
-      yield* grant(vmsaGpa, request.vmpl)
+    const vmpl = yield* acceptableLevel(state, request, vmsaGpa)
+    if (vmpl === null) {
+      yield* grant(state, vmsaGpa, request.vmpl)
       return SVSM_RESULT.INVALID_PARAMETER
     }
     const { lo: eax } = yield rmpadjust(vmsaGpa, vmpl, PERMISSION.READ, true)
     if (eax !== 0) {
-      yield* grant(vmsaGpa, request.vmpl)
-      return instructionResult(eax)
+      yield* grant(state, vmsaGpa, request.vmpl)
+      return instructionResult(state, eax)
     }
     yield write(caGpa, CALLING_AREA.SIZE, 0)
     state.register({ vmsaGpa, caGpa, apicId, vmpl, guestOwned: true })
@@ -57,4 +51,15 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
   } finally {
     state.lock.release()
   }
+}
+
+/** The VMPL of a VMSA that a caller may have, or null. */
+function* acceptableLevel(state: SvsmState, request: SvsmRequest, vmsaGpa: number): Program<number | null> {
+  const { vcpuLevel, comparesStartUpFeatures } = state.behaviour
+  const vmpl = (yield read(vmsaGpa + VMSA.vmpl, 1)).lo
+  const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
+  const features = yield read(vmsaGpa + VMSA.sev_features, 8)
+  const hasLevel = vcpuLevel === null ? vmpl >= request.vmpl && vmpl !== 0 : vmpl === vcpuLevel
+  const expected = comparesStartUpFeatures ? state.startUpFeatures : request.sevFeatures
+  return hasLevel && (efer & EFER_SVME) !== 0 && features.lo === expected && features.hi === 0 ? vmpl : null
 }

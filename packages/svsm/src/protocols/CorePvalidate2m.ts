@@ -2,11 +2,14 @@ import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, pvalidate, zeroRegion } from "@vmpl-lab/vmpl"
+import { COCONUT_PANIC } from "../CoconutPanic.ts"
+import { mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { grantRegion, revokeRegion } from "./Permissions.ts"
 import { instructionResult } from "./Request.ts"
 
-const SIZE_MISMATCH = instructionResult(RETURN_CODE.FAIL_SIZEMISMATCH)
+const SIZE_2M = 0x20_0000
+const SIZE_MISMATCH = SVSM_RESULT.FAIL_BASE + RETURN_CODE.FAIL_SIZEMISMATCH
 
 /**
  * Validates a 2 MiB region, clears it, and grants it. Where the RMP has 4 KiB entries the instruction says
@@ -17,26 +20,38 @@ export function* validateRegion(state: SvsmState, gpa: number, vmpl: number, unc
   const gfn = gpa / PAGE_SIZE
   if (state.validated.hasRegion(gfn)) return unchanged
   // Some of its pages have been validated one by one, or are about to be: they have entries of their own.
-  if (state.validated.touchesRegion(gfn) || state.validating.touchesRegion(gfn)) return SIZE_MISMATCH
-  state.validating.addRegion(gfn)
-  const { lo, carry } = yield pvalidate(gpa, true, 1)
-  state.validating.deleteRegion(gfn)
-  if (lo !== 0) return instructionResult(lo)
-  if (carry) return unchanged
-  state.validated.addRegion(gfn)
-  yield zeroRegion(gpa)
-  return yield* grantRegion(gpa, vmpl)
+  if (state.validated.touchesRegion(gfn) || state.changing.touchesRegion(gfn)) return SIZE_MISMATCH
+  state.changing.addRegion(gfn)
+  try {
+    const { lo, carry } = yield pvalidate(gpa, true, 1)
+    if (lo !== 0) return instructionResult(state, lo)
+    if (carry) return unchanged
+    state.validated.addRegion(gfn)
+    yield zeroRegion(gpa)
+    return yield* grantRegion(state, gpa, vmpl)
+  } finally {
+    state.changing.deleteRegion(gfn)
+  }
 }
 
 /** Takes a 2 MiB region from every level below, then rescinds it. */
-export function* rescindRegion(state: SvsmState, gpa: number, unchanged: number): Program<number> {
+export function* rescindRegion(state: SvsmState, gpa: number, vmpl: number, unchanged: number): Program<number> {
   const gfn = gpa / PAGE_SIZE
-  if (!state.validated.touchesRegion(gfn)) return unchanged
+  if (!state.validated.touchesRegion(gfn)) {
+    state.wouldPanic(COCONUT_PANIC.UNVALIDATED_PAGE)
+    return unchanged
+  }
   if (!state.validated.hasRegion(gfn)) return SIZE_MISMATCH
-  const revoked = yield* revokeRegion(gpa)
-  if (revoked !== SVSM_RESULT.SUCCESS) return revoked
-  const { lo, carry } = yield pvalidate(gpa, false, 1)
-  if (lo !== 0) return instructionResult(lo)
-  state.validated.deleteRegion(gfn)
-  return carry ? unchanged : SVSM_RESULT.SUCCESS
+  state.changing.addRegion(gfn)
+  try {
+    if (!(yield* mayWrite(state, vmpl, gpa, SIZE_2M))) return SVSM_RESULT.INVALID_ADDRESS
+    const revoked = yield* revokeRegion(state, gpa)
+    if (revoked !== SVSM_RESULT.SUCCESS) return revoked
+    const { lo, carry } = yield pvalidate(gpa, false, 1)
+    if (lo !== 0) return instructionResult(state, lo)
+    state.validated.deleteRegion(gfn)
+    return carry ? unchanged : SVSM_RESULT.SUCCESS
+  } finally {
+    state.changing.deleteRegion(gfn)
+  }
 }

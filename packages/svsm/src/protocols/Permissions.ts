@@ -2,53 +2,53 @@ import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { PERMISSION, RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, rmpadjust } from "@vmpl-lab/vmpl"
+import type { SvsmState } from "../State.ts"
 import { instructionResult } from "./Request.ts"
 
-const LEAST_PRIVILEGED = 3
 const SIZE_2M = 0x20_0000
 
-/** Full rights for the levels 1 to `vmpl`. */
-export function* grant(gpa: number, vmpl: number): Program<number> {
-  for (let level = 1; level <= vmpl; level++) {
+/** Full rights for the caller's level, `vmpl`, and the more privileged ones but 0. @spec SVSM 6.2 */
+export function* grant(state: SvsmState, gpa: number, vmpl: number): Program<number> {
+  for (const level of state.behaviour.grantedLevels(vmpl)) {
     const { lo } = yield rmpadjust(gpa, level, PERMISSION.ALL, false)
-    if (lo !== 0) return instructionResult(lo)
+    if (lo !== 0) return instructionResult(state, lo)
   }
   return SVSM_RESULT.SUCCESS
 }
 
 /** No rights for any level but 0. */
-export function* revoke(gpa: number): Program<number> {
-  for (let level = 1; level <= LEAST_PRIVILEGED; level++) {
+export function* revoke(state: SvsmState, gpa: number): Program<number> {
+  for (const level of state.behaviour.revokedLevels) {
     const { lo } = yield rmpadjust(gpa, level, 0, false)
-    if (lo !== 0) return instructionResult(lo)
+    if (lo !== 0) return instructionResult(state, lo)
   }
   return SVSM_RESULT.SUCCESS
 }
 
 /**
- * Full rights to a validated 2 MiB region for the levels 1 to `vmpl`; page by page where the host has smashed its entry
- * since.
+ * Full rights to a validated 2 MiB region for the levels that `grant` serves; page by page where the host has smashed
+ * its entry since.
  */
-export function* grantRegion(gpa: number, vmpl: number): Program<number> {
-  for (let level = 1; level <= vmpl; level++) {
+export function* grantRegion(state: SvsmState, gpa: number, vmpl: number): Program<number> {
+  for (const level of state.behaviour.grantedLevels(vmpl)) {
     const { lo } = yield rmpadjust(gpa, level, PERMISSION.ALL, false, 1)
     if (lo === RETURN_CODE.FAIL_SIZEMISMATCH) {
       for (let page = gpa; page < gpa + SIZE_2M; page += PAGE_SIZE) {
-        const result = yield* grant(page, vmpl)
+        const result = yield* grant(state, page, vmpl)
         if (result !== SVSM_RESULT.SUCCESS) return result
       }
       return SVSM_RESULT.SUCCESS
     }
-    if (lo !== 0) return instructionResult(lo)
+    if (lo !== 0) return instructionResult(state, lo)
   }
   return SVSM_RESULT.SUCCESS
 }
 
 /** No rights to a 2 MiB region for any level but 0. */
-export function* revokeRegion(gpa: number): Program<number> {
-  for (let level = 1; level <= LEAST_PRIVILEGED; level++) {
+export function* revokeRegion(state: SvsmState, gpa: number): Program<number> {
+  for (const level of state.behaviour.revokedLevels) {
     const { lo } = yield rmpadjust(gpa, level, 0, false, 1)
-    if (lo !== 0) return instructionResult(lo)
+    if (lo !== 0) return instructionResult(state, lo)
   }
   return SVSM_RESULT.SUCCESS
 }

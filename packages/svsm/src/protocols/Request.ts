@@ -1,6 +1,7 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import type { GuestVmsa } from "../State.ts"
+import { COCONUT_PANIC } from "../CoconutPanic.ts"
+import type { GuestVmsa, SvsmState } from "../State.ts"
 
 /** A call as read from the guest's VMSA; the handler changes the registers it returns. */
 export interface SvsmRequest {
@@ -19,8 +20,14 @@ export interface SvsmRequest {
   readonly caller: GuestVmsa
 }
 
+/** Highest EAX that has a result of its own. */
+const HIGHEST_STATUS = 0xf
+
 /** Result of a failed PVALIDATE or RMPADJUST: 0x8000_1000 + EAX; EAX above 15 is out of range. @spec SVSM 6.2 */
-export const instructionResult = (eax: number): number => SVSM_RESULT.FAIL_BASE + (eax <= 0xf ? eax : 0x11)
+export const instructionResult = (state: SvsmState, eax: number): number => {
+  if (eax > HIGHEST_STATUS) state.wouldPanic(COCONUT_PANIC.INSTRUCTION_STATUS)
+  return SVSM_RESULT.FAIL_BASE + (eax <= HIGHEST_STATUS ? eax : 0x11)
+}
 
 /** Result of a PVALIDATE that changed nothing. */
 export const RESULT_UNCHANGED = SVSM_RESULT.FAIL_BASE + 0x10

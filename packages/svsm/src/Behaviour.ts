@@ -1,0 +1,97 @@
+import { SVSM_RESULT } from "@vmpl-lab/guest"
+import type { GuestRange } from "./Parameters.ts"
+
+/** Whose answers the SVSM gives where the specification and COCONUT-SVSM differ. */
+export const SVSM_BEHAVIOURS = ["specification", "coconut"] as const
+export type SvsmBehaviour = (typeof SVSM_BEHAVIOURS)[number]
+
+/** The one guest level that COCONUT-SVSM is compiled for. */
+export const COCONUT_GUEST_VMPL = 2
+
+/** Everything in which the two behaviours differ: handlers ask here and never for a behaviour's name. */
+export interface Behaviour {
+  readonly name: SvsmBehaviour
+  /** DEPOSIT_MEM and WITHDRAW_MEM are served, else UNSUPPORTED_CALL. */
+  readonly exchangesMemory: boolean
+  /** What CREATE_VCPU answers for an address that is not 4 KiB aligned. */
+  readonly misalignedVcpu: number
+  /** The one level that a new VMSA may have; null: the caller's or a less privileged one. */
+  readonly vcpuLevel: number | null
+  /** A new VMSA's SEV_FEATURES must be the start-up vCPU's, else the caller's. */
+  readonly comparesStartUpFeatures: boolean
+  /** A VMSA that begins a 2 MiB region is refused, for an erratum of the hardware. */
+  readonly refusesAlignedVmsa: boolean
+  /** DELETE_VCPU refuses VMSAs more privileged than the caller. */
+  readonly guardsPrivilegedVmsas: boolean
+  /** DELETE_VCPU tells of a VMSA that runs. COCONUT-SVSM has no answer: it stops. */
+  readonly knowsRunningVmsas: boolean
+  /** Levels that lose their rights. */
+  readonly revokedLevels: ReadonlyArray<number>
+  /** Levels that are granted full rights on behalf of a caller. */
+  readonly grantedLevels: (callerVmpl: number) => ReadonlyArray<number>
+  /** Memory that is not cleared after its validation; of size 0 where all is. */
+  readonly notCleared: GuestRange
+  /** No page is validated that is known to be: the hardware is not asked. */
+  readonly refusesDoubleValidation: boolean
+  /** What the attestation protocol answers for a call that it does not have. */
+  readonly unknownAttestationCall: number
+  /** call_pending is cleared when RAX is written, else before the call is served. */
+  readonly clearsPendingAfterRax: boolean
+  /** A call_pending that is neither 0 nor 1 is INVALID_FORMAT, else a pending call. */
+  readonly checksPending: boolean
+  /** REMAP_CA to the area in use succeeds; COCONUT-SVSM finds it taken. */
+  readonly remapsToSameArea: boolean
+  /** Byte 2 of the calling area spares EOI calls; it is reserved in the specification. */
+  readonly lazyEoi: boolean
+  /** CONFIGURE_VTOM looks at the bits that must be zero. */
+  readonly checksVtomBits: boolean
+}
+
+const upTo = (vmpl: number): ReadonlyArray<number> => Array.from({ length: vmpl }, (_, i) => i + 1)
+
+const GRANTED = [[], upTo(1), upTo(2), upTo(3)] as const
+const COCONUT_GRANTED = [COCONUT_GUEST_VMPL] as const
+
+/** Both behaviours, by name. */
+export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
+  specification: {
+    name: "specification",
+    exchangesMemory: true,
+    misalignedVcpu: SVSM_RESULT.INVALID_PARAMETER,
+    vcpuLevel: null,
+    comparesStartUpFeatures: true,
+    refusesAlignedVmsa: true,
+    guardsPrivilegedVmsas: true,
+    knowsRunningVmsas: true,
+    revokedLevels: [1, 2, 3],
+    grantedLevels: (callerVmpl) => GRANTED[callerVmpl] ?? [],
+    notCleared: { gpa: 0, size: 0 },
+    refusesDoubleValidation: true,
+    unknownAttestationCall: SVSM_RESULT.UNSUPPORTED_CALL,
+    clearsPendingAfterRax: true,
+    checksPending: true,
+    remapsToSameArea: true,
+    lazyEoi: false,
+    checksVtomBits: true
+  },
+  coconut: {
+    name: "coconut",
+    exchangesMemory: false,
+    misalignedVcpu: SVSM_RESULT.INVALID_ADDRESS,
+    vcpuLevel: COCONUT_GUEST_VMPL,
+    comparesStartUpFeatures: false,
+    refusesAlignedVmsa: false,
+    guardsPrivilegedVmsas: false,
+    knowsRunningVmsas: false,
+    revokedLevels: [2, 3],
+    grantedLevels: () => COCONUT_GRANTED,
+    notCleared: { gpa: 0xa_0000, size: 0x6_0000 },
+    refusesDoubleValidation: false,
+    unknownAttestationCall: SVSM_RESULT.UNSUPPORTED_PROTOCOL,
+    clearsPendingAfterRax: false,
+    checksPending: false,
+    remapsToSameArea: false,
+    lazyEoi: true,
+    checksVtomBits: false
+  }
+}

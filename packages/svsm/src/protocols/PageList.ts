@@ -1,0 +1,96 @@
+import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type Program, read, write } from "@vmpl-lab/vmpl"
+import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import type { SvsmState } from "../State.ts"
+import { gpaOf, type SvsmRequest } from "./Request.ts"
+
+/** An entry's page and its low bits. */
+export interface ListEntry {
+  readonly gpa: number
+  /** Bits 11:0 as they stand. */
+  readonly bits: number
+  /** 4 KiB or 2 MiB. */
+  readonly bytes: number
+}
+
+/** Bits 1:0 of an entry. */
+const SIZE = 0x3
+const SIZE_2M = 0x20_0000
+const ADDRESS_LO = 0xffff_f000
+
+/**
+ * PVALIDATE's and DEPOSIT_MEM's argument: u16 count, u16 next, u32 reserved, then entries. Serves one after the other
+ * from `next` on, stopping at the first failure, or after so many that the caller should be heard again; `next` tells
+ * how far it came.
+ * @param reserved bits of an entry that must be zero
+ * @param last what is done before other calls may go on
+ * @spec SVSM 6.2 table 6, 6.5
+ */
+export function* serveList(
+  state: SvsmState,
+  request: SvsmRequest,
+  reserved: number,
+  serve: (entry: ListEntry) => Program<number>,
+  last: (() => Program) | null = null
+): Program<number> {
+  const list = gpaOf(request.rcxLo, request.rcxHi)
+  const { apicId } = request.caller
+  if (list % 8 !== 0) return SVSM_RESULT.INVALID_PARAMETER
+  yield* state.lock.read()
+  try {
+    if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
+    state.lists[apicId] = Math.floor(list / PAGE_SIZE)
+    if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
+    const header = (yield read(list, 4)).lo
+    const count = header & 0xffff
+    let next = header >>> 16
+    const room = Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
+    if (count === 0 || count > room || next >= count) return SVSM_RESULT.INVALID_PARAMETER
+    let result: number = SVSM_RESULT.SUCCESS
+    const { entriesPerCall } = state.parameters
+    const end = entriesPerCall === 0 ? count : Math.min(count, next + entriesPerCall)
+    while (next < end && result === SVSM_RESULT.SUCCESS) {
+      const { lo, hi } = yield read(list + PVALIDATE_LIST_HEADER + 8 * next, 8)
+      const entry = entryOf(lo, hi, reserved)
+      if (entry === null) result = SVSM_RESULT.INVALID_PARAMETER
+      else if (!validRegion(state, entry.gpa, entry.bytes)) result = SVSM_RESULT.INVALID_ADDRESS
+      else result = yield* serve(entry)
+      if (result === SVSM_RESULT.SUCCESS) next++
+    }
+    if (result === SVSM_RESULT.SUCCESS && next < count) result = SVSM_RESULT.INCOMPLETE
+    yield write(list + 2, 2, next)
+    if (last !== null) yield* last()
+    return result
+  } finally {
+    state.lists[apicId] = undefined
+    state.lock.release()
+  }
+}
+
+/** Whether a list can be there: guest memory that nobody takes away, as long as it is kept. */
+export const isList = (state: SvsmState, list: number): boolean =>
+  validRegion(state, list, PVALIDATE_LIST_HEADER) && isValidated(state, list, PVALIDATE_LIST_HEADER)
+
+/** Null where the specification says INVALID_PARAMETER. */
+const entryOf = (lo: number, hi: number, reserved: number): ListEntry | null => {
+  const size = lo & SIZE
+  const gpa = gpaOf((lo & ADDRESS_LO) >>> 0, hi)
+  if ((lo & reserved) !== 0 || size > 1 || (size === 1 && gpa % SIZE_2M !== 0)) return null
+  return { gpa, bits: lo & ~ADDRESS_LO, bytes: size === 1 ? SIZE_2M : PAGE_SIZE }
+}
+
+/**
+ * Why a page may not be taken away at this moment, or null: the list that is being served could not report how far it
+ * came, and what another CPU works on must stay. That one is done soon, so the caller may ask again.
+ * @spec-silent what a list is that takes its own page
+ */
+export const whyKept = (state: SvsmState, { caller }: SvsmRequest, { gpa, bytes }: ListEntry): number | null => {
+  const first = gpa / PAGE_SIZE
+  const isIn = (gfn: number): boolean => gfn >= first && gfn * PAGE_SIZE < gpa + bytes
+  const own = state.lists[caller.apicId]
+  if (own !== undefined && isIn(own)) return SVSM_RESULT.INVALID_ADDRESS
+  if (state.lists.some((gfn) => gfn !== undefined && isIn(gfn))) return SVSM_RESULT.BUSY
+  const isChanging = bytes === PAGE_SIZE ? state.changing.has(first) : state.changing.touchesRegion(first)
+  return isChanging ? SVSM_RESULT.BUSY : null
+}

@@ -1,0 +1,27 @@
+import { SVSM_RESULT } from "@vmpl-lab/guest"
+import type { Program } from "@vmpl-lab/vmpl"
+import type { SvsmState } from "../State.ts"
+import { apicProtocol } from "./Apic.ts"
+import { coreProtocol } from "./Core.ts"
+import type { Protocol } from "./Protocol.ts"
+import type { SvsmRequest } from "./Request.ts"
+
+/** What every SVSM of this model serves. Services of one's own are registered beside them: `new SvsmState([...])`. */
+export const SHIPPED_PROTOCOLS: ReadonlyArray<Protocol> = [coreProtocol, apicProtocol]
+
+/** Protocols by number. Throws RangeError where two have one number. */
+export const protocolTable = (protocols: ReadonlyArray<Protocol>): ReadonlyMap<number, Protocol> => {
+  const table = new Map<number, Protocol>()
+  for (const protocol of protocols) {
+    if (table.has(protocol.number)) throw new RangeError(`protocol ${protocol.number} is registered twice`)
+    table.set(protocol.number, protocol)
+  }
+  return table
+}
+
+/** Serves a call by the protocol that it names. @spec SVSM 5 table 4 */
+export function* dispatch(state: SvsmState, request: SvsmRequest): Program<number> {
+  const protocol = state.protocols.get(request.protocol)
+  if (protocol === undefined) return SVSM_RESULT.UNSUPPORTED_PROTOCOL
+  return yield* protocol.serve(state, request)
+}
