@@ -10,7 +10,9 @@ export const TEST_KEYS = {
   ASK: { bits: 4096, distances: [180, 920] },
   ASVK: { bits: 4096, distances: [796, 1192] },
   EK: { bits: 2048, distances: [88, 94] }
-} as const satisfies { readonly [name: string]: { readonly bits: number; readonly distances: readonly [number, number] } }
+} as const satisfies {
+  readonly [name: string]: { readonly bits: number; readonly distances: readonly [number, number] }
+}
 
 export type TestKeyName = keyof typeof TEST_KEYS
 
