@@ -1,3 +1,15 @@
+export {
+  AEAD_AES_256_GCM,
+  GUEST_MESSAGE,
+  GUEST_MESSAGE_FIELDS,
+  GUEST_MESSAGE_HEADER_SIZE,
+  GUEST_MESSAGE_HEADER_VERSION,
+  type GuestMessageHeader,
+  MESSAGE_TYPE,
+  openMessage,
+  readMessageHeader,
+  sealMessage
+} from "@vmpl-lab/sev-es"
 export * from "./AsidTable.ts"
 export {
   familyOf,
@@ -17,18 +29,6 @@ export {
 export { publicKeyOf, SIGNATURE_SIZE, scalarFromExtraBits, signatureBytes, signP384 } from "./EcdsaP384.ts"
 export * from "./Firmware.ts"
 export * from "./GuestContext.ts"
-export {
-  AEAD_AES_256_GCM,
-  GUEST_MESSAGE,
-  GUEST_MESSAGE_FIELDS,
-  GUEST_MESSAGE_HEADER_SIZE,
-  GUEST_MESSAGE_HEADER_VERSION,
-  type GuestMessageHeader,
-  MESSAGE_TYPE,
-  openMessage,
-  readMessageHeader,
-  sealMessage
-} from "./GuestMessage.ts"
 export { GUEST_REQUEST_HEADER, GUEST_REQUEST_PAGES, type GuestRequest } from "./GuestRequest.ts"
 export * from "./IdBlock.ts"
 export {
