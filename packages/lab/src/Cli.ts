@@ -6,6 +6,7 @@ import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { attest } from "./AttestCommand.ts"
 import { breakEvenCommand } from "./BreakEvenCommand.ts"
 import { compare } from "./CompareCommand.ts"
 import { explore } from "./ExploreCommand.ts"
@@ -23,14 +24,15 @@ import { sensitivityCommand } from "./SensitivityCommand.ts"
 import { sweep } from "./SweepCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
+import { verify } from "./VerifyCommand.ts"
 import { packageVersion } from "./Version.ts"
 
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, schema, measure, replay, scenarios, " +
-  "explore, trace or layout"
+  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, schema, measure, attest, verify, " +
+  "replay, scenarios, explore, trace or layout"
 
 /** What may follow a command, by its path. */
 const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
@@ -49,6 +51,8 @@ const root = Command.make("vmpl-lab").pipe(
     profileCommand,
     schema,
     measure,
+    attest,
+    verify,
     replay,
     scenarios,
     explore,

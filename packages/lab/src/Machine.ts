@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
-import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestPlan } from "@vmpl-lab/guest"
+import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
-import type { SnpFirmware } from "@vmpl-lab/psp"
+import type { PlatformIdentity, PlatformIdentityOptions, SnpFirmware } from "@vmpl-lab/psp"
 import {
   ACCOUNT,
   type Host,
@@ -42,6 +42,13 @@ export interface MachineOptions {
   readonly svsm: SvsmLaunch
   /** Sees what happens on the host's threads. */
   readonly trace?: TraceSink
+  readonly identity?: PlatformIdentityOptions | undefined
+  /** The certificates that the host gives its guests, made for the platform that it has. */
+  readonly certificates?: (identity: PlatformIdentity) => Uint8Array
+  /** What the guest does in place of its scenario's workload. */
+  readonly body?: GuestBody
+  /** Level at which the guest boots, where it is another than the workload's. */
+  readonly guestVmpl?: number
 }
 
 /** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
@@ -92,6 +99,7 @@ export class Machine {
       rmpSwitches: scenario.rmpSwitches,
       vmConfig: this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
+      identity: options.identity,
       trace: options.trace
     })
     this.host = platform.host
@@ -169,7 +177,7 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed } = this.#options
+    const { scenario, calls, svsm, seed, body, guestVmpl } = this.#options
     const { parameters, heapGpa } = svsm
     const state = this.svsm
     const base = parameters.svsm.gpa
@@ -184,7 +192,9 @@ export class Machine {
       calls: (apicId) => (calls ? callPlan(scenario, seed, apicId) : new Uint8Array(0)),
       report: this.log,
       ...work.guest(calls),
-      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {})
+      ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {}),
+      ...(body === undefined ? {} : { body }),
+      ...(guestVmpl === undefined ? {} : { guestVmpl })
     }
     work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))
@@ -197,7 +207,9 @@ export class Machine {
     strategy.operations.createGuest(this.vmm, thread, scenario.vcpus)
     const boot = this.vmm.groups[0]!.active!.vcpu
     const begin = thread.time
-    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], guestRequestsOf(this.#firmware))
+    const certificates = this.#options.certificates?.(this.#firmware.identity)
+    const requests = guestRequestsOf(this.#firmware, certificates)
+    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], requests)
     this.launchNs = thread.time - begin
     this.launchedAt = thread.time
     if (!outcome.ok) {
