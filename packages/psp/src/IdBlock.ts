@@ -65,7 +65,7 @@ const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes
 /** A number of AMD's form as big-endian bytes; null where it has more significant bytes than P-384 has. */
 const component = (bytes: Uint8Array, at: number): Uint8Array | null => {
   if (bytes.subarray(at + COORDINATE_SIZE, at + COMPONENT_SIZE).some((byte) => byte !== 0)) return null
-  return bytes.slice(at, at + COORDINATE_SIZE).reverse()
+  return Uint8Array.from(bytes.subarray(at, at + COORDINATE_SIZE)).reverse()
 }
 
 /** The key in AMD's form; null for another curve or a point that is not on it. */

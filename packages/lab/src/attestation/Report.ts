@@ -92,7 +92,7 @@ export const parseReport = (bytes: Uint8Array, name: string): Report => {
   }
   for (const [start, end] of RESERVED) expectZeros(name, bytes, start, end)
   for (const [since, start, end] of RESERVED_BEFORE) if (version < since) expectZeros(name, bytes, start, end)
-  const component = (at: number): Uint8Array => bytes.slice(at, at + 48).reverse()
+  const component = (at: number): Uint8Array => Uint8Array.from(bytes.subarray(at, at + 48)).reverse()
   return {
     bytes,
     version,

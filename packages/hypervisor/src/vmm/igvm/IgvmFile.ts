@@ -70,7 +70,7 @@ const checkFixed = (bytes: Uint8Array, name: string, fail: Fail): readonly [star
   if (size === 0 || size % ALIGNMENT !== 0 || start + size > bytes.length) {
     throw fail(FIXED.size, 4, `variable headers have ${size} bytes, expected a multiple of 8 within the file`)
   }
-  const cleared = bytes.slice(0, fixed)
+  const cleared = Uint8Array.from(bytes.subarray(0, fixed))
   cleared.fill(0, FIXED.checksum, FIXED.checksum + 4)
   const expected = crc32(bytes.subarray(start, start + size), crc32(cleared))
   if (word(FIXED.checksum) !== expected) {
