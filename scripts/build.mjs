@@ -20,7 +20,9 @@ const commit = () => {
 
 /** Source files that become files of their own in dist: the index, and where there are any the programs. */
 const entries = (folder) =>
-  ["index", "main", "sweep/SweepWorker"].map((name) => `${folder}/src/${name}.ts`).filter(existsSync)
+  ["index", "main", "sweep/SweepWorker", "thread/VcpuWorker"]
+    .map((name) => `${folder}/src/${name}.ts`)
+    .filter(existsSync)
 
 /** Refuses an import of another package of ours that package.json does not name: tsup would bundle a second copy. */
 const declaredOnly = (manifest) => ({

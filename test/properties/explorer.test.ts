@@ -28,7 +28,8 @@ describe("the small machine", () => {
       "vmexit",
       "vmrun"
     ])
-  })
+    // 454,574 states: a minute and more on a busy machine.
+  }, 300_000)
 
   it("gives the same numbers each time", () => {
     const run = () => new Explorer({ without: "Mutable" }).run()

@@ -51,7 +51,10 @@ function ONE_THREAD(): ReadonlyArray<string> {
 }
 
 function KERNEL_LOOP(): ReadonlyArray<string> {
-  return ["kvm_dispatch", "vcpu_load_put", "vcpu-switch", "vmrun_sev_snp", "tlb_flush_asid", "VMRUN", "arrived"]
+  return [
+    ...["kvm_dispatch", "vcpu_put", "vcpu_load", "vcpu-switch"],
+    ...["vmrun_sev_snp", "tlb_flush_asid", "VMRUN", "arrived"]
+  ]
 }
 
 function VMM_THREADS(): ReadonlyArray<string> {

@@ -12,6 +12,7 @@ import { compare } from "./CompareCommand.ts"
 import { explore } from "./ExploreCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
+import { liveCommand } from "./LiveCommand.ts"
 import { measure } from "./MeasureCommand.ts"
 import { merge } from "./MergeCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
@@ -31,12 +32,12 @@ import { packageVersion } from "./Version.ts"
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, schema, measure, attest, verify, " +
+  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, attest, verify, " +
   "replay, scenarios, explore, trace or layout"
 
 /** What may follow a command, by its path. */
 const expectedAfter = (path: ReadonlyArray<string> | undefined): string =>
-  path?.at(-1) === "profile" ? "derive" : COMMANDS
+  ({ profile: "derive", live: "probe, measure, compare or validate" })[path?.at(-1) ?? ""] ?? COMMANDS
 
 const root = Command.make("vmpl-lab").pipe(
   Command.withDescription("Ways for a hypervisor to instantiate and run SEV-SNP VMPLs, simulated and compared"),
@@ -49,6 +50,7 @@ const root = Command.make("vmpl-lab").pipe(
     breakEvenCommand,
     validateCommand,
     profileCommand,
+    liveCommand,
     schema,
     measure,
     attest,

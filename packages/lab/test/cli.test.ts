@@ -101,6 +101,13 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
       "compare --strategy multi-vmpl-vcpu --baseline vm-per-vmpl/vmm-threads",
       /^--baseline: "vm-per-vmpl\/vmm-threads" not among the strategies run, expected one of multi-vmpl-vcpu$/
     ],
+    ["live", /^no command given, expected probe, measure, compare or validate, see --help$/],
+    ["live run", /^"run": unknown command, expected probe, measure, compare or validate$/],
+    [
+      "live compare --profile epyc-9654p",
+      /^--profile: epyc-9654p has no measured price, expected a file of live measure$/
+    ],
+    ["live measure --rounds 0", /^--rounds: expected a whole number from 1 to 100, got "0"$/],
     ["measure", /^--firmware: missing/],
     ["measure --firmware missing.fd", /^missing\.fd: cannot be read: no such file$/],
     ["measure --firmware zero.fd --mode tdx", /^--mode: expected .*, got "tdx"$/],
@@ -129,6 +136,19 @@ describe("bad usage and bad input: exit code 2, one line on standard error, noth
   })
 })
 
+describe("a live KVM that is not there: exit code 1, one line on standard error, nothing on standard output", () => {
+  it.concurrent.each([
+    ["live probe --device missing", /^missing does not exist: KVM is not loaded or not offered$/],
+    ["live measure --device /dev/null", /^KVM_GET_API_VERSION fails with ENOTTY \(this KVM does not know it\)$/],
+    ["live compare --device good-file", /^(good-file does not exist|good-file is no character device)/],
+    ["live validate --device /dev/null", /^KVM_GET_API_VERSION fails with ENOTTY/]
+  ] as const)("vmpl-lab %s", async (args, says) => {
+    const { code, out, err } = await shell(args.split(" "), folder)
+    expect([code, out]).toEqual([1, ""])
+    expect(err.trim().replace(/^vmpl-lab: the run failed: /, "")).toMatch(says)
+  })
+})
+
 describe("help and version: exit code 0, nothing on standard error", () => {
   it.concurrent.each([
     ["--version", /^\d+\.\d+\.\d+\n$/],
@@ -138,6 +158,7 @@ describe("help and version: exit code 0, nothing on standard error", () => {
     ["break-even --help", /--primitive[\s\S]*--bound/],
     ["validate --help", /--profile/],
     ["profile derive --help", /--clock-ghz[\s\S]*--mitigations/],
+    ["live measure --help", /--device[\s\S]*--rounds[\s\S]*--output/],
     ["measure --help", /--output-format/],
     ["replay --help", /FILE .*standard input[\s\S]*--explain/],
     ["layout --help", /vmsa, vmcb, ghcb, rmp, rmpread, secrets, cpuid[\s\S]*--json/]

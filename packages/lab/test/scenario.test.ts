@@ -46,7 +46,7 @@ describe("scenarios", () => {
       { host: { cores: 4, placement: "spread", pins: [{ vcpu: 0, vmpl: 2, core: 4 }] } },
       "host.pins[0].core: expected a core below host.cores, 4, got 4"
     ],
-    [{ speed: 5 }, "speed: unknown key with value 5, expected only the 14 known keys"],
+    [{ speed: 5 }, "speed: unknown key with value 5, expected only the 15 known keys"],
     [
       { rmpSwitches: { U19: "default" } },
       'rmpSwitches.U19: unknown key with value "default", expected only the 18 known keys'

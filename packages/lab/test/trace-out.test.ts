@@ -67,7 +67,7 @@ describe.each(CASES)("the trace of %s", (_, strategy, scenario) => {
       expect(processes).toContain(String(event.pid))
     }
     const names = events.filter(({ name }) => name === "process_name").map(({ args }) => String(args?.name))
-    for (const part of ["cores", "threads", "guest vCPU 0"]) expect(names.join()).toContain(part)
+    for (const part of ["cores", "threads", "guest vCPU "]) expect(names.join()).toContain(part)
   })
 
   it("lets no core hold two threads at once", () => {

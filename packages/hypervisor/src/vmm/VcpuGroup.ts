@@ -17,6 +17,8 @@ export class VcpuGroup {
   readonly apicId: number
   readonly vcpus: [VmmVcpu | null, VmmVcpu | null, VmmVcpu | null, VmmVcpu | null] = [null, null, null, null]
   #active: VmmVcpu | null = null
+  /** The latest hand-off was to a thread that waits for this one's core: it goes on when this one sleeps. */
+  handedOverOnCore = false
   /** The one that an AP creation wants to run: the active one hands over to it as soon as it is in user space. */
   next: VmmVcpu | null = null
 

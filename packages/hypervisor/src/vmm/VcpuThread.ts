@@ -15,7 +15,8 @@ export function* vcpuThread(vmm: Vmm, group: VcpuGroup, thread: HostThread): Hos
     const self = group.active
     if (self === null || self.thread !== thread) {
       thread.span = null
-      thread.charge(vmm.handOff.wait)
+      if (group.handedOverOnCore) group.handedOverOnCore = false
+      else thread.charge(vmm.handOff.wait)
       yield WAIT.BLOCK
       continue
     }
@@ -83,6 +84,8 @@ export const handOver = (vmm: Vmm, from: VmmVcpu, to: VmmVcpu): void => {
   from.group.active = to
   if (to.thread === from.thread) return
   vmm.kvm.host.wake(to.thread, from.thread, from.thread.span)
-  // The hand-off is priced from call to return on the other side; the caller's own end of it is beside the path.
-  from.thread.charge(vmm.handOff.signal)
+  // The hand-off is priced from call to return on the other side. On another core the caller's own ends of it, signal
+  // and wait, are beside the path; on the same core the other side runs only after them, so the price contains them.
+  from.group.handedOverOnCore = to.thread.core === from.thread.core
+  if (!from.group.handedOverOnCore) from.thread.charge(vmm.handOff.signal)
 }

@@ -33,7 +33,10 @@ describe("bad grids: one line naming file, key, value and what was expected", ()
     ],
     [{ "scenario.": [1] }, /^grid\.json: scenario\.: unknown key/],
     [{ "scenario.__proto__.x": [1] }, /^grid\.json: scenario\.__proto__\.x: unknown key/],
-    [{ "scenario.vcpu": [3] }, /^grid\.json: scenario\.vcpu: vcpu: unknown key with value 3, expected only name, /],
+    [
+      { "scenario.vcpu": [3] },
+      /^grid\.json: scenario\.vcpu: vcpu: unknown key with value 3, expected only the \d+ known keys$/
+    ],
     [{ "scenario.vcpus": [1, 0] }, /^grid\.json: scenario\.vcpus: vcpus: expected .*, got 0$/],
     [{ "scenario.vcpus.x": [1] }, /^grid\.json: scenario\.vcpus\.x: vcpus: expected a number, got \{"x":1\}$/],
     [{ "scenario.vcpus": [] }, /^grid\.json: scenario\.vcpus: expected at least one value, got \[\]$/],
