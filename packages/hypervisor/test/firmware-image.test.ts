@@ -1,7 +1,6 @@
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { guidBytes, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { guidBytes } from "../src/vmm/Guid.ts"
 import {
   FIRMWARE_END,
   FIRMWARE_SIZE_MAX,

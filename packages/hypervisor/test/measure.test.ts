@@ -1,9 +1,8 @@
 import { createHash } from "node:crypto"
 import { existsSync, readFileSync } from "node:fs"
 import { PAGE_TYPE } from "@vmpl-lab/psp"
-import { INITIAL_VMSA_GPA, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { guidBytes, guidText, INITIAL_VMSA_GPA, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
-import { guidBytes, guidText } from "../src/vmm/Guid.ts"
 import {
   cpuSignature,
   FIRMWARE_END,

@@ -6,6 +6,7 @@ import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { attest } from "./AttestCommand.ts"
 import { breakEvenCommand } from "./BreakEvenCommand.ts"
 import { compare } from "./CompareCommand.ts"
 import { explore } from "./ExploreCommand.ts"
@@ -26,14 +27,15 @@ import { sweep } from "./SweepCommand.ts"
 import { tpmProxy } from "./TpmProxyCommand.ts"
 import { trace } from "./TraceCommand.ts"
 import { validateCommand } from "./ValidateCommand.ts"
+import { verify } from "./VerifyCommand.ts"
 import { packageVersion } from "./Version.ts"
 
 /** What the shell gets to see. */
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, replay, scenarios, " +
-  "explore, trace, layout, tpm-proxy or service"
+  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, attest, verify, " +
+  "service, tpm-proxy, replay, scenarios, explore, trace or layout"
 
 const AFTER: { readonly [command: string]: string } = {
   profile: "derive",
@@ -58,6 +60,8 @@ const root = Command.make("vmpl-lab").pipe(
     liveCommand,
     schema,
     measure,
+    attest,
+    verify,
     replay,
     scenarios,
     explore,

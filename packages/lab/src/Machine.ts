@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
-import type { SnpFirmware } from "@vmpl-lab/psp"
+import type { PlatformIdentity, PlatformIdentityOptions, SnpFirmware } from "@vmpl-lab/psp"
 import {
   ACCOUNT,
   type Host,
@@ -55,6 +55,12 @@ export interface MachineOptions {
   readonly body?: GuestBody
   /** Questions to the world outside of the simulation: it stops while one is open. */
   readonly outside?: ReadonlyArray<{ readonly open: unknown }>
+  /** What the platform's firmware signs as. */
+  readonly identity?: PlatformIdentityOptions | undefined
+  /** The certificates that the host gives its guests, made for the platform that it has. */
+  readonly certificates?: (identity: PlatformIdentity) => Uint8Array
+  /** Level at which the guest boots, where it is another than the workload's. */
+  readonly guestVmpl?: number
 }
 
 /** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
@@ -107,6 +113,7 @@ export class Machine {
       strategyOptions: scenario.strategyOptions,
       vmConfig: this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
+      identity: options.identity,
       trace: options.trace
     })
     this.host = platform.host
@@ -190,7 +197,7 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed, body } = this.#options
+    const { scenario, calls, svsm, seed, body, guestVmpl } = this.#options
     const { parameters, heapGpa } = svsm
     const state = this.svsm
     const base = parameters.svsm.gpa
@@ -206,7 +213,8 @@ export class Machine {
       report: this.log,
       ...work.guest(calls),
       ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {}),
-      ...(body === undefined ? {} : { body })
+      ...(body === undefined ? {} : { body }),
+      ...(guestVmpl === undefined ? {} : { guestVmpl })
     }
     work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))
@@ -219,7 +227,9 @@ export class Machine {
     strategy.operations.createGuest(this.vmm, thread, scenario.vcpus)
     const boot = this.vmm.groups[0]!.active!.vcpu
     const begin = thread.time
-    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], guestRequestsOf(this.#firmware))
+    const certificates = this.#options.certificates?.(this.#firmware.identity)
+    const requests = guestRequestsOf(this.#firmware, certificates)
+    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], requests)
     this.launchNs = thread.time - begin
     this.launchedAt = thread.time
     if (!outcome.ok) {

@@ -15,7 +15,8 @@ const file = (name: string, what: string) =>
 
 // Names, values and defaults are those of sev-snp-measure, so that a command line can be carried over.
 const flags = {
-  firmware: Flag.String("firmware").pipe(Flag.withMetavar("FILE"), Flag.withDescription("OVMF image")),
+  firmware: file("firmware", "OVMF image"),
+  igvm: file("igvm", "IGVM file instead, which says all that is launched"),
   mode: Flag.Literals("mode", ["snp", "seves", "sev"]).pipe(
     Flag.withDescription("What kind of guest is launched"),
     Flag.withDefault("snp" as const)
@@ -79,11 +80,34 @@ const hashesOf = Effect.fn("hashesOf")(function* ({ kernel, initrd, append }: Bo
   })
 })
 
+/** The digest of an IGVM file, which an ID block in it must expect too. */
+const igvmDigest = Effect.fn("igvmDigest")(function* (path: string) {
+  const { IGVM_SIZE_MAX, igvmPlan, measureSnp, parseIgvm } = yield* loadHypervisor
+  const bytes = yield* readInputFile(path, IGVM_SIZE_MAX)
+  const { pages, idBlock } = yield* fitting(() => igvmPlan(parseIgvm(bytes, path)))
+  const digest = measureSnp(pages)
+  const expected = idBlock?.block.subarray(0, digest.length)
+  if (expected !== undefined && Buffer.compare(expected, digest) !== 0) {
+    const [said, is] = [expected, digest].map((one) => Buffer.from(one).toString("hex"))
+    return yield* bad(`${path}: the ID block is for digest ${said}, expected ${is} as the directives give`)
+  }
+  return digest
+})
+
 /** `vmpl-lab measure`: the launch digest that a guest owner should expect, and nothing else on standard output. */
 export const measure = Command.make(
   "measure",
   flags,
   Effect.fn("measure")(function* ({ mode, vcpus, vmmType, guestFeatures: sevFeatures, outputFormat, ...options }) {
+    if (options.igvm !== undefined) {
+      if (options.firmware !== undefined) return yield* bad("--igvm: given with --firmware, expected one of the two")
+      if (mode !== "snp") return yield* bad(`--igvm: given with --mode ${mode}, expected snp`)
+      const boot = (["kernel", "initrd", "append"] as const).find((name) => options[name] !== undefined)
+      if (boot !== undefined) return yield* bad(`--${boot}: given with --igvm, expected --firmware`)
+      const digest = yield* igvmDigest(options.igvm)
+      return yield* writeOut(`${Buffer.from(digest).toString(outputFormat)}\n`)
+    }
+    if (options.firmware === undefined) return yield* bad("--firmware: missing, expected this option or --igvm")
     const { launchPlan, measureSev, measureSevEs, measureSnp } = yield* loadHypervisor
     const signature = yield* signatureOf(options.vcpuType, options.vcpuSig)
     const kernelHashes = yield* hashesOf(options)
@@ -96,4 +120,4 @@ export const measure = Command.make(
     })
     yield* writeOut(`${Buffer.from(digest).toString(outputFormat)}\n`)
   })
-).pipe(Command.withDescription("Compute the launch digest of a firmware image"))
+).pipe(Command.withDescription("Compute the launch digest of a firmware image or IGVM file"))

@@ -15,7 +15,14 @@ import {
   Vmm,
   type VmmOperations
 } from "@vmpl-lab/hypervisor"
-import { AsidTable, type PspMemory, SevFirmware, SnpFirmware, STATUS } from "@vmpl-lab/psp"
+import {
+  AsidTable,
+  type PlatformIdentityOptions,
+  type PspMemory,
+  SevFirmware,
+  SnpFirmware,
+  STATUS
+} from "@vmpl-lab/psp"
 import { Rmp, type Switches } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { CostTable, type CStates, Host, type Profile, type TraceSink } from "@vmpl-lab/sim"
@@ -60,6 +67,8 @@ export interface PlatformOptions {
   readonly rmpSwitches?: Partial<Switches> | undefined
   readonly strategyOptions?: Partial<StrategyOptions> | undefined
   readonly vmConfig?: VmConfig | undefined
+  /** What the platform says of itself in reports; the firmware's defaults where left out. */
+  readonly identity?: PlatformIdentityOptions | undefined
   /** Whether a vCPU's switches count. */
   readonly counting: (apicId: number) => boolean
   /** Sees what happens on the host's threads. */
@@ -104,7 +113,7 @@ export class Platform {
     this.vmm.pins = pins ?? []
     this.vmm.handOff = HAND_OFF[handOff ?? "futex"]
     const asids = new AsidTable({ cores })
-    this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids })
+    this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids, identity: options.identity ?? {} })
     const vmsaSealed = (pfn: number, asid: number): void => sealVmsa(this.hardware, pfn, asid)
     this.sev = new SevFirmware(pspMemory(memory), { seed: 1, asids, es: true, vmsaSealed })
     this.kvm.asidFlush = {
@@ -118,8 +127,9 @@ export class Platform {
 
 /** How KVM brings guest messages of the guest with a context to the firmware. */
 export const guestRequestsOf =
-  (snp: SnpFirmware) =>
+  (snp: SnpFirmware, certificates?: Uint8Array) =>
   (gctx: number): GuestRequestPort => ({
+    ...(certificates === undefined ? {} : { certificates }),
     guestRequest: (requestPfn, responsePfn) => STATUS[snp.guestRequest({ gctx, requestPfn, responsePfn })],
     reclaim: (pfn) => STATUS[snp.pageCommand({ command: "PAGE_RECLAIM", pfn })]
   })

@@ -26,6 +26,9 @@ export const REPORT_FIELDS = layout([
   ["report_id", 0x140, 32],
   ["report_id_ma", 0x160, 32],
   ["reported_tcb", 0x180, 8],
+  ["cpuid_fam_id", 0x188, 1],
+  ["cpuid_mod_id", 0x189, 1],
+  ["cpuid_step", 0x18a, 1],
   ["chip_id", 0x1a0, 64],
   ["committed_tcb", 0x1e0, 8],
   ["current_build", 0x1e8, 1],
@@ -35,6 +38,8 @@ export const REPORT_FIELDS = layout([
   ["committed_minor", 0x1ed, 1],
   ["committed_major", 0x1ee, 1],
   ["launch_tcb", 0x1f0, 8],
+  ["launch_mit_vector", 0x1f8, 8],
+  ["current_mit_vector", 0x200, 8],
   ["signature", 0x2a0, 512]
 ])
 
@@ -43,17 +48,18 @@ export const REPORT = offsetsOf(REPORT_FIELDS)
 
 export const REPORT_SIZE = 0x4a0
 
-/** Version of reports by firmware 1.55. */
-const REPORT_VERSION = 2
+/** Versions of the report: 2 of firmware 1.55, 3 with the processor's identity, 5 with mitigation vectors too. */
+export const REPORT_VERSIONS = [2, 3, 5] as const
+export type ReportVersion = (typeof REPORT_VERSIONS)[number]
 
 /** ECDSA P-384 with SHA-384. */
 const SIGNATURE_ALGORITHM = 1
 
 /** Of `platform_info`. */
-const PLATFORM_INFO = { SMT: 1, TSME: 2 } as const
+const PLATFORM_INFO = { SMT: 1, TSME: 2, ALIAS_CHECK_COMPLETE: 1 << 5 } as const
 
 /** Of `key_info`: bit 1, and the signing key in bits 4 to 2. */
-const KEY_INFO = { MASK_CHIP_KEY: 2, SIGNING_KEY_SHIFT: 2 } as const
+const KEY_INFO = { AUTHOR_KEY_EN: 1, MASK_CHIP_KEY: 2, SIGNING_KEY_SHIFT: 2 } as const
 const SIGNING_KEY = { VCEK: 0, VLEK: 1, NONE: 7 } as const
 
 /** Whom a report is about, and what was asked for. */
@@ -67,8 +73,21 @@ export interface ReportSubject {
   readonly signer: EndorsementKey | null
 }
 
+const platformInfo = (platform: PlatformIdentity, smtEnabled: boolean): number =>
+  (smtEnabled ? PLATFORM_INFO.SMT : 0) |
+  (platform.tsmeEnabled ? PLATFORM_INFO.TSME : 0) |
+  // Bits above those of version 2 are zero in it.
+  (platform.aliasCheckComplete && platform.reportVersion >= 3 ? PLATFORM_INFO.ALIAS_CHECK_COMPLETE : 0)
+
+/** Family, model and stepping out of CPUID Fn1 EAX. @spec APM3 E.3.2 */
+export const familyOf = (fms: number) => ({
+  family: ((fms >> 8) & 0xf) + ((fms >> 20) & 0xff),
+  model: ((fms >> 4) & 0xf) | ((fms >> 12) & 0xf0),
+  stepping: fms & 0xf
+})
+
 /**
- * A report. What an ID block would bind is zero: SVN, family, image, both key digests, and the author's bit.
+ * A report. Without an ID block what one binds is zero: SVN, family, image and both key digests.
  * @spec-silent the chip id of a report that the VLEK signs: published firmware leaves it in, newer reports have zeros;
  * SNP_CONFIG's mask takes it out of any
  */
@@ -76,16 +95,24 @@ export const attestationReport = (platform: PlatformIdentity, subject: ReportSub
   const { guest, signer } = subject
   const report = new Uint8Array(REPORT_SIZE)
   const view = new DataView(report.buffer)
-  view.setUint32(REPORT.version, REPORT_VERSION, true)
+  const { idBinding } = guest
+  view.setUint32(REPORT.version, platform.reportVersion, true)
+  if (idBinding !== null) {
+    view.setUint32(REPORT.guest_svn, idBinding.svn, true)
+    report.set(idBinding.familyId, REPORT.family_id)
+    report.set(idBinding.imageId, REPORT.image_id)
+    report.set(idBinding.idKeyDigest, REPORT.id_key_digest)
+    report.set(idBinding.authorKeyDigest, REPORT.author_key_digest)
+  }
   view.setBigUint64(REPORT.policy, guest.policy, true)
   view.setUint32(REPORT.vmpl, subject.vmpl, true)
   view.setUint32(REPORT.signature_algo, SIGNATURE_ALGORITHM, true)
   report.set(tcbBytes(platform.currentTcb), REPORT.current_tcb)
-  const platformInfo = (subject.smtEnabled ? PLATFORM_INFO.SMT : 0) | (platform.tsmeEnabled ? PLATFORM_INFO.TSME : 0)
-  view.setUint32(REPORT.platform_info, platformInfo, true)
+  view.setUint32(REPORT.platform_info, platformInfo(platform, subject.smtEnabled), true)
   const signingKey = signer === null ? SIGNING_KEY.NONE : SIGNING_KEY[signer]
   const mask = platform.maskChipKey ? KEY_INFO.MASK_CHIP_KEY : 0
-  view.setUint32(REPORT.key_info, mask | (signingKey << KEY_INFO.SIGNING_KEY_SHIFT), true)
+  const author = guest.authorKeyEn ? KEY_INFO.AUTHOR_KEY_EN : 0
+  view.setUint32(REPORT.key_info, author | mask | (signingKey << KEY_INFO.SIGNING_KEY_SHIFT), true)
   report.set(subject.reportData, REPORT.report_data)
   report.set(guest.digest.value, REPORT.measurement)
   report.set(guest.hostData, REPORT.host_data)
@@ -99,6 +126,14 @@ export const attestationReport = (platform: PlatformIdentity, subject: ReportSub
   report.set([committed.build, committed.minor, committed.major], REPORT.committed_build)
   // The TCB at GCTX_CREATE: this platform's does not change while it runs.
   report.set(tcbBytes(platform.committedTcb), REPORT.launch_tcb)
+  if (platform.reportVersion >= 3) {
+    const { family, model, stepping } = familyOf(platform.fms)
+    report.set([family, model, stepping], REPORT.cpuid_fam_id)
+  }
+  if (platform.reportVersion >= 5) {
+    view.setBigUint64(REPORT.launch_mit_vector, platform.mitigationVector, true)
+    view.setBigUint64(REPORT.current_mit_vector, platform.mitigationVector, true)
+  }
   if (signer !== null) report.set(platform.sign(signer, report.subarray(0, REPORT.signature)), REPORT.signature)
   return report
 }

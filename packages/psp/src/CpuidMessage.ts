@@ -51,6 +51,33 @@ const isAccepted = (policy: CpuidPolicy, row: Uint8Array): boolean => {
   return isSame
 }
 
+/** A table of functions after the look at it: with the values that may be there, wherever others were. */
+export interface PolicedCpuid {
+  readonly table: Uint8Array
+  readonly areAccepted: boolean
+  /** Functions that were looked at. */
+  readonly checked: number
+}
+
+/**
+ * Looks at the functions of a CPUID page or message; `page` stays as it is. Its count must be at most 64.
+ * @spec SNP-ABI LAUNCH_UPDATE, "CPUID page"; MSG_CPUID_REQ
+ * @spec-silent which values a processor accepts: they are the policy's
+ */
+export const policedCpuid = (policy: CpuidPolicy, page: Uint8Array): PolicedCpuid => {
+  const table = page.slice()
+  const end = CPUID_FUNCTION_BASE + viewOf(table).getUint32(CPUID_PAGE.count, true) * CPUID_FUNCTION_SIZE
+  let checked = 0
+  let areAccepted = true
+  for (let start = CPUID_FUNCTION_BASE; start < end; start += CPUID_FUNCTION_SIZE) {
+    const row = table.subarray(start, start + CPUID_FUNCTION_SIZE)
+    if (!isArchitectural(viewOf(row).getUint32(CPUID_FUNCTION.eax_in, true))) continue
+    checked++
+    if (!isAccepted(policy, row)) areAccepted = false
+  }
+  return { table, areAccepted, checked }
+}
+
 /** Offset of the reply's count of functions that were checked; the functions lie where the request has them. */
 export const CPUID_REPLY_COUNT = 4
 
@@ -61,16 +88,9 @@ const wholeReply = (scene: MessageScene, payload: Uint8Array): Uint8Array => {
   const isReservedZero = isZero(payload, CPUID_PAGE.reserved1, CPUID_FUNCTION_BASE)
   if (!isReservedZero || asked > CPUID_COUNT_MAX) return replyOf("INVALID_PARAM", all)
   const reply = replyOf("SUCCESS", all)
+  const { table, areAccepted, checked } = policedCpuid(scene.cpuidPolicy, payload)
   const end = CPUID_FUNCTION_BASE + asked * CPUID_FUNCTION_SIZE
-  reply.set(payload.subarray(CPUID_FUNCTION_BASE, end), CPUID_FUNCTION_BASE)
-  let checked = 0
-  let areAccepted = true
-  for (let start = CPUID_FUNCTION_BASE; start < end; start += CPUID_FUNCTION_SIZE) {
-    const row = reply.subarray(start, start + CPUID_FUNCTION_SIZE)
-    if (!isArchitectural(viewOf(row).getUint32(CPUID_FUNCTION.eax_in, true))) continue
-    checked++
-    if (!isAccepted(scene.cpuidPolicy, row)) areAccepted = false
-  }
+  reply.set(table.subarray(CPUID_FUNCTION_BASE, end), CPUID_FUNCTION_BASE)
   const view = viewOf(reply)
   view.setUint32(CPUID_REPLY_COUNT, checked, true)
   if (!areAccepted) view.setUint32(0, STATUS.INVALID_PARAM, true)

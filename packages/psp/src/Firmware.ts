@@ -1,16 +1,17 @@
 import { PAGE_2M, PAGES_PER_2M, type PageSize } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { AsidTable } from "./AsidTable.ts"
-import { ANY_CPUID, type CpuidPolicy } from "./CpuidMessage.ts"
+import { ANY_CPUID, type CpuidPolicy, policedCpuid } from "./CpuidMessage.ts"
 import { type GuestContext, makeGuestContext } from "./GuestContext.ts"
 import { GUEST_REQUEST_PAGES, type GuestRequest, runGuestRequest } from "./GuestRequest.ts"
+import { bindIdBlock } from "./IdBlock.ts"
 import { PAGE_TYPE, type VmplPerms } from "./LaunchDigest.ts"
 import { cpuidPageAccepted, launchedVmsa, secretsPage } from "./LaunchPages.ts"
 import { firstRefusal, isOwnFrame, LAUNCH_UPDATE_OWNER, LAUNCH_UPDATE_PAGE, rulingEntry } from "./PageChecks.ts"
 import type { PageCommand } from "./PageCommand.ts"
 import { PageCommands } from "./PageCommands.ts"
 import type { ContentsOwner } from "./PageContents.ts"
-import { PlatformIdentity, type PlatformIdentityOptions } from "./PlatformIdentity.ts"
+import { FMS_GENOA, PlatformIdentity, type PlatformIdentityOptions } from "./PlatformIdentity.ts"
 import { POLICY, policyAccepted } from "./Policy.ts"
 import type { PspMemory, PspRmp } from "./Ports.ts"
 import type { Status } from "./Status.ts"
@@ -33,7 +34,7 @@ export interface SnpFirmwareOptions {
   readonly asids?: AsidTable
   /** What reports say of the platform. Its firmware's version defaults to `abiMajor` and `abiMinor`. */
   readonly identity?: PlatformIdentityOptions
-  /** Which CPUID values MSG_CPUID_REQ accepts. Default: all. */
+  /** Which CPUID values CPUID pages and MSG_CPUID_REQ may have. Default: all. */
   readonly cpuidPolicy?: CpuidPolicy
 }
 
@@ -60,16 +61,18 @@ export interface LaunchUpdate {
   readonly vmplPerms?: VmplPerms
 }
 
-/** LAUNCH_FINISH without an ID block (ID_BLOCK_EN = 0). */
+/** LAUNCH_FINISH. */
 export interface LaunchFinish {
   readonly gctx: number
   /** 32 bytes. */
   readonly hostData?: Uint8Array
   readonly vcekDis?: boolean
+  /** ID_BLOCK_EN with the block, 0x60 bytes, and the page with keys and signatures, 4096 bytes. */
+  readonly idBlock?: { readonly block: Uint8Array; readonly auth: Uint8Array }
+  readonly authKeyEn?: boolean
 }
 
 const NO_PERMS: VmplPerms = [0, 0, 0]
-const FMS_GENOA = 0xa10f10
 const BUILD = 25
 const isByte = (value: number): boolean => Number.isInteger(value) && value >= 0 && value <= 0xff
 /**
@@ -107,8 +110,9 @@ export class SnpFirmware {
       cpuidPolicy: ANY_CPUID,
       ...options
     }
-    const { seed, abiMajor, abiMinor, identity } = this.#options
+    const { seed, abiMajor, abiMinor, identity, fms } = this.#options
     this.identity = new PlatformIdentity(seed, {
+      fms,
       current: { major: abiMajor, minor: abiMinor, build: BUILD },
       ...identity
     })
@@ -193,7 +197,7 @@ export class SnpFirmware {
     const owner = firstRefusal(LAUNCH_UPDATE_OWNER, this.#pages.view, { pfn, asid: guest.asid })
     if (owner.status !== "SUCCESS") return owner.status
     const entry = rulingEntry(this.#rmp, pfn)
-    if (pageType === PAGE_TYPE.CPUID && !cpuidPageAccepted(this.#memory.readPlain(pfn))) return "INVALID_PARAM"
+    if (pageType === PAGE_TYPE.CPUID && !this.#cpuidPageAccepted(pfn)) return "INVALID_PARAM"
 
     const frames = pageSize === PAGE_2M ? PAGES_PER_2M : 1
     for (let i = 0; i < frames; i++) {
@@ -271,6 +275,14 @@ export class SnpFirmware {
     if (typeof guest === "string") return guest
     if (guest.state !== "LAUNCH") return "INVALID_GUEST_STATE"
     if (guest.asid === 0) return "INACTIVE"
+    const hasAuthorKey = command.authKeyEn ?? false
+    if (command.idBlock !== undefined) {
+      const { digest, policy } = guest
+      const binding = bindIdBlock({ ...command.idBlock, hasAuthorKey, digest: digest.value, policy })
+      if (typeof binding === "string") return binding
+      guest.idBinding = binding
+    }
+    guest.authorKeyEn = hasAuthorKey
     if (command.hostData !== undefined) guest.hostData = command.hostData.slice(0, guest.hostData.length)
     guest.vcekDis = command.vcekDis ?? false
     this.#options.asids.use(guest.asid)
@@ -334,6 +346,15 @@ export class SnpFirmware {
     // Only gctxCreate makes Context pages, so a stranger means that the RMP and the firmware were not built together.
     if (guest === undefined) throw new Error(`SnpFirmware: no guest context in frame 0x${gctx.toString(16)}`)
     return guest
+  }
+
+  /** Whether a CPUID page may be launched; one with values that may not is handed back with those that may. */
+  #cpuidPageAccepted(pfn: number): boolean {
+    const page = this.#memory.readPlain(pfn)
+    if (!cpuidPageAccepted(page)) return false
+    const policed = policedCpuid(this.#options.cpuidPolicy, page)
+    if (!policed.areAccepted) this.#memory.writePlain(pfn, policed.table)
+    return policed.areAccepted
   }
 
   /** The 4096 bytes that the guest will find in a page of this type. */

@@ -1,4 +1,5 @@
 import { hkdfSync } from "node:crypto"
+import type { IdBinding } from "./IdBlock.ts"
 import { LaunchDigest } from "./LaunchDigest.ts"
 
 /** States of a guest in its context page. @spec SNP-ABI "guest state machine" */
@@ -22,6 +23,10 @@ export interface GuestContext {
   hostData: Uint8Array
   /** The guest asked for reports without the VCEK. */
   vcekDis: boolean
+  /** What the ID block of LAUNCH_FINISH bound; null without one. */
+  idBinding: IdBinding | null
+  /** AUTH_KEY_EN of LAUNCH_FINISH, which counts with or without an ID block. */
+  authorKeyEn: boolean
   /** Memory key, 32 bytes. */
   readonly memoryKey: Uint8Array
   /** VMPCK0 to VMPCK3, 32 bytes each: the keys of guest messages. */
@@ -62,6 +67,8 @@ export const makeGuestContext = (seed: number, guestNumber: number): GuestContex
     gosvw: new Uint8Array(GOSVW_SIZE),
     hostData: new Uint8Array(HOST_DATA_SIZE),
     vcekDis: false,
+    idBinding: null,
+    authorKeyEn: false,
     memoryKey: derive("memory"),
     vmpck: [derive("vmpck0"), derive("vmpck1"), derive("vmpck2"), derive("vmpck3")],
     messageCount: [0n, 0n, 0n, 0n],

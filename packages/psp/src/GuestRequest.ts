@@ -1,7 +1,4 @@
 import { PAGE_4K } from "@vmpl-lab/rmp"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { answerCpuid } from "./CpuidMessage.ts"
-import type { GuestContext } from "./GuestContext.ts"
 import {
   AEAD_AES_256_GCM,
   GUEST_MESSAGE_HEADER_SIZE,
@@ -9,9 +6,12 @@ import {
   type GuestMessageHeader,
   MESSAGE_TYPE,
   openMessage,
+  PAGE_SIZE,
   readMessageHeader,
   sealMessage
-} from "./GuestMessage.ts"
+} from "@vmpl-lab/sev-es"
+import { answerCpuid } from "./CpuidMessage.ts"
+import type { GuestContext } from "./GuestContext.ts"
 import { answerKey } from "./KeyMessage.ts"
 import type { MessageAnswer, MessageScene } from "./MessageScene.ts"
 import { answerAbsorb, answerAbsorbNoma, answerExport, answerImport } from "./MigrationMessages.ts"

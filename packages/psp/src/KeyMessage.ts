@@ -72,14 +72,17 @@ interface KeyRequest {
   readonly tcb: Uint8Array
 }
 
-/** Without an ID block nothing of one is mixed in, and the guest's SVN is zero. */
-const ID_BLOCK_SVN = 0
+/** In the select word of what is mixed in: whose digest stands there. */
+const ID_KEY_SELECT = { AUTHOR: 2 << 1, ID: 1 << 1 } as const
 
 const mixOf = (guest: GuestContext, request: KeyRequest): Uint8Array => {
   const mix = new Uint8Array(MIX_SIZE)
   const view = viewOf(mix)
   const has = (field: bigint): boolean => (request.fields & field) !== 0n
-  view.setUint32(MIX.select, request.select & ROOT_KEY_VMRK, true)
+  const { idBinding, authorKeyEn } = guest
+  // Without an ID block there is no key to name, whatever LAUNCH_FINISH said of an author.
+  const idKey = idBinding === null ? 0 : authorKeyEn ? ID_KEY_SELECT.AUTHOR : ID_KEY_SELECT.ID
+  view.setUint32(MIX.select, (request.select & ROOT_KEY_VMRK) | idKey, true)
   view.setBigUint64(MIX.guest_field_select, request.fields, true)
   view.setUint32(MIX.vmpl, request.vmpl, true)
   if (has(GUEST_FIELD.SVN)) view.setUint32(MIX.guest_svn, request.svn, true)
@@ -88,6 +91,12 @@ const mixOf = (guest: GuestContext, request: KeyRequest): Uint8Array => {
   // The first 32 of its 48 bytes.
   if (has(GUEST_FIELD.MEASUREMENT)) mix.set(guest.digest.value.subarray(0, 32), MIX.measurement)
   mix.set(guest.hostData, MIX.host_data)
+  if (idBinding !== null) {
+    if (has(GUEST_FIELD.IMAGE_ID)) mix.set(idBinding.imageId, MIX.image_id)
+    if (has(GUEST_FIELD.FAMILY_ID)) mix.set(idBinding.familyId, MIX.family_id)
+    const digest = authorKeyEn ? idBinding.authorKeyDigest : idBinding.idKeyDigest
+    mix.set(digest.subarray(0, 32), MIX.id_block_key)
+  }
   return mix
 }
 
@@ -124,7 +133,7 @@ export const answerKey: MessageAnswer = (scene, payload) => {
   if ((request.fields & ~GUEST_FIELDS_KNOWN) !== 0n) return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
   if ((request.fields & GUEST_FIELD.TCB) !== 0n && !isTcbWithin(request.tcb, platform.committedTcb))
     return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
-  if ((request.fields & GUEST_FIELD.SVN) !== 0n && request.svn > ID_BLOCK_SVN)
+  if ((request.fields & GUEST_FIELD.SVN) !== 0n && request.svn > (guest.idBinding?.svn ?? 0))
     return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
   const root = isVmrk || chipKey === null ? guest.vmrk : chipRoot(scene, chipKey, request)
   const reply = replyOf("SUCCESS", KEY_REPLY_SIZE)

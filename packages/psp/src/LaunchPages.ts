@@ -60,9 +60,8 @@ const INTEGRITY_FLAGS = 0x380
 const NO_CHECKSUM = 0xffff_ffff_ffff_ffffn
 
 /**
- * Whether the firmware takes a CPUID page: at most 64 functions and reserved header bytes of zero; false is
- * INVALID_PARAM. Limitation: the values are not policed. Real firmware compares them with what the processor can do
- * and hands a page with acceptable values back in clear. @spec-silent which values it accepts
+ * Whether a CPUID page has the form of one: at most 64 functions and reserved header bytes of zero; false is
+ * INVALID_PARAM. Its values are policed apart from that, see `policedCpuid`.
  */
 export const cpuidPageAccepted = (page: Uint8Array): boolean => {
   const view = new DataView(page.buffer, page.byteOffset, page.byteLength)

@@ -1,6 +1,5 @@
-import { layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { GUEST_MESSAGE_HEADER_SIZE, layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { GuestContext } from "./GuestContext.ts"
-import { GUEST_MESSAGE_HEADER_SIZE } from "./GuestMessage.ts"
 import { isZero, type MessageAnswer, type MessageScene, replyOf, viewOf } from "./MessageScene.ts"
 import type { Status } from "./Status.ts"
 

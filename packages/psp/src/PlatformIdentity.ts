@@ -1,4 +1,5 @@
 import { hkdfSync, type KeyObject } from "node:crypto"
+import type { ReportVersion } from "./AttestationReport.ts"
 import { publicKeyOf, scalarFromExtraBits, signatureBytes, signP384 } from "./EcdsaP384.ts"
 import { firmwareKdf } from "./FirmwareKdf.ts"
 import { type TcbVersion, tcbBytes } from "./Tcb.ts"
@@ -28,11 +29,21 @@ export interface PlatformIdentityOptions {
   readonly maskChipId?: boolean
   /** VLEK_LOAD has been done: a key of the cloud's operator, which is then preferred to the VCEK. */
   readonly vlekLoaded?: boolean
+  /** Which version of the report the firmware writes. Default: 2, that of firmware 1.55. */
+  readonly reportVersion?: ReportVersion
+  /** CPUID Fn1 EAX, for reports from version 3 on. Default: Genoa. */
+  readonly fms?: number
+  /** The mitigations that are in place, for reports of version 5. */
+  readonly mitigationVector?: bigint
+  /** The memory controllers were found without aliases, for reports from version 3 on. */
+  readonly aliasCheckComplete?: boolean
 }
 
 /** The platform's two keys for reports, versioned by TCB. */
 export type EndorsementKey = "VCEK" | "VLEK"
 
+/** Family, model and stepping of Genoa as CPUID Fn1 EAX. */
+export const FMS_GENOA = 0xa10f10
 const TCB_OF_MODEL: TcbVersion = { bootLoader: 4, tee: 0, snp: 22, microcode: 72 }
 const VERSION_OF_MODEL: FirmwareVersion = { major: 1, minor: 55, build: 25 }
 const ROOT_SIZE = 48
@@ -50,7 +61,7 @@ const NO_CONTEXT = new Uint8Array(0)
 
 /**
  * A chip, its firmware's versions and its keys. Roots come from the seed, where a real chip has fuses.
- * Limitations: there are no certificates. A real chip hashes its seed once for each version that a component lacks, so
+ * Certificates of the keys are made above the seam. Limitation: a real chip hashes its seed once for each version that a component lacks, so
  * that a newer firmware knows the older one's root and not the other way round; here roots of different TCBs are
  * unrelated, and the check of the TCB in a request says the same.
  * @spec SNP-ABI "attestation", VLEK_LOAD, SNP_CONFIG
@@ -65,6 +76,10 @@ export class PlatformIdentity {
   readonly maskChipKey: boolean
   readonly maskChipId: boolean
   readonly vlekLoaded: boolean
+  readonly reportVersion: ReportVersion
+  readonly fms: number
+  readonly mitigationVector: bigint
+  readonly aliasCheckComplete: boolean
   readonly #seed: number
   readonly #scalars = new Map<EndorsementKey, bigint>()
 
@@ -79,6 +94,10 @@ export class PlatformIdentity {
     this.maskChipKey = options.maskChipKey ?? false
     this.maskChipId = options.maskChipId ?? false
     this.vlekLoaded = options.vlekLoaded ?? false
+    this.reportVersion = options.reportVersion ?? 2
+    this.fms = options.fms ?? FMS_GENOA
+    this.mitigationVector = options.mitigationVector ?? 0n
+    this.aliasCheckComplete = options.aliasCheckComplete ?? false
   }
 
   /** 64 bytes that no other chip has. */

@@ -1,8 +1,3 @@
-export * from "./AsidTable.ts"
-export { REPORT, REPORT_FIELDS, REPORT_SIZE } from "./AttestationReport.ts"
-export { CPUID_REPLY_COUNT, type CpuidFunction, type CpuidPolicy, type CpuidValues } from "./CpuidMessage.ts"
-export * from "./Firmware.ts"
-export * from "./GuestContext.ts"
 export {
   AEAD_AES_256_GCM,
   GUEST_MESSAGE,
@@ -11,9 +6,31 @@ export {
   GUEST_MESSAGE_HEADER_VERSION,
   type GuestMessageHeader,
   MESSAGE_TYPE,
-  readMessageHeader
-} from "./GuestMessage.ts"
+  openMessage,
+  readMessageHeader,
+  sealMessage
+} from "@vmpl-lab/sev-es"
+export * from "./AsidTable.ts"
+export {
+  familyOf,
+  REPORT,
+  REPORT_FIELDS,
+  REPORT_SIZE,
+  REPORT_VERSIONS,
+  type ReportVersion
+} from "./AttestationReport.ts"
+export {
+  CPUID_REPLY_COUNT,
+  type CpuidFunction,
+  type CpuidPolicy,
+  type CpuidValues,
+  policedCpuid
+} from "./CpuidMessage.ts"
+export { publicKeyOf, SIGNATURE_SIZE, scalarFromExtraBits, signatureBytes, signP384 } from "./EcdsaP384.ts"
+export * from "./Firmware.ts"
+export * from "./GuestContext.ts"
 export { GUEST_REQUEST_HEADER, GUEST_REQUEST_PAGES, type GuestRequest } from "./GuestRequest.ts"
+export * from "./IdBlock.ts"
 export {
   GUEST_FIELD,
   KEY_REPLY,

@@ -1,9 +1,9 @@
 import { createHash, createHmac, hkdfSync, verify } from "node:crypto"
+import { openMessage, readMessageHeader, sealMessage } from "@vmpl-lab/sev-es"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { publicKeyOf, scalarFromExtraBits, signatureBytes, signP384 } from "../src/EcdsaP384.ts"
 import { firmwareKdf } from "../src/FirmwareKdf.ts"
-import { openMessage, readMessageHeader, sealMessage } from "../src/GuestMessage.ts"
 import { GUEST_MESSAGE, MESSAGE_TYPE } from "../src/index.ts"
 import { openGuestResponse, sealGuestRequest } from "./guest-message-support.ts"
 

@@ -55,6 +55,9 @@ describe("the attestation report", () => {
       report_id: 0x140,
       report_id_ma: 0x160,
       reported_tcb: 0x180,
+      cpuid_fam_id: 0x188,
+      cpuid_mod_id: 0x189,
+      cpuid_step: 0x18a,
       chip_id: 0x1a0,
       committed_tcb: 0x1e0,
       current_build: 0x1e8,
@@ -64,6 +67,8 @@ describe("the attestation report", () => {
       committed_minor: 0x1ed,
       committed_major: 0x1ee,
       launch_tcb: 0x1f0,
+      launch_mit_vector: 0x1f8,
+      current_mit_vector: 0x200,
       signature: 0x2a0
     })
   })

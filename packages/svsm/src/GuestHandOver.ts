@@ -1,6 +1,7 @@
 import { CALLING_AREA, SVSM_RESULT, terminate } from "@vmpl-lab/guest"
 import { PAGE_SIZE, SECRETS, TERMINATE } from "@vmpl-lab/sev-es"
-import { type Program, pvalidate, write, writeBytes, zeroPage } from "@vmpl-lab/vmpl"
+import { type Program, pvalidate, readBytes, write, writeBytes, zeroPage } from "@vmpl-lab/vmpl"
+import { FirmwareMessages } from "./FirmwareMessages.ts"
 import type { GuestRange } from "./Parameters.ts"
 import { grant } from "./protocols/Permissions.ts"
 import type { SvsmState } from "./State.ts"
@@ -37,6 +38,9 @@ function* grantRange(state: SvsmState, { gpa, size }: GuestRange): Program {
 
 function* fillSecrets(state: SvsmState, gpa: number): Program {
   const { svsm, callingAreaGpa, guestVmpl } = state.parameters
+  const vmpck0 = new Uint8Array(VMPCK_SIZE)
+  yield readBytes(gpa + SECRETS.vmpck0, vmpck0)
+  state.messages = new FirmwareMessages(state, vmpck0)
   yield writeBytes(gpa + SECRETS.vmpck0, new Uint8Array(guestVmpl * VMPCK_SIZE))
   yield write(gpa + SECRETS.svsm_base, 8, svsm.gpa, Math.floor(svsm.gpa / 0x1_0000_0000))
   yield write(gpa + SECRETS.svsm_size, 8, svsm.size, Math.floor(svsm.size / 0x1_0000_0000))

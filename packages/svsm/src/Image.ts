@@ -28,10 +28,23 @@ export const svsmBackupGpa = (base: number, vcpus: number, apicId: number): numb
 export const svsmDoorbellGpa = (base: number, vcpus: number, apicId: number): number =>
   svsmBackupGpa(base, vcpus, apicId) + INTERRUPT_PAGES.DOORBELL
 
+/** Shared pages for messages to the AMD-SP, at the end of the range. */
+export const MESSAGE_PAGES = {
+  REQUEST: 0x0000,
+  RESPONSE: 0x1000,
+  CERTIFICATES: 0x2000,
+  CERTIFICATE_COUNT: 4,
+  SIZE: 0x6000
+} as const
+
+/** GPA of the first of MESSAGE_PAGES. */
+export const svsmMessageGpa = ({ gpa, size }: { readonly gpa: number; readonly size: number }): number =>
+  gpa + size - MESSAGE_PAGES.SIZE
+
 /** Size of the SVSM's range for a number of vCPUs: a multiple of 2 MiB. */
 export const svsmRangeSize = (vcpus: number, interrupts = false): number => {
-  const used = IMAGE.PER_CPU + vcpus * (IMAGE.PER_CPU_SIZE + (interrupts ? INTERRUPT_PAGES.SIZE : 0))
-  return Math.ceil(used / 0x20_0000) * 0x20_0000
+  const perCpu = IMAGE.PER_CPU_SIZE + (interrupts ? INTERRUPT_PAGES.SIZE : 0)
+  return Math.ceil((IMAGE.PER_CPU + vcpus * perCpu + MESSAGE_PAGES.SIZE) / 0x20_0000) * 0x20_0000
 }
 
 /** GPA of a vCPU's SVSM VMSA. */

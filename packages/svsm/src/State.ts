@@ -1,11 +1,13 @@
 import { BEHAVIOUR, type Behaviour } from "./Behaviour.ts"
 import type { CoconutPanic } from "./CoconutPanic.ts"
+import type { FirmwareMessages } from "./FirmwareMessages.ts"
 import type { CpuInterrupts } from "./Interrupts.ts"
 import { type Lock, RwLock } from "./Lock.ts"
 import { PageSet } from "./PageSet.ts"
 import type { SvsmParameters } from "./Parameters.ts"
 import type { Protocol } from "./protocols/Protocol.ts"
 import { protocolTable, SHIPPED_PROTOCOLS } from "./protocols/Protocols.ts"
+import type { ServiceManifest } from "./ServiceManifest.ts"
 
 /** A VMSA and its calling area: one level of one vCPU. */
 export interface GuestVmsa {
@@ -26,6 +28,10 @@ export class SvsmState {
   behaviour: Behaviour = BEHAVIOUR.specification
   /** By number. */
   readonly protocols: ReadonlyMap<number, Protocol>
+  /** What the services of this SVSM say of themselves in reports; a service adds its own when it starts. */
+  readonly services: Array<ServiceManifest> = []
+  /** The way to the AMD-SP; null until the SVSM has read its key. */
+  messages: FirmwareMessages | null = null
   /** SEV_FEATURES of the start-up vCPU of the guest. */
   startUpFeatures = 0
   /** What each CPU serves, by APIC ID and VMPL: the latest VMSA of a level. */

@@ -132,21 +132,18 @@ describe("when the host does not run the guest", () => {
 })
 
 describe("calls that do not exist", () => {
-  it.each([1, 2, 3, 4, 0x8000_0000, 0xffff_ffff])(
-    "protocol 0x%s is UNSUPPORTED_PROTOCOL for every call",
-    (protocol) => {
-      const host = booted()
-      for (const call of [0, 1, 6, 0xffff_ffff]) {
-        expect(host.call(protocol, call, { rcx: 5, rdx: 6, r8: 7 })).toEqual({
-          result: UNSUPPORTED_PROTOCOL,
-          rcx: 5,
-          rdx: 6,
-          r8: 7,
-          pending: 0
-        })
-      }
+  it.each([2, 3, 4, 0x8000_0000, 0xffff_ffff])("protocol 0x%s is UNSUPPORTED_PROTOCOL for every call", (protocol) => {
+    const host = booted()
+    for (const call of [0, 1, 6, 0xffff_ffff]) {
+      expect(host.call(protocol, call, { rcx: 5, rdx: 6, r8: 7 })).toEqual({
+        result: UNSUPPORTED_PROTOCOL,
+        rcx: 5,
+        rdx: 6,
+        r8: 7,
+        pending: 0
+      })
     }
-  )
+  })
 
   it.each([8, 9, 0x8000_0000, 0xffff_ffff])("core call 0x%s is UNSUPPORTED_CALL", (call) => {
     expect(booted().call(PROTOCOL.CORE, call, { rcx: 5, rdx: 6, r8: 7 })).toEqual({
@@ -165,7 +162,7 @@ describe("QUERY_PROTOCOL", () => {
     ["core, version 0", 0, 0, 0],
     ["core, version 2", 0, 2, 0],
     ["core, version 2^32 - 1", 0, 0xffff_ffff, 0],
-    ["attestation, version 1", 1, 1, 0],
+    ["attestation, version 1", 1, 1, pair(1, 1)],
     ["vTPM, version 1", 2, 1, 0],
     ["APIC, version 1", 3, 1, 0],
     ["a protocol of nobody's", 0xffff_ffff, 1, 0]

@@ -60,6 +60,8 @@ export interface GuestRequestPort {
   readonly guestRequest: (requestPfn: number, responsePfn: number) => number
   /** PAGE_RECLAIM of a Firmware page. */
   readonly reclaim: (pfn: number) => number
+  /** Certificates that the host has been given for its guests, as `encodeCertificateTable` writes them; none if absent. */
+  readonly certificates?: Uint8Array
 }
 
 /** A struct kvm: one VM object of the guest, with its own nested page table, memory slots and attributes. */

@@ -1,5 +1,5 @@
+import { GUID_SIZE, guidText } from "@vmpl-lab/sev-es"
 import { FirmwareError, hex } from "./FirmwareError.ts"
-import { GUID_SIZE, guidText } from "./Guid.ts"
 
 /** GUIDs of OVMF's table that matter to a SEV launch. @spec OVMF ResetVector, "GUIDed structures" */
 export const TABLE_GUID = {

@@ -1,6 +1,5 @@
 import { hash } from "node:crypto"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { GUID_SIZE, guidBytes } from "./Guid.ts"
+import { GUID_SIZE, guidBytes, PAGE_SIZE } from "@vmpl-lab/sev-es"
 
 /** What is booted directly, without a boot loader. */
 export interface KernelFiles {

@@ -6,11 +6,18 @@ import type { Vcpu } from "../kvm/Vcpu.ts"
 import type { GuestRequestPort } from "../kvm/Vm.ts"
 import { loadSlot } from "../kvm/VmsaUpdate.ts"
 import { cpuidPage } from "./CpuidPage.ts"
+import type { IgvmIdBlock } from "./igvm/IgvmPlan.ts"
 import type { LaunchPage } from "./LaunchPlan.ts"
 import type { Vmm } from "./Vmm.ts"
 
 /** Guest policy: ABI 0.0, SMT allowed, bit 17 as it must be. */
 export const LAUNCH_POLICY = 0x3_0000n
+
+/** What a guest's owner decides beside its pages. */
+export interface LaunchIdentity {
+  readonly policy?: bigint
+  readonly idBlock?: IgvmIdBlock
+}
 
 /** The launch digest in hex, or what the launch commands answered when one refused. */
 export type LaunchOutcome =
@@ -20,6 +27,7 @@ export type LaunchOutcome =
 /**
  * Launches the guest: context and keys, then each page of the plan from hypervisor-owned to Pre-Guest by RMPUPDATE and
  * from there to Guest-Valid by the firmware, then LAUNCH_FINISH. VMSA pages become the vCPUs' in turn.
+ * @param identity the policy, LAUNCH_POLICY where left out, and the owner's ID block
  * @param guestRequests how the firmware takes guest messages of the guest with a context; none, and they are refused
  * @spec SNP-ABI launch flow
  */
@@ -29,7 +37,8 @@ export const launch = (
   firmware: SnpFirmware,
   plan: ReadonlyArray<LaunchPage>,
   vcpus: ReadonlyArray<Vcpu>,
-  guestRequests?: (gctx: number) => GuestRequestPort
+  guestRequests?: (gctx: number) => GuestRequestPort,
+  identity: LaunchIdentity = {}
 ): LaunchOutcome => {
   const { kvm, memory } = vmm
   const { asid } = vmm.owner
@@ -42,7 +51,7 @@ export const launch = (
   if (rmpupdate(gctx, true, 0, 0) !== RETURN_CODE.SUCCESS) return refused("RMPUPDATE", "context page", "not taken")
   const commands: ReadonlyArray<readonly [string, () => Status]> = [
     ["GCTX_CREATE", () => firmware.gctxCreate(gctx)],
-    ["LAUNCH_START", () => firmware.launchStart({ gctx, policy: LAUNCH_POLICY })],
+    ["LAUNCH_START", () => firmware.launchStart({ gctx, policy: identity.policy ?? LAUNCH_POLICY })],
     ["ACTIVATE", () => firmware.activate(gctx, asid)]
   ]
   for (const [name, command] of commands) {
@@ -62,7 +71,10 @@ export const launch = (
     const code = rmpupdate(pfn, true, gfn, asid)
     if (code !== RETURN_CODE.SUCCESS) return refused("RMPUPDATE", where, `EAX ${code}`)
     thread.charge(PRIMITIVE.launch_update_4k)
-    const status = firmware.launchUpdate({ gctx, pfn, pageSize: PAGE_4K, pageType: page.type })
+    const update = { gctx, pfn, pageSize: PAGE_4K, pageType: page.type } as const
+    let status = firmware.launchUpdate(update)
+    // The firmware has put acceptable values in their place, which the guest will then have to do with.
+    if (page.type === PAGE_TYPE.CPUID && status === "INVALID_PARAM") status = firmware.launchUpdate(update)
     if (status !== "SUCCESS") return refused("LAUNCH_UPDATE", where, status)
     if (isVmsa) {
       const boot = vcpus[launched++]
@@ -77,7 +89,11 @@ export const launch = (
     }
   }
   vmm.owner.guestRequest = guestRequests?.(gctx) ?? null
-  const finished = firmware.launchFinish({ gctx })
+  const { idBlock } = identity
+  const finished = firmware.launchFinish({
+    gctx,
+    ...(idBlock === undefined ? {} : { idBlock, authKeyEn: idBlock.authKeyEn })
+  })
   if (finished !== "SUCCESS") return refused("LAUNCH_FINISH", "", finished)
   return { ok: true, digest: Buffer.from(firmware.guest(gctx)!.digest.value).toString("hex") }
 }

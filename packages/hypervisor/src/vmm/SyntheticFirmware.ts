@@ -1,6 +1,5 @@
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { guidBytes, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { ENTRY_TRAILER_SIZE, TABLE_END_DISTANCE, TABLE_GUID } from "./FirmwareTable.ts"
-import { guidBytes } from "./Guid.ts"
 import { METADATA, type MetadataSection, SECTION_TYPE } from "./MetadataSections.ts"
 
 /** Bytes of the synthetic image. */

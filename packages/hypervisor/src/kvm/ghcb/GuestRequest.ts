@@ -1,6 +1,6 @@
 // @ghcb 0x80000011, 0x80000012
 import { PAGE_4K, RETURN_CODE } from "@vmpl-lab/rmp"
-import { GUEST_REQUEST_ERROR, PAGE_SIZE, REASON } from "@vmpl-lab/sev-es"
+import { EMPTY_CERTIFICATE_TABLE, GUEST_REQUEST_ERROR, PAGE_SIZE, REASON } from "@vmpl-lab/sev-es"
 import { assert, type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import type { Vcpu } from "../Vcpu.ts"
 import type { GhcbExit } from "./GhcbExit.ts"
@@ -45,19 +45,26 @@ export const guestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): nu
   return done(vcpu, exit, status, 0)
 }
 
-/** Bytes of an empty certificate table: one entry of zeros. */
-const EMPTY_TABLE = new Uint8Array(24)
+const EMPTY_TABLE = new Uint8Array(EMPTY_CERTIFICATE_TABLE)
 
-/** The same with room for certificates, of which this host has none: it gives an empty table. */
+/**
+ * The same with room for the host's certificates; a host without any gives an empty table. With too little room the
+ * guest learns how many pages they need, and its message goes nowhere.
+ * @spec GHCB "SNP extended guest request"
+ */
 export const extendedGuestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): number => {
   const data = exit.value("rax")
   const [pages] = exit.register("rbx")
   if (data % PAGE_SIZE !== 0) return refuse(vcpu, exit, REASON.INVALID_INPUT)
-  if (pages === 0) {
-    exit.put("rbx", 1)
+  const table = vcpu.vm.guestRequest?.certificates ?? EMPTY_TABLE
+  const needed = Math.ceil(table.length / PAGE_SIZE)
+  if (pages < needed) {
+    exit.put("rbx", needed)
     return done(vcpu, exit, 0, GUEST_REQUEST_ERROR.INVALID_LEN)
   }
-  const isShared = vcpu.vm.isSharedForHost(data / PAGE_SIZE)
-  if (!isShared || !writeGuest(vcpu.vm, data, EMPTY_TABLE)) return refuse(vcpu, exit, REASON.INVALID_INPUT)
+  const isShared = Array.from({ length: needed }, (_, i) => vcpu.vm.isSharedForHost(data / PAGE_SIZE + i)).every(
+    Boolean
+  )
+  if (!isShared || !writeGuest(vcpu.vm, data, table)) return refuse(vcpu, exit, REASON.INVALID_INPUT)
   return guestRequest(vcpu, thread, exit)
 }

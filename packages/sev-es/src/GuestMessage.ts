@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv } from "node:crypto"
-import { layout, offsetsOf } from "@vmpl-lab/sev-es"
+import { layout, offsetsOf } from "./Layout.ts"
 
 /**
  * Header of a guest message; the payload follows at 0x60. The tag and the sequence number are outside of what the tag

@@ -1,0 +1,85 @@
+import { type Attested, attestBody, GUEST_VMPL } from "@vmpl-lab/guest"
+import type { Strategy } from "@vmpl-lab/hv-strategies"
+import { measureSnp } from "@vmpl-lab/hypervisor"
+import { type EndorsementKey, type PlatformIdentity, type ReportVersion, tcbBytes } from "@vmpl-lab/psp"
+import { CERTIFICATE_GUID, encodeCertificateTable, guidBytes } from "@vmpl-lab/sev-es"
+import type { Profile } from "@vmpl-lab/sim"
+import type { ServiceManifest } from "@vmpl-lab/svsm"
+import { builtInFirmware } from "../Compare.ts"
+import { DEFAULT_SCENARIO } from "../DefaultScenario.ts"
+import { Machine } from "../Machine.ts"
+import { RunFailed } from "../RunFailed.ts"
+import { svsmLaunch } from "../SvsmLaunch.ts"
+import { certificateChain } from "./Certificates.ts"
+
+/** What is asked of a guest that is booted for it. */
+export interface AttestInput {
+  /** Level that the report is about; 0: the SVSM's services. */
+  readonly vmpl: number
+  /** 64 bytes. */
+  readonly nonce: Uint8Array
+  /** GUID of the one service asked for; null: all. */
+  readonly service: string | null
+  readonly services: ReadonlyArray<ServiceManifest>
+  readonly key: EndorsementKey
+  readonly reportVersion: ReportVersion
+  readonly strategy: Strategy
+  readonly profile: Profile
+  readonly seed: number
+}
+
+export interface AttestOutcome extends Attested {
+  /** Launch digest that the guest's owner expects, computed from what is launched, 48 bytes. */
+  readonly measurement: Uint8Array
+}
+
+/** The guest's attestation pages lie behind its other ones, in the same 2 MiB of RAM. */
+const PAGES_OFFSET = 0x10_0000
+const EVENTS_PER_CHUNK = 50_000
+
+/** The certificates that the host has for its guests. */
+export const hostCertificates = (identity: PlatformIdentity, kind: EndorsementKey): Uint8Array => {
+  const { leaf, ask, ark } = certificateChain(identity, kind, tcbBytes(identity.reportedTcb))
+  return encodeCertificateTable([
+    { guid: CERTIFICATE_GUID[kind], bytes: leaf },
+    { guid: CERTIFICATE_GUID.ASK, bytes: ask },
+    { guid: CERTIFICATE_GUID.ARK, bytes: ark }
+  ])
+}
+
+/**
+ * Boots a guest with its SVSM and has it ask for a report. Throws RunFailed when it does not come to its end; a refusal
+ * is in the outcome's `result`.
+ */
+export const runAttest = (input: AttestInput): AttestOutcome => {
+  const { vmpl, nonce, service, key, reportVersion, strategy, profile, seed } = input
+  const guestVmpl = vmpl === 1 ? 1 : GUEST_VMPL
+  const svsm = svsmLaunch(builtInFirmware(), 1, { guestVmpl })
+  let attested: Attested | null = null
+  const machine = new Machine({
+    strategy,
+    scenario: { ...DEFAULT_SCENARIO, vcpus: 1, calls: 0, boots: 1 },
+    profile,
+    seed,
+    calls: true,
+    svsm,
+    guestVmpl,
+    identity: { vlekLoaded: key === "VLEK", reportVersion, aliasCheckComplete: true },
+    certificates: (identity) => hostCertificates(identity, key),
+    body: attestBody({
+      gpa: svsm.heapGpa + PAGES_OFFSET,
+      nonce,
+      vmpl,
+      service: service === null ? null : guidBytes(service),
+      keySelect: 0,
+      attested: (found) => {
+        attested = found
+      }
+    })
+  })
+  machine.svsm.services.push(...input.services)
+  while (machine.stepMany(EVENTS_PER_CHUNK));
+  const failure = machine.failure() ?? (attested === null ? "the guest has not asked" : null)
+  if (failure !== null) throw new RunFailed({ why: `${strategy.key}: ${failure}` })
+  return { ...(attested as unknown as Attested), measurement: measureSnp(svsm.plan) }
+}

@@ -1,0 +1,203 @@
+import { createHash } from "node:crypto"
+import { ATTESTATION_CALL, copyBytes, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
+import { certificateTableSize, GUID_SIZE, guidText, layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { OP, type Program } from "@vmpl-lab/vmpl"
+import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import { MESSAGE_PAGES } from "../Image.ts"
+import { servicesManifest } from "../ServiceManifest.ts"
+import type { SvsmState } from "../State.ts"
+import type { Protocol } from "./Protocol.ts"
+import { gpaOf, type SvsmRequest } from "./Request.ts"
+
+/** The structure that RCX points at; a call for all services ends before the GUID. @spec SVSM 7 table 10 */
+export const ATTEST_OPERATION_FIELDS = layout([
+  ["report_gpa", 0x00, 8],
+  ["report_size", 0x08, 4],
+  ["reserved1", 0x0c, 4],
+  ["nonce_gpa", 0x10, 8],
+  ["nonce_size", 0x18, 2],
+  ["reserved2", 0x1a, 6],
+  ["manifest_gpa", 0x20, 8],
+  ["manifest_size", 0x28, 4],
+  ["reserved3", 0x2c, 4],
+  ["certificate_gpa", 0x30, 8],
+  ["certificate_size", 0x38, 4],
+  ["reserved4", 0x3c, 4],
+  ["service_guid", 0x40, 16],
+  ["manifest_version", 0x50, 4],
+  ["reserved5", 0x54, 4]
+])
+const FIELD = offsetsOf(ATTEST_OPERATION_FIELDS)
+const SIZE = { SERVICES: 0x40, SINGLE_SERVICE: 0x58 } as const
+const NONCE_SIZE = 64
+const CERTIFICATES_MAX = MESSAGE_PAGES.CERTIFICATE_COUNT * PAGE_SIZE
+
+const RESERVED: ReadonlyArray<readonly [at: number, size: number]> = [
+  [FIELD.reserved1, 4],
+  [FIELD.reserved2, 6],
+  [FIELD.reserved3, 4],
+  [FIELD.reserved4, 4]
+]
+
+/** A guest's buffer. */
+interface Buffer64 {
+  readonly gpa: bigint
+  readonly size: number
+}
+
+/** A call as read. */
+interface Operation {
+  readonly report: Buffer64
+  readonly nonce: Buffer64
+  readonly manifest: Buffer64
+  readonly certificates: Buffer64
+  /** Null: all services. */
+  readonly guid: string | null
+}
+
+const { SUCCESS, INVALID_PARAMETER, INVALID_ADDRESS, INVALID_REQUEST, UNSUPPORTED_PROTOCOL } = SVSM_RESULT
+
+/** Attestation protocol, by call number. @spec SVSM 7 */
+export function* attestation(state: SvsmState, request: SvsmRequest): Program<number> {
+  switch (request.call) {
+    case ATTESTATION_CALL.ATTEST_SERVICES:
+      return yield* attest(state, request, SIZE.SERVICES)
+    case ATTESTATION_CALL.ATTEST_SINGLE_SERVICE:
+      return yield* attest(state, request, SIZE.SINGLE_SERVICE)
+    default:
+      return state.behaviour.unknownAttestationCall
+  }
+}
+
+export const attestationProtocol: Protocol = {
+  number: PROTOCOL.ATTESTATION,
+  versions: () => ({ MIN: 1, MAX: 1 }),
+  serve: attestation
+}
+
+/**
+ * A report that binds the caller's nonce and what the services say of themselves. The firmware is asked before the
+ * output buffers are looked at, as COCONUT-SVSM does.
+ * @spec-silent the order of the checks, and what is answered where the firmware gives no report
+ */
+function* attest(state: SvsmState, request: SvsmRequest, size: number): Program<number> {
+  const bytes = yield* readGuest(state, request, BigInt(gpaOf(request.rcxLo, request.rcxHi)), size)
+  const operation = bytes === null ? null : decode(bytes)
+  if (operation === null) return INVALID_PARAMETER
+  const manifest = manifestOf(state, operation.guid)
+  if (manifest === null) return UNSUPPORTED_PROTOCOL
+  const { nonce: from, certificates } = operation
+  const inPage = from.size === NONCE_SIZE && Number(from.gpa % BigInt(PAGE_SIZE)) + NONCE_SIZE <= PAGE_SIZE
+  const nonce = inPage ? yield* readGuest(state, request, from.gpa, NONCE_SIZE) : null
+  if (nonce === null || certificates.size > CERTIFICATES_MAX) return INVALID_PARAMETER
+
+  const { messages } = state
+  if (messages === null) return INVALID_REQUEST
+  const data = new Uint8Array(createHash("sha512").update(nonce).update(manifest).digest())
+  const pages = Math.ceil(certificates.size / PAGE_SIZE)
+  const reply = yield* messages.report(request.caller.apicId, data, pages)
+  if (reply === null || (!reply.ok && reply.pagesNeeded === 0)) return INVALID_REQUEST
+  if (!reply.ok) {
+    setRegister(request, "rcx", manifest.length)
+    setRegister(request, "rdx", reply.pagesNeeded * PAGE_SIZE)
+    return INVALID_PARAMETER
+  }
+  const table = reply.certificates.subarray(0, certificateTableSize(reply.certificates))
+  return yield* answer(state, request, operation, { report: reply.payload, manifest, certificates: table })
+}
+
+/** The operation; null where bytes that must be zero are not. */
+const decode = (bytes: Uint8Array): Operation | null => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const isZero = (at: number, size: number): boolean => bytes.subarray(at, at + size).every((byte) => byte === 0)
+  const isSingle = bytes.length === SIZE.SINGLE_SERVICE
+  if (!RESERVED.every(([at, size]) => isZero(at, size))) return null
+  if (isSingle && !isZero(FIELD.manifest_version, 8)) return null
+  const buffer = (at: number): Buffer64 => ({
+    gpa: view.getBigUint64(at, true),
+    size: view.getUint32(at + 8, true)
+  })
+  return {
+    report: buffer(FIELD.report_gpa),
+    nonce: { gpa: view.getBigUint64(FIELD.nonce_gpa, true), size: view.getUint16(FIELD.nonce_size, true) },
+    manifest: buffer(FIELD.manifest_gpa),
+    certificates: buffer(FIELD.certificate_gpa),
+    guid: isSingle ? guidText(bytes.subarray(FIELD.service_guid, FIELD.service_guid + GUID_SIZE), 0) : null
+  }
+}
+
+/** What is bound and returned; null for a service that is not there. */
+const manifestOf = ({ services }: SvsmState, guid: string | null): Uint8Array | null =>
+  guid === null ? servicesManifest(services) : (services.find((service) => service.guid === guid)?.bytes() ?? null)
+
+/** What the guest gets. */
+interface Answer {
+  readonly report: Uint8Array
+  readonly manifest: Uint8Array
+  readonly certificates: Uint8Array
+}
+
+const ADDRESS_END = 1n << 64n
+
+function* answer(state: SvsmState, request: SvsmRequest, operation: Operation, given: Answer): Program<number> {
+  const outputs: Array<readonly [Buffer64, Uint8Array]> = [
+    [operation.report, given.report],
+    [operation.manifest, given.manifest]
+  ]
+  if (operation.certificates.size > 0) outputs.push([operation.certificates, given.certificates])
+  if (outputs.some(([{ gpa }]) => gpa % BigInt(PAGE_SIZE) !== 0n)) return INVALID_PARAMETER
+  if (outputs.some(([{ gpa, size }]) => gpa + BigInt(size) > ADDRESS_END)) return INVALID_ADDRESS
+  setRegister(request, "rcx", given.manifest.length)
+  setRegister(request, "rdx", given.certificates.length)
+  setRegister(request, "r8", given.report.length)
+  if (outputs.some(([{ size }, bytes]) => size < bytes.length)) return INVALID_PARAMETER
+  for (const [{ gpa }, bytes] of outputs) {
+    if (!(yield* copyGuest(state, request, gpa, bytes, OP.WRITE_BYTES))) return INVALID_ADDRESS
+  }
+  return SUCCESS
+}
+
+const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: number): void => {
+  request[`${name}Lo`] = value
+  request[`${name}Hi`] = 0
+}
+
+/** Bytes of the guest's memory; null where the caller may not name it. */
+function* readGuest(state: SvsmState, request: SvsmRequest, gpa: bigint, size: number): Program<Uint8Array | null> {
+  const bytes = new Uint8Array(size)
+  return (yield* copyGuest(state, request, gpa, bytes, OP.READ_BYTES)) ? bytes : null
+}
+
+/**
+ * Copies page by page from or to memory that is the caller's own: no other CPU may take a page away, or make a VMSA of
+ * it, while it is used. False where some of it is not; pages before that one have been copied.
+ */
+function* copyGuest(
+  state: SvsmState,
+  request: SvsmRequest,
+  address: bigint,
+  bytes: Uint8Array,
+  op: number
+): Program<boolean> {
+  if (address + BigInt(bytes.length) > BigInt(Number.MAX_SAFE_INTEGER)) return false
+  yield* state.lock.read()
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const gpa = Number(address) + done
+      const length = Math.min(bytes.length - done, PAGE_SIZE - (gpa % PAGE_SIZE))
+      if (!validRegion(state, gpa, length) || !isValidated(state, gpa, length)) return false
+      const gfn = Math.floor(gpa / PAGE_SIZE)
+      state.changing.add(gfn)
+      try {
+        if (!(yield* mayWrite(state, request.vmpl, gpa, length))) return false
+        yield* copyBytes(op, gpa, bytes.subarray(done, done + length), true)
+      } finally {
+        state.changing.delete(gfn)
+      }
+      done += length
+    }
+    return true
+  } finally {
+    state.lock.release()
+  }
+}
