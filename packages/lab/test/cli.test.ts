@@ -37,8 +37,8 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 describe("bad usage and bad input: exit code 2, one line on standard error, nothing on standard output", () => {
   const cases: ReadonlyArray<readonly [args: string, says: RegExp]> = [
-    ["", /^no command given, expected compare, .* or service/],
-    ["compile", /^"compile": unknown command, expected compare, .* or service/],
+    ["", /^no command given, expected compare, .* or layout/],
+    ["compile", /^"compile": unknown command, expected compare, .* or layout/],
     ["service", /^no command given, expected run or latency/],
     ["service walk", /^"walk": unknown command, expected run or latency/],
     ["service run", /^FILE: missing, expected this argument/],
