@@ -98,17 +98,18 @@ export class Irqchip {
   }
 
   /** kvm_eoi, before a vCPU's EOI takes effect: the vector of highest priority that is in service. */
-  traceEoi({ lapic, apicId }: Vcpu): void {
-    const { trace, running } = this.#vm.kvm
-    if (trace === null || running === null || lapic === null) return
-    for (let word = 7; word >= 0; word--) {
-      const bits = lapic.x2apic
-        ? (lapic.readMsr(x2apicMsr(APIC_REG.ISR + 16 * word))?.lo ?? 0)
-        : (lapic.read(APIC_REG.ISR + 16 * word) ?? 0)
-      if (bits === 0) continue
-      trace.eoi(running, apicId, 32 * word + 31 - Math.clz32(bits))
-      return
-    }
+  observeEoi({ lapic, apicId, current }: Vcpu): void {
+    const { trace, running, interruptMeter } = this.#vm.kvm
+    if (running === null || lapic === null) return
+    const foundWithoutRing = interruptMeter !== null && current.doorbellVector >= 0
+    if (trace === null && !foundWithoutRing) return
+    const vector = highestInService(lapic)
+    if (vector < 0) return
+    trace?.eoi(running, apicId, vector)
+    if (!foundWithoutRing || vector !== current.doorbellVector) return
+    // It was put beside what the guest had not looked at yet: no #HV came for it, and the end is the first that shows.
+    interruptMeter.delivered(apicId, current.vmpl, vector, running.time)
+    current.doorbellVector = -1
   }
 
   #deliver(message: ApicMessage, isMeant: (vcpu: Vcpu) => boolean): number {
@@ -152,3 +153,14 @@ export class Irqchip {
 
 const hasVector = ({ deliveryMode }: ApicMessage): boolean =>
   deliveryMode === DELIVERY_MODE.FIXED || deliveryMode === DELIVERY_MODE.LOWEST_PRIORITY
+
+/** The vector of highest priority in service, or -1. */
+const highestInService = (lapic: Lapic): number => {
+  for (let word = 7; word >= 0; word--) {
+    const bits = lapic.x2apic
+      ? (lapic.readMsr(x2apicMsr(APIC_REG.ISR + 16 * word))?.lo ?? 0)
+      : (lapic.read(APIC_REG.ISR + 16 * word) ?? 0)
+    if (bits !== 0) return 32 * word + 31 - Math.clz32(bits)
+  }
+  return -1
+}

@@ -28,7 +28,7 @@ export const kernelMmio = (vcpu: Vcpu, gpa: number, data: Uint8Array, isWrite: b
   if (page !== base || !lapic.enabled || lapic.x2apic) return false
   if (!whole) data.fill(0)
   else if (isWrite) {
-    if (offset === APIC_REG.EOI) irqchip.traceEoi(vcpu)
+    if (offset === APIC_REG.EOI) irqchip.observeEoi(vcpu)
     lapic.write(offset, view.getUint32(0, true))
   } else view.setUint32(0, lapic.read(offset) ?? 0, true)
   return true

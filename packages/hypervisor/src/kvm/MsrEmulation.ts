@@ -36,7 +36,7 @@ export const readMsr = (vcpu: Vcpu, thread: HostThread, msr: number): U64 | null
 export const writeMsr = (vcpu: Vcpu, msr: number, lo: number, hi: number): boolean => {
   const { lapic } = vcpu
   if (isX2apic(msr)) {
-    if (msr === x2apicMsr(APIC_REG.EOI)) vcpu.vm.irqchip?.traceEoi(vcpu)
+    if (msr === x2apicMsr(APIC_REG.EOI)) vcpu.vm.irqchip?.observeEoi(vcpu)
     return lapic?.writeMsr(msr, lo, hi) ?? false
   }
   switch (msr) {

@@ -22,6 +22,8 @@ export interface TaskThread {
 const KICK_EVERY_MS = 20
 const GIVE_UP_MS = 2_000
 
+const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, KICK_EVERY_MS))
+
 const workerFile = new URL(
   import.meta.url.endsWith(".ts") ? "./VcpuWorker.ts" : "./thread/VcpuWorker.js",
   import.meta.url
@@ -63,12 +65,14 @@ export const liveThread = (os: Os, record: boolean): TaskThread => {
     close: async () => {
       if (ended) return
       Atomics.store(state, STATE.stop, 1)
+      // A thread that is ended while it loads a native library takes the whole process with it.
+      while (!ended && Atomics.load(state, STATE.threadId) === 0) await pause()
       const busy = (): boolean => pending !== null && !ended
       const begin = performance.now()
       while (busy() && performance.now() - begin < GIVE_UP_MS) {
         // A kick that comes just before KVM_RUN is lost, so it is repeated until the thread has seen it.
         os.kick(Atomics.load(state, STATE.threadId))
-        await new Promise((resolve) => setTimeout(resolve, KICK_EVERY_MS))
+        await pause()
       }
       const exit = new Promise<void>((resolve) => {
         whenEnded = resolve
