@@ -1,5 +1,5 @@
 import type { InterruptRecord } from "./InterruptRun.ts"
-import type { AcceptanceRecord, BootRecord, HostRecord } from "./WorkloadRecord.ts"
+import type { AcceptanceRecord, BootRecord, HostRecord, PanicRecord } from "./WorkloadRecord.ts"
 
 /** The three operations a comparison reports. */
 export const OPERATIONS = ["ap-create", "run-vmpl-round-trip", "run-vmpl-one-way"] as const
@@ -57,6 +57,8 @@ export interface StrategyRun {
   readonly boot: BootRecord
   /** Memory that the guest accepted; null where it accepted none. */
   readonly acceptance: AcceptanceRecord | null
+  /** Null where the SVSM does not act as COCONUT-SVSM. */
+  readonly coconutPanics: ReadonlyArray<PanicRecord> | null
   /** SHA-256 over the final machine: RMP, memory, VMSAs, virtual time, counters. Hex. */
   readonly stateDigest: string
   /** SHA-256 over what the guest saw (its calls and their results): must not depend on the strategy. Hex. */

@@ -91,6 +91,7 @@ const strategyRun = (
     host: machine.hostRecord(),
     boot: boots.record(),
     acceptance: acceptanceRecord(machine),
+    coconutPanics: machine.svsm.behaviour.name === "coconut" ? boots.panics() : null,
     stateDigest: digestOf(machine.stateDigest(), operations),
     guestDigest: machine.log.digest(),
     virtualNs: machine.host.threads.reduce((latest, { time }) => Math.max(latest, time), 0),

@@ -18,7 +18,7 @@ import type { Scenario } from "./Scenario.ts"
 import type { PairedJson } from "./statistics/PairedRuns.ts"
 import { distribution, nearestRank } from "./statistics/Quantile.ts"
 import { type QuantileIntervals, quantileIntervals } from "./statistics/QuantileInterval.ts"
-import type { AcceptanceRecord, HostRecord } from "./WorkloadRecord.ts"
+import type { AcceptanceRecord, HostRecord, PanicRecord } from "./WorkloadRecord.ts"
 import { workloadOf } from "./workloads/Work.ts"
 import { keysOfWorkload, type WorkloadName } from "./workloads/Workload.ts"
 
@@ -70,6 +70,8 @@ export interface StrategyEntry {
   }
   /** Memory that the guest accepted; null where it accepted none. */
   readonly acceptance: AcceptanceRecord | null
+  /** Where COCONUT-SVSM would have stopped the guest, and how often; null where the SVSM does not act as it. */
+  readonly coconutPanics: ReadonlyArray<PanicRecord> | null
   readonly launchNs: number
   readonly virtualNs: number
   readonly stateDigest: string
@@ -221,6 +223,7 @@ const strategyEntry = (run: StrategyRun): StrategyEntry => ({
     }))
   },
   acceptance: run.acceptance,
+  coconutPanics: run.coconutPanics,
   launchNs: run.launchNs,
   virtualNs: run.virtualNs,
   stateDigest: run.stateDigest,

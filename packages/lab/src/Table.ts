@@ -139,6 +139,20 @@ const pairedLines = ({ replications, seed, calls, level }: PairedJson): Readonly
 const listed = (names: ReadonlyArray<string>): string =>
   names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`
 
+/** What COCONUT-SVSM would have done in place of the SVSM that acts as it. */
+const panicLines = ({ strategies }: ComparisonJson): ReadonlyArray<string> => {
+  if (strategies.every(({ coconutPanics }) => coconutPanics === null)) return []
+  const lines = strategies.flatMap(({ strategy, variant, coconutPanics }) =>
+    (coconutPanics ?? []).map(({ why, times }) =>
+      wrap(
+        `WARNING: COCONUT-SVSM would have stopped the guest, ${times} times under ` +
+          `${strategyName({ key: strategy, variant })}: ${why}.`
+      )
+    )
+  )
+  return lines.length > 0 ? lines : ["COCONUT-SVSM would not have stopped the guest anywhere."]
+}
+
 const footer = (json: ComparisonJson): string => {
   const { vcpus, calls, boots, ring, host } = json.parameters
   return [
@@ -161,6 +175,7 @@ const footer = (json: ComparisonJson): string => {
     ),
     ...(json.paired === null ? [] : pairedLines(json.paired)),
     wrap(`RMP, what the documents leave open: ${switchText(json.rmpSwitches)}.`),
+    ...panicLines(json),
     "How much of the mean rests on assumed costs:",
     ...assumedLines(json),
     wrap(`Firmware ${json.firmware.name}, ${json.firmware.bytes} bytes. Launch digest:`),

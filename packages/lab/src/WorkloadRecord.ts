@@ -1,3 +1,4 @@
+import type { CoconutPanic } from "@vmpl-lab/svsm"
 import type { HostBytesRow } from "./HostBytes.ts"
 import type { Machine } from "./Machine.ts"
 
@@ -40,12 +41,21 @@ export interface AcceptanceRecord {
   readonly fallbacks: number
 }
 
+/** Where COCONUT-SVSM would have stopped the guest that this SVSM answered, and how often, over all boots. */
+export interface PanicRecord {
+  readonly why: CoconutPanic
+  readonly times: number
+}
+
 /** Boots as they come in, one machine each. */
 export class BootTotals {
   readonly #allUpNs: Array<number> = []
   readonly #groups = new Map<string, { readonly firstNs: Array<number>; readonly laterNs: Array<number> }>()
 
-  add({ log, meter, launchedAt }: Machine): void {
+  readonly #panics = new Map<CoconutPanic, number>()
+
+  add({ log, meter, launchedAt, svsm }: Machine): void {
+    for (const [why, times] of svsm.panics) this.#panics.set(why, (this.#panics.get(why) ?? 0) + times)
     if (log.upNs >= 0) this.#allUpNs.push(log.upNs - launchedAt)
     for (const [name, [first, ...later]] of meter.apCreateGroups) {
       const group = this.#groups.get(name) ?? { firstNs: [], laterNs: [] }
@@ -53,6 +63,10 @@ export class BootTotals {
       for (const ns of later) group.laterNs.push(ns)
       this.#groups.set(name, group)
     }
+  }
+
+  panics(): ReadonlyArray<PanicRecord> {
+    return [...this.#panics].map(([why, times]) => ({ why, times }))
   }
 
   record(): BootRecord {

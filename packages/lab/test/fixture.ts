@@ -47,6 +47,7 @@ export const strategyRun = (strategy: string, operations: ReadonlyArray<Operatio
   host: { cpuNsPerCall: 5_000, stolenNs: 0, bytesPerVcpu: 4_096, bytes: [] },
   boot: { allUpNs: [], apCreate: [] },
   acceptance: null,
+  coconutPanics: null,
   stateDigest: strategy.length.toString(16).padStart(64, "0"),
   guestDigest: "ab".repeat(32),
   virtualNs: 1_000_000,

@@ -1,5 +1,7 @@
 import { stripVTControlCharacters } from "node:util"
+import { COCONUT_PANIC } from "@vmpl-lab/svsm"
 import { describe, expect, it } from "vitest"
+import type { StrategyRun } from "../src/ComparisonRun.ts"
 import { summarize } from "../src/Summary.ts"
 import { renderComparison } from "../src/Table.ts"
 import { duration, percent } from "../src/Units.ts"
@@ -21,6 +23,20 @@ describe("table", () => {
     expect(changed.rmpSwitches).toMatchObject({ U1: "default", U3: "alternative", U9: "default" })
     const words = renderComparison(changed, { colour: false, breakdown: false, intervals: false }).replace(/\s+/g, " ")
     expect(words).toContain("U1 to U18 at their defaults but for U3 (PVALIDATE at VMPL > 0: #UD).")
+  })
+
+  it("tells where COCONUT-SVSM would have stopped the guest, if the SVSM acts as it", () => {
+    const words = (coconutPanics: StrategyRun["coconutPanics"]): string => {
+      const runs = run.runs.map((one, i) => ({ ...one, coconutPanics: i === 0 ? coconutPanics : coconutPanics && [] }))
+      const other = summarize({ run: { ...run, runs }, profile, scenario, seed: 7, commit: "0".repeat(40) })
+      return renderComparison(other, { colour: false, breakdown: false, intervals: false }).replace(/\s+/g, " ")
+    }
+    expect(words(null)).not.toContain("COCONUT-SVSM")
+    expect(words([])).toContain("COCONUT-SVSM would not have stopped the guest anywhere.")
+    const why = COCONUT_PANIC.VMSA_IN_USE
+    expect(words([{ why, times: 3 }])).toContain(
+      `would have stopped the guest, 3 times under ${run.runs[0]!.strategy}: ${why}.`
+    )
   })
 
   it("fits 100 columns", () => {
