@@ -5,6 +5,7 @@ import { createConnection } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { TPM_COSTS } from "@vmpl-lab/lab"
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
 import { vmplLab } from "../support/shell.ts"
 import { freePorts, hasSwtpm, hasTools, tool } from "./Tools.ts"
@@ -96,7 +97,7 @@ describe.skipIf(!hasSwtpm)("tpm-proxy with bad clients", () => {
     expect(code).toBe(130)
     const { commands } = JSON.parse(out)
     const random = commands.find(({ command }: { command: string }) => command === "TPM2_GetRandom")
-    expect(random).toMatchObject({ tpmNs: 5_000 })
+    expect(random).toMatchObject({ tpmNs: TPM_COSTS.state.ns })
     expect(commands.find(({ command }: { command: string }) => command === "refused by the SVSM").tpmNs).toBe(0)
     expect(random.ns).toBeCloseTo(random.switchNs + random.serviceNs + random.tpmNs, 6)
     expect(stateFolders()).toEqual(before)
@@ -197,7 +198,7 @@ describe.skipIf(!hasTools)("tpm-proxy with tpm2-tools", () => {
       const { code, out } = await proxy.end("SIGTERM")
       expect(code).toBe(130)
       expect(out).toContain("Latency of TPM commands under vcpu-per-vmpl/kernel")
-      expect(out).toMatch(/│ TPM2_Unseal +│ +1 │ 68\.4 us │ 7\.89 us │/)
+      expect(out).toMatch(/│ TPM2_Unseal +│ +1 │ 14\.4 us │ 7\.89 us │/)
     } finally {
       rmSync(folder, { recursive: true, force: true })
       await proxy.end("SIGTERM")

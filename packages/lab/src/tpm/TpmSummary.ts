@@ -2,7 +2,7 @@ import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
 import { duration } from "../Units.ts"
 import type { TpmTiming } from "./GuestTpm.ts"
-import { TPM_COSTS } from "./TpmCosts.ts"
+import { TPM_COSTS, TPM_COSTS_SOURCE } from "./TpmCosts.ts"
 
 /** All commands of one name: how many, and the means of their virtual times, ns. */
 export interface TpmCommandSummary extends TpmTiming {
@@ -56,7 +56,8 @@ export const tpmTable = (strategy: string, commands: ReadonlyArray<TpmCommandSum
     rows.length === 0 ? "no commands" : grid(head, [1, 2, 3, 4, 5], rows),
     "",
     "Simulated, not measured: virtual time from the guest's call to its return.",
-    `TPM: assumed by class of command (${costs.join(", ")}).`,
+    `TPM: measured by class of command (${costs.join(", ")}),`,
+    `  ${TPM_COSTS_SOURCE}.`,
     `Service: assumed, ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied.`
   ].join("\n")
 }

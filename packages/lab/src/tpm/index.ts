@@ -4,5 +4,17 @@ export { type GuestTpm, type GuestTpmOutcome, guestTpm, type TpmTiming } from ".
 export { type ListenAddress, listenAddress, type ProxyOptions, serveProxy } from "./ProxyServer.ts"
 export { serviceGuest } from "./ServiceGuest.ts"
 export { SWTPM_MISSING, swtpm, type TpmBackEnd } from "./Swtpm.ts"
-export { costClass, TPM_COSTS, tpmNs } from "./TpmCosts.ts"
-export { commandName, createdType, framingError, responseCode, TPM_CC, TPM_RC, tpmError } from "./TpmMessage.ts"
+export { costClass, TPM_COSTS, TPM_COSTS_SOURCE, tpmNs } from "./TpmCosts.ts"
+export {
+  commandName,
+  createdType,
+  flushContext,
+  framingError,
+  responseCode,
+  startupClear,
+  TPM_CC,
+  TPM_RC,
+  tpmError,
+  WITH_SESSIONS,
+  withSize
+} from "./TpmMessage.ts"
