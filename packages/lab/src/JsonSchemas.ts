@@ -1,5 +1,6 @@
 import * as Schema from "effect/Schema"
 import { ProfileSchema } from "./ProfileFile.ts"
+import { ComparisonSchema, SensitivitySchema } from "./report/ReportInput.ts"
 import { Scenario } from "./Scenario.ts"
 import type { SchemaName } from "./SchemaNames.ts"
 
@@ -16,16 +17,27 @@ const closed = (value: Json): Json => {
   return type === "object" && properties !== undefined ? { ...object, additionalProperties: false } : object
 }
 
+const SCHEMAS = {
+  scenario: Scenario,
+  profile: ProfileSchema,
+  result: ComparisonSchema,
+  sensitivity: SensitivitySchema
+} as const satisfies { readonly [N in SchemaName]: Schema.Top }
+
+/** Results may get further keys; files that are read must not have unknown ones. */
+const OPEN: ReadonlySet<SchemaName> = new Set(["result", "sensitivity"])
+
 /**
  * The JSON schema (draft 2020-12) of a kind of file. It is generated from the schema that reads the file, and says what
  * JSON schema can say: rules between keys, such as a workload's own keys, are checked on reading.
  */
 export const jsonSchema = (name: SchemaName): { readonly [key: string]: Json } => {
-  const document = Schema.toJsonSchemaDocument(name === "scenario" ? Scenario : ProfileSchema)
+  const document = Schema.toJsonSchemaDocument(SCHEMAS[name])
+  const shut = OPEN.has(name) ? (value: Json): Json => value : closed
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: `vmpl-lab ${name}`,
-    ...(closed(document.schema as Json) as object),
-    $defs: closed(document.definitions as Json)
+    ...(shut(document.schema as Json) as object),
+    $defs: shut(document.definitions as Json)
   }
 }

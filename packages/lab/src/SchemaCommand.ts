@@ -24,4 +24,4 @@ export const schema = Command.make(
     const { jsonSchema } = yield* Effect.promise(() => import("./JsonSchemas.ts"))
     yield* writeOut(`${JSON.stringify(jsonSchema(name), null, 2)}\n`)
   })
-).pipe(Command.withDescription("Print the JSON schema of a kind of file: scenario (default) or profile"))
+).pipe(Command.withDescription("Print the JSON schema of a kind of file or result; of a scenario without more"))

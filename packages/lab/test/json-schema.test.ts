@@ -5,7 +5,9 @@ import { describe, expect, it } from "vitest"
 import { DEFAULT_SCENARIO } from "../src/DefaultScenario.ts"
 import { jsonSchema } from "../src/JsonSchemas.ts"
 import { parseScenario } from "../src/ScenarioFile.ts"
+import { summarize } from "../src/Summary.ts"
 import { WORKLOADS } from "../src/workloads/Workload.ts"
+import { scenario as guest, profile as prices, run } from "./fixture.ts"
 
 const folder = new URL("../../../workloads/", import.meta.url)
 const files = readdirSync(folder).sort()
@@ -59,4 +61,28 @@ it("the JSON schema of a profile accepts the built-in one and no strange key", (
   const built = JSON.parse(readFileSync(new URL("../../../profiles/epyc-9654p.json", import.meta.url), "utf8"))
   expect([profile(built), profile.errors]).toEqual([true, null])
   expect(profile({ ...built, colour: "red" })).toBe(false)
+})
+
+describe("the JSON schema of results", () => {
+  const isResult = ajv.compile(jsonSchema("result"))
+  const comparison = summarize({ run, profile: prices, scenario: guest, seed: 7, commit: "0".repeat(40) })
+
+  it("accepts what compare prints, with keys of later versions", () => {
+    expect([isResult(comparison), isResult.errors]).toEqual([true, null])
+    expect(isResult({ ...comparison, later: 1 })).toBe(true)
+  })
+
+  it.each(["seed", "commit", "profile", "scenario", "launchDigest", "stateDigest", "results"])(
+    "wants %s, as the contract does",
+    (key) => {
+      expect(isResult({ ...comparison, [key]: undefined })).toBe(false)
+    }
+  )
+
+  it("wants every key of a result that the contract names", () => {
+    const [first] = comparison.results
+    for (const key of ["strategy", "variant", "operation", "samples", "ns", "perSwitch", "breakdown", "assumedShare"]) {
+      expect([key, isResult({ ...comparison, results: [{ ...first, [key]: undefined }] })]).toEqual([key, false])
+    }
+  })
 })

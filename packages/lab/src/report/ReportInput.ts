@@ -55,7 +55,8 @@ const TimelineSchema = Schema.Struct({
   handOffs: Schema.Array(Schema.Struct({ fromThread: text, toThread: text, atNs: number }))
 })
 
-const ComparisonSchema = Schema.Struct({
+/** What a reader of `compare --json` may rely on; further keys may be added. */
+export const ComparisonSchema = Schema.Struct({
   seed: number,
   commit: text,
   profile: text,
@@ -68,7 +69,8 @@ const ComparisonSchema = Schema.Struct({
   strategies: Schema.optionalKey(Schema.Array(Schema.Record(Schema.String, Schema.Unknown)))
 }).annotate({ expected: "a result of compare --json" })
 
-const SensitivitySchema = Schema.Struct({
+/** The same of `sensitivity --json`. */
+export const SensitivitySchema = Schema.Struct({
   baseline: Schema.Array(Schema.Struct({ strategy: text, ns: number })),
   knobs: Schema.Array(
     Schema.Struct({
