@@ -50,11 +50,35 @@ export class IgvmBuilder {
     return this.header(0x302, body)
   }
 
-  area(index: number, size: number): this {
+  area(index: number, size: number, contents: Uint8Array | null = null): this {
     const body = Buffer.alloc(16)
     body.writeBigUInt64LE(BigInt(size))
     body.writeUInt32LE(index, 8)
+    body.writeUInt32LE(this.#store(contents), 12)
     return this.header(0x301, body)
+  }
+
+  /** One of the parameters that the VMM writes into an area. */
+  parameter(type: number, index: number, offset: number): this {
+    const body = Buffer.alloc(8)
+    body.writeUInt32LE(index)
+    body.writeUInt32LE(offset, 4)
+    return this.header(type, body)
+  }
+
+  required(gpa: number, size: number, flags = 0, mask = 1): this {
+    const body = Buffer.alloc(24)
+    body.writeBigUInt64LE(BigInt(gpa))
+    for (const [i, word] of [mask, size, flags].entries()) body.writeUInt32LE(word, 8 + 4 * i)
+    return this.header(0x305, body)
+  }
+
+  errors(gpa: number, size: number, mask = 1): this {
+    const body = Buffer.alloc(16)
+    body.writeBigUInt64LE(BigInt(gpa))
+    body.writeUInt32LE(mask, 8)
+    body.writeUInt32LE(size, 12)
+    return this.header(0x30d, body)
   }
 
   insert(gpa: number, index: number, mask = 1): this {
@@ -65,11 +89,12 @@ export class IgvmBuilder {
     return this.header(0x303, body)
   }
 
-  vmsa(contents: Uint8Array, gpa = 0xffff_ffff_f000, mask = 1): this {
+  vmsa(contents: Uint8Array | null, { gpa = 0xffff_ffff_f000, mask = 1, index = 0 } = {}): this {
     const body = Buffer.alloc(20)
     body.writeBigUInt64LE(BigInt(gpa))
     body.writeUInt32LE(mask, 8)
     body.writeUInt32LE(this.#store(contents), 12)
+    body.writeUInt16LE(index, 16)
     return this.header(0x304, body)
   }
 
@@ -80,7 +105,6 @@ export class IgvmBuilder {
     body.set(digest, 8)
     body.writeUInt32LE(1, 0x58)
     body.writeUInt32LE(1, 0x60)
-    body.writeUInt32LE(1, 0x64)
     for (const [offset, bytes] of Object.entries(parts)) body.set(bytes, Number(offset))
     return this.header(0x30b, body)
   }
@@ -95,7 +119,7 @@ export class IgvmBuilder {
     })
     for (let at = 0; at < headers.length; ) {
       const type = headers.readUInt32LE(at) & 0x7fff_ffff
-      const index = type === 0x302 || type === 0x304 ? headers.readUInt32LE(at + 8 + 12) : 0
+      const index = type === 0x301 || type === 0x302 || type === 0x304 ? headers.readUInt32LE(at + 8 + 12) : 0
       const offset = offsets[index - 1]
       if (offset !== undefined) headers.writeUInt32LE(offset, at + 8 + 12)
       at += 8 + Math.ceil(headers.readUInt32LE(at + 4) / 8) * 8

@@ -92,7 +92,7 @@ describe("an IGVM file", () => {
     const { block, auth, authKeyEn } = planOf(file).idBlock!
     expect([...block.subarray(0, 0x40)]).toEqual([...filled(9, 48), ...filled(1, 16)])
     expect([block[0x50], block[0x54], block[0x5a]]).toEqual([1, 7, 3])
-    expect([auth[0], auth[4], auth[0x240]]).toEqual([1, 1, 2])
+    expect([auth[0], auth[4], auth[0x240]]).toEqual([1, 0, 2])
     expect([...auth.subarray(0x244, 0x244 + 145)]).toEqual([...key, 0])
     expect(authKeyEn).toBe(false)
   })
@@ -130,7 +130,7 @@ describe("what SNP or the format does not allow", () => {
     [
       "a relocation",
       () => new IgvmBuilder().platform().header(0x102, body(48)).build(),
-      /RELOCATABLE_REGION is for SEV-SNP too/
+      /header 1, RELOCATABLE_REGION, bytes 0x30 to 0x33: is for SEV-SNP too/
     ],
     [
       "page tables to move",
@@ -140,9 +140,9 @@ describe("what SNP or the format does not allow", () => {
     [
       "a policy of CCA",
       () => new IgvmBuilder().platform().header(0x106, body(32)).build(),
-      /CCA_POLICY is for SEV-SNP too/
+      /CCA_POLICY, .*: is for SEV-SNP too/
     ],
-    ["a measurement of VBS", () => plain().header(0x311, body(864)).build(), /VBS_MEASUREMENT is for SEV-SNP too/],
+    ["a measurement of VBS", () => plain().header(0x311, body(864)).build(), /VBS_MEASUREMENT, .*: is for SEV-SNP too/],
     ["flags beyond", () => plain().page(0, null, { flags: 8 }).build(), /flags are 0x8/],
     ["a data type beyond", () => plain().page(0, null, { type: 4 }).build(), /data type is 4, expected 0 to 3/],
     [
@@ -155,7 +155,7 @@ describe("what SNP or the format does not allow", () => {
     [
       "a misaligned page",
       () => plain().page(0x10, null).build(),
-      /gPA of PAGE_DATA is 0x10, expected a multiple of 4096/
+      /header 3, PAGE_DATA, bytes 0x70 to 0x77: gPA is 0x10, expected a multiple of 4096/
     ],
     [
       "a misaligned large page",
@@ -178,6 +178,85 @@ describe("what SNP or the format does not allow", () => {
     ["an area that is not there", () => plain().insert(0x2000, 1).build(), /parameter area 1 is not there/],
     ["an area twice", () => plain().area(1, PAGE).area(1, PAGE).build(), /parameter area 1 is there twice/],
     ["an empty area", () => plain().area(1, 0).build(), /parameter area of 0 bytes/],
+    ["an area of no whole pages", () => plain().area(1, 8).build(), /PARAMETER_AREA, .*: parameter area of 8 bytes/],
+    [
+      "an area inserted twice",
+      () => plain().area(1, PAGE).insert(0x2000, 1).insert(0x3000, 1).build(),
+      /header 5, PARAMETER_INSERT, .*: parameter area 1 has been inserted/
+    ],
+    [
+      "a parameter after its area's insertion",
+      () => plain().area(1, PAGE).insert(0x2000, 1).parameter(0x307, 1, 0).build(),
+      /VP_COUNT, .*: parameter area 1 has been inserted/
+    ],
+    ["a parameter without an area", () => plain().parameter(0x30c, 3, 0).build(), /parameter area 3 is not there/],
+    [
+      "a parameter beyond its area",
+      () => plain().area(1, PAGE).parameter(0x309, 1, PAGE).build(),
+      /MADT, .*: 1 bytes at offset 4096 of the parameter area, expected them within 4096/
+    ],
+    ["a page twice", () => plain().page(0x1000, null).build(), /header 3, .*: gPA 0x1000 has been given a page before/],
+    [
+      "a page that is shared too",
+      () => plain().page(0x1000, null, { flags: 4 }).build(),
+      /gPA 0x1000 has been given a page before/
+    ],
+    [
+      "an inserted page that is there",
+      () => plain().area(1, PAGE).insert(0x1000, 1).build(),
+      /PARAMETER_INSERT, .*: gPA 0x1000 has been given a page before/
+    ],
+    ["two policies", () => new IgvmBuilder().platform().policy(1n).policy(1n).build(), /a second GUEST_POLICY/],
+    [
+      "more pages than 1 GiB",
+      () => {
+        const builder = new IgvmBuilder().platform()
+        for (let i = 0; i <= 512; i++) builder.page(i * 512 * PAGE, null, { flags: 1 })
+        return builder.build()
+      },
+      /more than 262144 pages, expected at most 1 GiB/
+    ],
+    ["a VP context out of turn", () => plain().vmsa(vmsa(), { index: 1 }).build(), /VP index is 1, expected 0/],
+    ["a VP context without contents", () => plain().vmsa(null).build(), /VP_CONTEXT, .*: no contents, expected a VMSA/],
+    [
+      "required memory of no pages",
+      () => plain().required(0x1000, 0).build(),
+      /REQUIRED_MEMORY, .*: 0 bytes, expected/
+    ],
+    ["required memory of half a page", () => plain().required(0x1000, 2048).build(), /2048 bytes, expected a multiple/],
+    ["required memory off a page", () => plain().required(0x1800, PAGE).build(), /gPA is 0x1800, expected a multiple/],
+    ["required memory with flags", () => plain().required(0, PAGE, 2).build(), /flags are 0x2, expected bit 0 at most/],
+    ["an error range off a page", () => plain().errors(0x10, PAGE).build(), /ERROR_RANGE, .*: gPA is 0x10/],
+    [
+      "an error range of half a page",
+      () => plain().errors(0x2000, 100).build(),
+      /ERROR_RANGE, .*: 100 bytes, expected/
+    ],
+    ["an error range on a page", () => plain().errors(0x1000, PAGE).build(), /ERROR_RANGE, .*: gPA 0x1000 has been/],
+    [
+      "an author's key that is half enabled",
+      () =>
+        plain()
+          .idBlock(filled(1, 48), { 4: Uint8Array.of(2) })
+          .build(),
+      /SNP_ID_BLOCK, .*: author key enabled is 2, expected 0 or 1/
+    ],
+    [
+      "an author's key that is not enabled",
+      () =>
+        plain()
+          .idBlock(filled(1, 48), { 552: Uint8Array.of(2) })
+          .build(),
+      /SNP_ID_BLOCK, .*: an author's key that is not enabled/
+    ],
+    [
+      "a reserved word in a key",
+      () =>
+        plain()
+          .idBlock(filled(1, 48), { 252: Uint8Array.of(2) })
+          .build(),
+      /SNP_ID_BLOCK, .*: reserved bytes are not zero/
+    ],
     ["two ID blocks", () => plain().idBlock(filled(1, 48)).idBlock(filled(1, 48)).build(), /second SNP_ID_BLOCK/],
     ["nothing to launch", () => new IgvmBuilder().platform().build(), /nothing to launch/]
   ])("%s", (_, file, message) => {
@@ -197,8 +276,8 @@ describe("what SNP or the format does not allow", () => {
     }
     expect(why(plain().vmsa(vmsa()))).toBe("taken")
     expect(why(plain())).toMatch(/0 VMSAs, expected one/)
-    expect(why(plain().vmsa(vmsa()).vmsa(vmsa()))).toMatch(/2 VMSAs, expected one/)
-    expect(why(plain().vmsa(vmsa(), 0x5000))).toMatch(/VMSA at gPA 0x5000/)
+    expect(why(plain().vmsa(vmsa()).vmsa(vmsa(), { index: 1 }))).toMatch(/2 VMSAs, expected one/)
+    expect(why(plain().vmsa(vmsa(), { gpa: 0x5000 }))).toMatch(/VMSA at gPA 0x5000/)
     expect(why(plain().vmsa(vmsa()).page(0x2000, null))).toMatch(/pages follow the VMSA/)
     expect(why(plain().vmsa(filled(0)))).toMatch(/CR0 of the VMSA is 0x0/)
   })

@@ -3,7 +3,8 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
+import { isFirmwareError, loadIgvm } from "./FirmwareFile.ts"
+import { igvmFlag, numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { nonceFlag } from "./HexFlags.ts"
 import { readInputFile, reason } from "./InputFile.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
@@ -26,6 +27,7 @@ const flags = {
     Flag.withMetavar("FILE"),
     Flag.withDescription("TPMT_PUBLIC of the vTPM's EK; the project's own test key unless given")
   ),
+  igvm: igvmFlag,
   key: Flag.Literals("key", ["VCEK", "VLEK"]).pipe(
     Flag.withDescription("Key of the chip, or of the cloud's operator"),
     Flag.withDefault("VCEK" as const)
@@ -100,11 +102,15 @@ export const attest = Command.make(
       reportVersion: Number(options.reportVersion) as 2 | 3 | 5,
       strategy,
       profile,
-      seed: options.seed
+      seed: options.seed,
+      igvm: options.igvm === undefined ? undefined : yield* loadIgvm(options.igvm)
     }
     const outcome = yield* Effect.try({
       try: () => runAttest(input),
-      catch: (cause) => (cause instanceof RunFailed ? cause : new RunFailed({ why: String(cause) }))
+      catch: (cause) => {
+        if (isFirmwareError(cause)) return new InputInvalid({ line: oneLine(cause.message) })
+        return cause instanceof RunFailed ? cause : new RunFailed({ why: String(cause) })
+      }
     })
     if (outcome.result !== 0) {
       const by = vmpl === 0 ? `the SVSM answers 0x${outcome.result.toString(16)}` : "the guest's message is refused"

@@ -10,6 +10,7 @@ import { attest } from "./AttestCommand.ts"
 import { breakEvenCommand } from "./BreakEvenCommand.ts"
 import { compare } from "./CompareCommand.ts"
 import { explore } from "./ExploreCommand.ts"
+import { igvm } from "./IgvmCommand.ts"
 import { InputInvalid, oneLine, shown } from "./InputInvalid.ts"
 import { layout } from "./LayoutCommand.ts"
 import { liveCommand } from "./LiveCommand.ts"
@@ -34,7 +35,7 @@ import { packageVersion } from "./Version.ts"
 export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } as const
 
 const COMMANDS =
-  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, measure, attest, verify, " +
+  "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, igvm, measure, attest, verify, " +
   "service, tpm-proxy, replay, scenarios, explore, trace or layout"
 
 const AFTER: { readonly [command: string]: string } = {
@@ -59,6 +60,7 @@ const root = Command.make("vmpl-lab").pipe(
     profileCommand,
     liveCommand,
     schema,
+    igvm,
     measure,
     attest,
     verify,

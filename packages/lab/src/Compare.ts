@@ -14,8 +14,8 @@ export { RunFailed } from "./RunFailed.ts"
 
 /** What a comparison needs. Equal inputs give an equal ComparisonRun, but for `wallMs`. */
 export interface ComparisonInput {
-  /** The guest's firmware, and what is launched from it. */
-  readonly image: FirmwareImage
+  /** The file that the guest is launched from, and what is launched from it. */
+  readonly image: Pick<FirmwareImage, "name" | "bytes">
   readonly svsm: SvsmLaunch
   readonly scenario: Scenario
   readonly profile: Profile

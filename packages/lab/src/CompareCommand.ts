@@ -3,8 +3,8 @@ import { PLACEMENTS } from "@vmpl-lab/hypervisor"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import { fitting, loadFirmware } from "./FirmwareFile.ts"
-import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
+import { fitting, loadFirmware, loadIgvm } from "./FirmwareFile.ts"
+import { igvmFlag, numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { wantsColour, writeOut } from "./Output.ts"
 import { writeOutputText } from "./OutputFile.ts"
@@ -16,6 +16,7 @@ const flags = {
     Flag.withMetavar("PATH"),
     Flag.withDescription("OVMF image to launch; without it, a small image made here")
   ),
+  igvm: igvmFlag,
   scenario: Flag.String("scenario").pipe(
     Flag.withMetavar("NAME|FILE"),
     Flag.withDescription("Workload"),
@@ -101,7 +102,7 @@ export const compare = Command.make(
   flags,
   Effect.fn("compare")(function* (options) {
     // The simulator is loaded only once it is needed: --help and a mistyped option answer without it.
-    const [{ builtInFirmware, runComparison }, { askedStrategies }, { scenarioLaunch }, { loadProfile }, scenarios] =
+    const [{ builtInFirmware, runComparison }, { askedStrategies }, launches, { loadProfile }, scenarios] =
       yield* Effect.promise(() =>
         Promise.all([
           import("./Compare.ts"),
@@ -115,9 +116,18 @@ export const compare = Command.make(
     const pairs = yield* checkPaired(options, strategies)
     const profile = yield* loadProfile(options.profile)
     const scenario = scenarios.overrideScenario(yield* scenarios.loadScenario(options.scenario), options)
-    const path = options.firmware
-    const image = path === undefined ? builtInFirmware() : yield* loadFirmware(path, "snp")
-    const svsm = yield* fitting(() => scenarioLaunch(image, scenario, options.seed))
+    const { firmware, igvm } = options
+    if (firmware !== undefined && igvm !== undefined) {
+      return yield* new InputInvalid({ line: "--igvm: given with --firmware, expected one of the two" })
+    }
+    const file = igvm === undefined ? null : yield* loadIgvm(igvm)
+    const firmwareImage = firmware === undefined ? builtInFirmware() : yield* loadFirmware(firmware, "snp")
+    const svsm = yield* fitting(() =>
+      file === null
+        ? launches.scenarioLaunch(firmwareImage, scenario, options.seed)
+        : launches.scenarioIgvmLaunch(file, scenario, options.seed)
+    )
+    const image = file ?? firmwareImage
 
     const { seed, replications } = options
     const run = yield* Effect.scoped(

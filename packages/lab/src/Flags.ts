@@ -41,6 +41,12 @@ export const profileFlag = Flag.String("profile").pipe(
   Flag.withDefault("epyc-9654p")
 )
 
+/** What the guest is launched from instead of a firmware image. */
+export const igvmFlag = optional(Flag.String("igvm")).pipe(
+  Flag.withMetavar("FILE"),
+  Flag.withDescription("IGVM file instead, which says all that is launched")
+)
+
 /** The seed of all random streams. */
 export const seedFlag = numberFlag("seed", 0, Number.MAX_SAFE_INTEGER).pipe(
   Flag.withDescription("Equal seeds give equal results"),

@@ -20,13 +20,16 @@ export const nonceFlag = (name: string): Flag.Flag<Uint8Array> =>
     )
   )
 
-/** A launch digest. */
-export const digestFlag = (name: string): Flag.Flag<Uint8Array> =>
+/** Exactly `size` bytes. */
+export const bytesFlag = (name: string, size: number): Flag.Flag<Uint8Array> =>
   Flag.String(name).pipe(
     Flag.withMetavar("HEX"),
-    Flag.withDescription("Launch digest that the report must have"),
     Flag.filterMap(
-      (text) => bytesIn(text, 48, 48),
-      () => "48 bytes in hexadecimal, two digits each"
+      (text) => bytesIn(text, size, size),
+      () => `${size} bytes in hexadecimal, two digits each`
     )
   )
+
+/** A launch digest. */
+export const digestFlag = (name: string): Flag.Flag<Uint8Array> =>
+  bytesFlag(name, 48).pipe(Flag.withDescription("Launch digest that the report must have"))

@@ -229,7 +229,7 @@ export class Machine {
     const begin = thread.time
     const certificates = this.#options.certificates?.(this.#firmware.identity)
     const requests = guestRequestsOf(this.#firmware, certificates)
-    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], requests)
+    const outcome = launch(this.vmm, thread, this.#firmware, svsm.plan, [boot], requests, svsm.identity)
     this.launchNs = thread.time - begin
     this.launchedAt = thread.time
     if (!outcome.ok) {

@@ -1,8 +1,8 @@
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import { fitting, loadFirmware } from "./FirmwareFile.ts"
-import { hexFlag, numberFlag, optional } from "./Flags.ts"
+import { fitting, loadFirmware, loadIgvm } from "./FirmwareFile.ts"
+import { hexFlag, igvmFlag, numberFlag, optional, switchFlag } from "./Flags.ts"
 import { readInputFile } from "./InputFile.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeOut } from "./Output.ts"
@@ -16,7 +16,16 @@ const file = (name: string, what: string) =>
 // Names, values and defaults are those of sev-snp-measure, so that a command line can be carried over.
 const flags = {
   firmware: file("firmware", "OVMF image"),
-  igvm: file("igvm", "IGVM file instead, which says all that is launched"),
+  igvm: igvmFlag,
+  nativeZero: switchFlag("native-zero").pipe(
+    Flag.withDescription("With --igvm: pages without contents are ZERO pages, as QEMU launches them")
+  ),
+  onePageInserts: switchFlag("one-page-inserts").pipe(
+    Flag.withDescription("With --igvm: a PARAMETER_INSERT counts as one page, as COCONUT's igvmmeasure has it")
+  ),
+  checkKvm: switchFlag("check-kvm").pipe(
+    Flag.withDescription("With --igvm: refuse what KVM cannot launch: one VMSA, last, at its address")
+  ),
   mode: Flag.Literals("mode", ["snp", "seves", "sev"]).pipe(
     Flag.withDescription("What kind of guest is launched"),
     Flag.withDefault("snp" as const)
@@ -80,11 +89,15 @@ const hashesOf = Effect.fn("hashesOf")(function* ({ kernel, initrd, append }: Bo
   })
 })
 
+const IGVM_OPTIONS = { nativeZero: "native-zero", onePageInserts: "one-page-inserts", checkKvm: "check-kvm" } as const
+type IgvmOptions = { readonly [K in keyof typeof IGVM_OPTIONS]: boolean }
+
 /** The digest of an IGVM file, which an ID block in it must expect too. */
-const igvmDigest = Effect.fn("igvmDigest")(function* (path: string) {
-  const { IGVM_SIZE_MAX, igvmPlan, measureSnp, parseIgvm } = yield* loadHypervisor
-  const bytes = yield* readInputFile(path, IGVM_SIZE_MAX)
-  const { pages, idBlock } = yield* fitting(() => igvmPlan(parseIgvm(bytes, path)))
+const igvmDigest = Effect.fn("igvmDigest")(function* (path: string, { checkKvm, ...choices }: IgvmOptions) {
+  const { checkForKvm, igvmPlan, measureSnp } = yield* loadHypervisor
+  const file = yield* loadIgvm(path)
+  const { pages, idBlock } = yield* fitting(() => igvmPlan(file, choices))
+  if (checkKvm) yield* fitting(() => checkForKvm(path, { pages }))
   const digest = measureSnp(pages)
   const expected = idBlock?.block.subarray(0, digest.length)
   if (expected !== undefined && Buffer.compare(expected, digest) !== 0) {
@@ -104,8 +117,11 @@ export const measure = Command.make(
       if (mode !== "snp") return yield* bad(`--igvm: given with --mode ${mode}, expected snp`)
       const boot = (["kernel", "initrd", "append"] as const).find((name) => options[name] !== undefined)
       if (boot !== undefined) return yield* bad(`--${boot}: given with --igvm, expected --firmware`)
-      const digest = yield* igvmDigest(options.igvm)
+      const digest = yield* igvmDigest(options.igvm, options)
       return yield* writeOut(`${Buffer.from(digest).toString(outputFormat)}\n`)
+    }
+    for (const [name, option] of Object.entries(IGVM_OPTIONS)) {
+      if (options[name as keyof IgvmOptions]) return yield* bad(`--${option}: given without --igvm, expected both`)
     }
     if (options.firmware === undefined) return yield* bad("--firmware: missing, expected this option or --igvm")
     const { launchPlan, measureSev, measureSevEs, measureSnp } = yield* loadHypervisor

@@ -8,13 +8,13 @@ import { InputInvalid, oneLine } from "./InputInvalid.ts"
 
 /**
  * Writes a file that appears whole or not at all: it grows under another name beside its place and is moved there at
- * the end. `fill` is given a function that appends text.
+ * the end. `fill` is given a function that appends text or bytes.
  *
  * @returns what `fill` returns; InputInvalid when the file cannot be written there
  */
 export const writeOutputFile = <A, E, R>(
   path: string,
-  fill: (append: (text: string) => Effect.Effect<void, InputInvalid>) => Effect.Effect<A, E, R>
+  fill: (append: (part: string | Uint8Array) => Effect.Effect<void, InputInvalid>) => Effect.Effect<A, E, R>
 ) =>
   Effect.gen(function* () {
     const fs = yield* FileSystem.FileSystem
@@ -28,7 +28,9 @@ export const writeOutputFile = <A, E, R>(
     const written = Effect.scoped(
       Effect.gen(function* () {
         const file = yield* fs.open(part, { flag: "wx" }).pipe(refused)
-        return yield* fill((text) => file.writeAll(encoder.encode(text)).pipe(refused))
+        return yield* fill((part) =>
+          file.writeAll(typeof part === "string" ? encoder.encode(part) : part).pipe(refused)
+        )
       })
     )
     return yield* written.pipe(
@@ -39,3 +41,6 @@ export const writeOutputFile = <A, E, R>(
 
 /** Writes one text as a file, whole or not at all. */
 export const writeOutputText = (path: string, text: string) => writeOutputFile(path, (append) => append(text))
+
+/** Writes bytes as a file, whole or not at all. */
+export const writeOutputBytes = (path: string, bytes: Uint8Array) => writeOutputFile(path, (append) => append(bytes))

@@ -3,6 +3,7 @@ import {
   FirmwareError,
   type FirmwareImage,
   initialVmsa,
+  type LaunchIdentity,
   type LaunchPage,
   launchPlan,
   type MemorySlot,
@@ -26,7 +27,7 @@ const MIB = 0x10_0000
 /** Guest RAM below which the guest does not put its own pages: firmware metadata usually lies there. */
 const HEAP_FLOOR = 16 * MIB
 /** What is launched page by page stays within the simulated host's memory. */
-const LAUNCH_MAX = 128 * MIB
+export const LAUNCH_MAX = 128 * MIB
 /** Sections that the SVSM's parameter page has room for. */
 const SECTIONS_MAX = 200
 const VCPU_TYPE = "EPYC-v4"
@@ -38,6 +39,8 @@ export interface SvsmLaunch {
   readonly parameters: SvsmParameters
   /** First page of the guest's own heap. */
   readonly heapGpa: number
+  /** Policy, ID block and shared pages, where a file says them. */
+  readonly identity?: LaunchIdentity
 }
 
 /** What the workload asks of the launch. */
@@ -58,7 +61,7 @@ export interface LaunchNeeds {
   readonly interrupts?: InterruptLaunch | undefined
 }
 
-const PLAIN: LaunchNeeds = {
+export const PLAIN_NEEDS: LaunchNeeds = {
   guestVmpl: GUEST_VMPL,
   lowerLevels: 0,
   entriesPerCall: 0,
@@ -69,6 +72,13 @@ const PLAIN: LaunchNeeds = {
 export const HIGH_RAM_GPA = 0x1_0000_0000
 const REGION = 2 * MIB
 
+/** RAM for the guest's own pages and its first calling area, a multiple of 2 MiB. */
+export const heapSize = (vcpus: number, { lowerLevels }: Pick<LaunchNeeds, "lowerLevels">): number =>
+  up(vcpus * (BLOCK.SIZE + lowerLevels * LEVEL_BLOCK.SIZE) + PAGE_SIZE, 2 * MIB)
+
+/** Where that begins: above everything that is launched below the SVSM. */
+export const heapStart = (launchedEnd: number): number => up(Math.max(HEAP_FLOOR, launchedEnd), 2 * MIB)
+
 const up = (value: number, to: number): number => Math.ceil(value / to) * to
 
 /**
@@ -77,11 +87,11 @@ const up = (value: number, to: number): number => Math.ceil(value / to) * to
  * what the guest needs.
  */
 export const svsmLaunch = (image: FirmwareImage, vcpus: number, asked: Partial<LaunchNeeds> = {}): SvsmLaunch => {
-  const needs: LaunchNeeds = { ...PLAIN, ...asked }
+  const needs: LaunchNeeds = { ...PLAIN_NEEDS, ...asked }
   const { interrupts } = needs
   const sectionsEnd = Math.max(0, ...image.sections.map(({ gpa, size }) => gpa + size))
-  const heapGpa = up(Math.max(HEAP_FLOOR, sectionsEnd), 2 * MIB)
-  const ramSize = heapGpa + up(vcpus * (BLOCK.SIZE + needs.lowerLevels * LEVEL_BLOCK.SIZE) + PAGE_SIZE, 2 * MIB)
+  const heapGpa = heapStart(sectionsEnd)
+  const ramSize = heapGpa + heapSize(vcpus, needs)
   const svsm = { gpa: ramSize, size: svsmRangeSize(vcpus, interrupts !== undefined) }
   if (svsm.gpa + svsm.size > image.gpa) {
     throw new FirmwareError(image.name, `sections end at 0x${sectionsEnd.toString(16)}, expected room below the image`)
@@ -115,7 +125,10 @@ export const svsmLaunch = (image: FirmwareImage, vcpus: number, asked: Partial<L
   return { plan, memorySlots, parameters, heapGpa }
 }
 
-const highRamSlot = ({ highRam, isLarge }: LaunchNeeds): ReadonlyArray<MemorySlot> => {
+export const highRamSlot = ({
+  highRam,
+  isLarge
+}: Pick<LaunchNeeds, "highRam" | "isLarge">): ReadonlyArray<MemorySlot> => {
   if (highRam === 0) return []
   const large = new Set<number>()
   for (let region = 0; region < highRam / REGION; region++) {

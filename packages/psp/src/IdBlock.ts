@@ -1,6 +1,6 @@
 import { createHash, createPublicKey, type KeyObject, verify } from "node:crypto"
 import { layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { SIGNATURE_SIZE } from "./EcdsaP384.ts"
+import { publicKeyOf, SIGNATURE_SIZE, signatureBytes, signP384 } from "./EcdsaP384.ts"
 import { LAUNCH_DIGEST_SIZE } from "./LaunchDigest.ts"
 import type { Status } from "./Status.ts"
 
@@ -169,4 +169,43 @@ export const bindIdBlock = (scene: IdBlockScene): IdBinding | Status => {
     idKeyDigest: digestOf(keyAt(auth, ID_AUTH.id_key)),
     authorKeyDigest: hasAuthorKey ? digestOf(keyAt(auth, ID_AUTH.author_key)) : new Uint8Array(LAUNCH_DIGEST_SIZE)
   }
+}
+
+/** What a guest's owner signs, and with which private keys. */
+export interface IdBlockInput {
+  /** LD, 48 bytes. */
+  readonly digest: Uint8Array
+  /** 16 bytes. */
+  readonly familyId: Uint8Array
+  /** 16 bytes. */
+  readonly imageId: Uint8Array
+  readonly svn: number
+  readonly policy: bigint
+  readonly idKey: bigint
+  /** Signs the ID key; left out, the block stands on the ID key alone. */
+  readonly authorKey?: bigint | undefined
+}
+
+const BLOCK_VERSION = 1
+
+/** The block, 0x60 bytes, and the page with keys and signatures, 4096 bytes. Equal input gives equal bytes. */
+export const signIdBlock = (input: IdBlockInput): { readonly block: Uint8Array; readonly auth: Uint8Array } => {
+  const block = new Uint8Array(ID_BLOCK_SIZE)
+  block.set(input.digest, ID_BLOCK.ld)
+  block.set(input.familyId, ID_BLOCK.family_id)
+  block.set(input.imageId, ID_BLOCK.image_id)
+  viewOf(block).setUint32(ID_BLOCK.version, BLOCK_VERSION, true)
+  viewOf(block).setUint32(ID_BLOCK.guest_svn, input.svn, true)
+  viewOf(block).setBigUint64(ID_BLOCK.policy, input.policy, true)
+  const auth = new Uint8Array(ID_AUTH_SIZE)
+  const idKey = publicKeyBytes(publicKeyOf(input.idKey))
+  viewOf(auth).setUint32(ID_AUTH.id_key_algo, ID_ALGORITHM, true)
+  auth.set(signatureBytes(signP384(input.idKey, block)), ID_AUTH.id_block_sig)
+  auth.set(idKey, ID_AUTH.id_key)
+  if (input.authorKey !== undefined) {
+    viewOf(auth).setUint32(ID_AUTH.auth_key_algo, ID_ALGORITHM, true)
+    auth.set(signatureBytes(signP384(input.authorKey, idKey)), ID_AUTH.id_key_sig)
+    auth.set(publicKeyBytes(publicKeyOf(input.authorKey)), ID_AUTH.author_key)
+  }
+  return { block, auth }
 }

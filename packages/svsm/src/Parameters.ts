@@ -1,5 +1,6 @@
 import { getU64, PAGE_SIZE, setU64 } from "@vmpl-lab/sev-es"
 import { SVSM_BEHAVIOURS, type SvsmBehaviour } from "./Behaviour.ts"
+import { svsmRangeSize } from "./Image.ts"
 
 /** A range of guest physical memory, in bytes. */
 export interface GuestRange {
@@ -54,6 +55,8 @@ export interface SvsmInterrupts {
 }
 
 const MAGIC = 0x4d56_5356
+/** Where in the page the number of vCPUs is, a u32: where an IGVM file has the VMM write it. */
+export const PARAMETERS_VP_COUNT = 4
 const HEADER = 128
 /** At the end of the page: zeros where the SVSM takes no interrupts. */
 const INTERRUPTS = PAGE_SIZE - 64
@@ -66,7 +69,7 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
   const bytes = new Uint8Array(PAGE_SIZE)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, MAGIC, true)
-  view.setUint32(4, parameters.vcpus, true)
+  view.setUint32(PARAMETERS_VP_COUNT, parameters.vcpus, true)
   const words = [
     parameters.ramSize,
     parameters.svsm.gpa,
@@ -103,7 +106,7 @@ export const encodeParameters = (parameters: SvsmParameters): Uint8Array => {
   return bytes
 }
 
-/** What the SVSM reads back; null when the page does not hold parameters. */
+/** What the SVSM reads back; null when the page holds no parameters, or those of more vCPUs than its range is for. */
 export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, PAGE_SIZE)
   const word = (i: number): number => getU64(view, 8 + 8 * i)
@@ -111,8 +114,11 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
   if (view.getUint32(0, true) !== MAGIC || ranges > MAX_RANGES) return null
   const behaviour = SVSM_BEHAVIOURS[getU64(view, BEHAVIOUR)]
   if (word(13) < 1 || word(13) > 3 || behaviour === undefined) return null
+  const vcpus = view.getUint32(PARAMETERS_VP_COUNT, true)
+  const takesInterrupts = view.getUint32(INTERRUPTS, true) === 1
+  if (vcpus === 0 || svsmRangeSize(vcpus, takesInterrupts) > word(2)) return null
   return {
-    vcpus: view.getUint32(4, true),
+    vcpus,
     behaviour,
     ramSize: word(0),
     highRam: { gpa: word(11), size: word(12) },
@@ -129,7 +135,7 @@ export const decodeParameters = (bytes: Uint8Array): SvsmParameters | null => {
       gpa: getU64(view, HEADER + 16 * i),
       size: getU64(view, HEADER + 16 * i + 8)
     })),
-    ...(view.getUint32(INTERRUPTS, true) === 1 ? { interrupts: decodeInterrupts(view) } : {})
+    ...(takesInterrupts ? { interrupts: decodeInterrupts(view) } : {})
   }
 }
 

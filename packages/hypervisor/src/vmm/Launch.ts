@@ -6,17 +6,21 @@ import type { Vcpu } from "../kvm/Vcpu.ts"
 import type { GuestRequestPort } from "../kvm/Vm.ts"
 import { loadSlot } from "../kvm/VmsaUpdate.ts"
 import { cpuidPage } from "./CpuidPage.ts"
-import type { IgvmIdBlock } from "./igvm/IgvmPlan.ts"
+import type { IgvmIdBlock } from "./igvm/IdBlockHeader.ts"
+import type { SharedPage } from "./igvm/IgvmPlan.ts"
 import type { LaunchPage } from "./LaunchPlan.ts"
+import { changePageState } from "./PageState.ts"
 import type { Vmm } from "./Vmm.ts"
 
 /** Guest policy: ABI 0.0, SMT allowed, bit 17 as it must be. */
 export const LAUNCH_POLICY = 0x3_0000n
 
-/** What a guest's owner decides beside its pages. */
+/** What a guest's owner decides beside the pages that are launched. */
 export interface LaunchIdentity {
-  readonly policy?: bigint
-  readonly idBlock?: IgvmIdBlock
+  readonly policy?: bigint | undefined
+  readonly idBlock?: IgvmIdBlock | undefined
+  /** Pages that the guest finds shared with the host, with these contents. */
+  readonly shared?: ReadonlyArray<SharedPage> | undefined
 }
 
 /** The launch digest in hex, or what the launch commands answered when one refused. */
@@ -27,7 +31,7 @@ export type LaunchOutcome =
 /**
  * Launches the guest: context and keys, then each page of the plan from hypervisor-owned to Pre-Guest by RMPUPDATE and
  * from there to Guest-Valid by the firmware, then LAUNCH_FINISH. VMSA pages become the vCPUs' in turn.
- * @param identity the policy, LAUNCH_POLICY where left out, and the owner's ID block
+ * @param identity the policy, LAUNCH_POLICY where left out, the owner's ID block, and pages that no command launches
  * @param guestRequests how the firmware takes guest messages of the guest with a context; none, and they are refused
  * @spec SNP-ABI launch flow
  */
@@ -87,6 +91,12 @@ export const launch = (
       loadSlot(boot, boot.current, thread)
       boot.vm.protect()
     }
+  }
+  for (const { gpa, contents } of identity.shared ?? []) {
+    const gfn = gpa / PAGE_SIZE
+    const where = `GPA 0x${gpa.toString(16)}`
+    if (host.writePage(memory.sharedFrame(gfn), contents) !== 0) return refused("copy", where, "#PF")
+    if (changePageState(vmm, thread, gfn, 1, false) !== 0) return refused("sharing", where, "no memory of the guest's")
   }
   vmm.owner.guestRequest = guestRequests?.(gctx) ?? null
   const { idBlock } = identity

@@ -1,12 +1,13 @@
 import { type Attested, attestBody, GUEST_VMPL } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { measureSnp } from "@vmpl-lab/hypervisor"
+import { type IgvmFile, measureSnp } from "@vmpl-lab/hypervisor"
 import { type EndorsementKey, type PlatformIdentity, type ReportVersion, tcbBytes } from "@vmpl-lab/psp"
 import { CERTIFICATE_GUID, encodeCertificateTable, guidBytes } from "@vmpl-lab/sev-es"
 import type { Profile } from "@vmpl-lab/sim"
 import type { ServiceManifest } from "@vmpl-lab/svsm"
 import { builtInFirmware } from "../Compare.ts"
 import { DEFAULT_SCENARIO } from "../DefaultScenario.ts"
+import { igvmLaunch } from "../IgvmLaunch.ts"
 import { Machine } from "../Machine.ts"
 import { RunFailed } from "../RunFailed.ts"
 import { svsmLaunch } from "../SvsmLaunch.ts"
@@ -26,6 +27,8 @@ export interface AttestInput {
   readonly strategy: Strategy
   readonly profile: Profile
   readonly seed: number
+  /** What the guest is launched from; the built-in firmware and SVSM when left out. */
+  readonly igvm?: IgvmFile | undefined
 }
 
 export interface AttestOutcome extends Attested {
@@ -52,9 +55,9 @@ export const hostCertificates = (identity: PlatformIdentity, kind: EndorsementKe
  * is in the outcome's `result`.
  */
 export const runAttest = (input: AttestInput): AttestOutcome => {
-  const { vmpl, nonce, service, key, reportVersion, strategy, profile, seed } = input
+  const { vmpl, nonce, service, key, reportVersion, strategy, profile, seed, igvm } = input
   const guestVmpl = vmpl === 1 ? 1 : GUEST_VMPL
-  const svsm = svsmLaunch(builtInFirmware(), 1, { guestVmpl })
+  const svsm = igvm === undefined ? svsmLaunch(builtInFirmware(), 1, { guestVmpl }) : igvmLaunch(igvm, 1, { guestVmpl })
   let attested: Attested | null = null
   const machine = new Machine({
     strategy,

@@ -40,7 +40,7 @@ export interface HeaderKind {
   /** Where its mask of platforms is; null where it has none. */
   readonly mask: number | null
   /** Bytes of the body that must be zero. */
-  readonly reserved?: readonly [start: number, end: number]
+  readonly reserved?: ReadonlyArray<readonly [start: number, end: number]>
   /** Means nothing to SNP, or something that an SNP launch cannot do: an error where its mask names SNP. */
   readonly notForSnp?: true
 }
@@ -52,7 +52,7 @@ export const HEADER_KINDS: ReadonlyMap<number, HeaderKind> = new Map(
   (
     [
       { name: "SUPPORTED_PLATFORM", size: 16, mask: 0 },
-      { name: "GUEST_POLICY", size: 16, mask: 8, reserved: [12, 16] },
+      { name: "GUEST_POLICY", size: 16, mask: 8, reserved: [[12, 16]] },
       // Pages are measured with their addresses, so they cannot be moved.
       { name: "RELOCATABLE_REGION", size: 48, mask: 0, notForSnp: true },
       { name: "PAGE_TABLE_RELOCATION_REGION", size: 32, mask: 0, notForSnp: true },
@@ -60,15 +60,25 @@ export const HEADER_KINDS: ReadonlyMap<number, HeaderKind> = new Map(
       { name: "CORIM_SIGNATURE", size: 16, mask: 0 },
       { name: "CCA_POLICY", size: 32, mask: 0, notForSnp: true },
       { name: "PARAMETER_AREA", size: 16, mask: null },
-      { name: "PAGE_DATA", size: 24, mask: 8, reserved: [22, 24] },
+      { name: "PAGE_DATA", size: 24, mask: 8, reserved: [[22, 24]] },
       { name: "PARAMETER_INSERT", size: 16, mask: 8 },
-      { name: "VP_CONTEXT", size: 20, mask: 8, reserved: [18, 20] },
-      { name: "REQUIRED_MEMORY", size: 24, mask: 8, reserved: [20, 24] },
+      { name: "VP_CONTEXT", size: 20, mask: 8, reserved: [[18, 20]] },
+      { name: "REQUIRED_MEMORY", size: 24, mask: 8, reserved: [[20, 24]] },
       { name: "VP_COUNT", ...PARAMETER },
       { name: "SRAT", ...PARAMETER },
       { name: "MADT", ...PARAMETER },
       { name: "MMIO_RANGES", ...PARAMETER },
-      { name: "SNP_ID_BLOCK", size: 0x2b8, mask: 0, reserved: [5, 8] },
+      // Its two keys have a word after the curve that is no part of AMD's form.
+      {
+        name: "SNP_ID_BLOCK",
+        size: 0x2b8,
+        mask: 0,
+        reserved: [
+          [5, 8],
+          [0xfc, 0x100],
+          [0x224, 0x228]
+        ]
+      },
       { name: "MEMORY_MAP", ...PARAMETER },
       { name: "ERROR_RANGE", size: 16, mask: 8 },
       { name: "COMMAND_LINE", ...PARAMETER },

@@ -23,6 +23,10 @@ const SECTIONS = [0x100, 0x200, 0x400] as const
 /** One variable header that counts for SNP. */
 export interface IgvmHeader {
   readonly kind: HeaderKind
+  /** Its place among all variable headers of the file, from 0. */
+  readonly index: number
+  /** Its loader may leave it out where it cannot do what it asks. */
+  readonly isOptional: boolean
   /** Where its body begins in the file. */
   readonly at: number
   readonly body: DataView
@@ -79,13 +83,16 @@ const checkFixed = (bytes: Uint8Array, name: string, fail: Fail): readonly [star
   return [start, start + size]
 }
 
+/** Whether a file begins as an IGVM file does. */
+export const isIgvm = (bytes: Uint8Array): boolean =>
+  bytes.length >= 4 && new DataView(bytes.buffer, bytes.byteOffset).getUint32(FIXED.magic, true) === MAGIC
+
 /** Every header that is known, whatever platform it is for. */
 const readHeaders = (bytes: Uint8Array, [start, end]: readonly [number, number], fail: Fail): Array<IgvmHeader> => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const headers: Array<IgvmHeader> = []
   let section = 0
-  for (let at = start; at < end; ) {
-    if (at + 8 > end) throw fail(at, end - at, "no room for type and length of a header")
+  for (let at = start, index = 0; at < end; index++) {
     const type = view.getUint32(at, true)
     const length = view.getUint32(at + 4, true)
     const next = at + 8 + Math.ceil(length / ALIGNMENT) * ALIGNMENT
@@ -98,7 +105,8 @@ const readHeaders = (bytes: Uint8Array, [start, end]: readonly [number, number],
         throw fail(at, 4, `${kind.name} comes too late, expected platforms, then initialization, then directives`)
       section = own
       if (length !== kind.size) throw fail(at + 4, 4, `${kind.name} has ${length} bytes, expected ${kind.size}`)
-      headers.push({ kind, at: at + 8, body: new DataView(bytes.buffer, bytes.byteOffset + at + 8, length) })
+      const body = new DataView(bytes.buffer, bytes.byteOffset + at + 8, length)
+      headers.push({ kind, index, isOptional: type !== plain, at: at + 8, body })
     } else if (type === plain)
       throw fail(at, 4, `header type ${hex(type)} is unknown, expected a known or an optional one`)
     at = next
@@ -125,13 +133,16 @@ const snpMask = (headers: ReadonlyArray<IgvmHeader>, name: string, fail: Fail): 
   return mask
 }
 
-const checkHeader = ({ kind, at, body }: IgvmHeader, fail: Fail): void => {
-  if (kind.notForSnp)
-    throw fail(at - 8, 4, `${kind.name} is for SEV-SNP too, expected none: its launch has no such step`)
-  const [start, end] = kind.reserved ?? [0, 0]
-  for (let i = start; i < end; i++) {
-    if (body.getUint8(i) !== 0) {
-      throw fail(at + start, end - start, `reserved bytes of ${kind.name} are not zero, expected zeros`)
+const checkHeader = (header: IgvmHeader, name: string): void => {
+  const { kind, body } = header
+  if (kind.notForSnp) {
+    throw headerError(name, header, -8, 4, "is for SEV-SNP too, expected none: its launch has no such step")
+  }
+  for (const [start, end] of kind.reserved ?? []) {
+    for (let i = start; i < end; i++) {
+      if (body.getUint8(i) !== 0) {
+        throw headerError(name, header, start, end - start, "reserved bytes are not zero, expected zeros")
+      }
     }
   }
 }
@@ -150,10 +161,22 @@ export const parseIgvm = (bytes: Uint8Array, name: string): IgvmFile => {
     ({ kind, body }) =>
       kind.name !== "SUPPORTED_PLATFORM" && (kind.mask === null || (body.getUint32(kind.mask, true) & mask) !== 0)
   )
-  for (const header of headers) checkHeader(header, fail)
+  for (const header of headers) checkHeader(header, name)
   return { name, bytes, headers }
 }
 
-/** An error at some bytes of a file. */
-export const igvmError = ({ name }: IgvmFile, at: number, size: number, why: string): FirmwareError =>
-  failIn(name)(at, size, why)
+/** An error in a header, at `offset` in its body: which header of the file it is, its type, its bytes, and why. */
+const headerError = (name: string, header: IgvmHeader, offset: number, size: number, why: string): FirmwareError => {
+  const from = header.at + offset
+  const where = `header ${header.index}, ${header.kind.name}, bytes ${hex(from)} to ${hex(from + size - 1)}`
+  return new FirmwareError(name, `${where}: ${why}`)
+}
+
+/** An error in a header of a file. */
+export const igvmError = (
+  { name }: IgvmFile,
+  header: IgvmHeader,
+  offset: number,
+  size: number,
+  why: string
+): FirmwareError => headerError(name, header, offset, size, why)
