@@ -1,7 +1,7 @@
 import { layout, offsetsOf } from "@vmpl-lab/sev-es"
 import type { GuestContext } from "./GuestContext.ts"
 import type { EndorsementKey, PlatformIdentity } from "./PlatformIdentity.ts"
-import { tcbBytes } from "./Tcb.ts"
+import { familyOf } from "./Tcb.ts"
 
 /**
  * ATTESTATION_REPORT. Version 3 adds family, model and stepping at 0x188; version 5 mitigation vectors at 0x1F8.
@@ -56,7 +56,15 @@ export type ReportVersion = (typeof REPORT_VERSIONS)[number]
 const SIGNATURE_ALGORITHM = 1
 
 /** Of `platform_info`. */
-const PLATFORM_INFO = { SMT: 1, TSME: 2, ALIAS_CHECK_COMPLETE: 1 << 5 } as const
+const PLATFORM_INFO = {
+  SMT: 1,
+  TSME: 2,
+  ECC: 1 << 2,
+  RAPL_DIS: 1 << 3,
+  CIPHERTEXT_HIDING: 1 << 4,
+  ALIAS_CHECK_COMPLETE: 1 << 5,
+  TIO: 1 << 7
+} as const
 
 /** Of `key_info`: bit 1, and the signing key in bits 4 to 2. */
 const KEY_INFO = { AUTHOR_KEY_EN: 1, MASK_CHIP_KEY: 2, SIGNING_KEY_SHIFT: 2 } as const
@@ -73,23 +81,25 @@ export interface ReportSubject {
   readonly signer: EndorsementKey | null
 }
 
-const platformInfo = (platform: PlatformIdentity, smtEnabled: boolean): number =>
-  (smtEnabled ? PLATFORM_INFO.SMT : 0) |
-  (platform.tsmeEnabled ? PLATFORM_INFO.TSME : 0) |
-  // Bits above those of version 2 are zero in it.
-  (platform.aliasCheckComplete && platform.reportVersion >= 3 ? PLATFORM_INFO.ALIAS_CHECK_COMPLETE : 0)
-
-/** Family, model and stepping out of CPUID Fn1 EAX. @spec APM3 E.3.2 */
-export const familyOf = (fms: number) => ({
-  family: ((fms >> 8) & 0xf) + ((fms >> 20) & 0xff),
-  model: ((fms >> 4) & 0xf) | ((fms >> 12) & 0xf0),
-  stepping: fms & 0xf
-})
+const platformInfo = (platform: PlatformIdentity, smtEnabled: boolean): number => {
+  const { reportVersion } = platform
+  const bits: ReadonlyArray<readonly [bit: number, isSet: boolean]> = [
+    [PLATFORM_INFO.SMT, smtEnabled],
+    [PLATFORM_INFO.TSME, platform.tsmeEnabled],
+    [PLATFORM_INFO.ECC, platform.eccEnabled],
+    [PLATFORM_INFO.RAPL_DIS, platform.raplDisabled],
+    [PLATFORM_INFO.CIPHERTEXT_HIDING, platform.ciphertextHiding],
+    // Bits that a version does not have are zero in it.
+    [PLATFORM_INFO.ALIAS_CHECK_COMPLETE, platform.aliasCheckComplete && reportVersion >= 3],
+    [PLATFORM_INFO.TIO, platform.tioEnabled && reportVersion >= 5]
+  ]
+  return bits.reduce((sum, [bit, isSet]) => sum | (isSet ? bit : 0), 0)
+}
 
 /**
  * A report. Without an ID block what one binds is zero: SVN, family, image and both key digests.
- * @spec-silent the chip id of a report that the VLEK signs: published firmware leaves it in, newer reports have zeros;
- * SNP_CONFIG's mask takes it out of any
+ * @spec-silent the chip id of a report that the VLEK signs: published firmware, which writes version 2, leaves it in;
+ * newer reports have zeros. SNP_CONFIG's mask takes it out of any.
  */
 export const attestationReport = (platform: PlatformIdentity, subject: ReportSubject): Uint8Array => {
   const { guest, signer } = subject
@@ -107,7 +117,7 @@ export const attestationReport = (platform: PlatformIdentity, subject: ReportSub
   view.setBigUint64(REPORT.policy, guest.policy, true)
   view.setUint32(REPORT.vmpl, subject.vmpl, true)
   view.setUint32(REPORT.signature_algo, SIGNATURE_ALGORITHM, true)
-  report.set(tcbBytes(platform.currentTcb), REPORT.current_tcb)
+  report.set(platform.tcbBytes(platform.currentTcb), REPORT.current_tcb)
   view.setUint32(REPORT.platform_info, platformInfo(platform, subject.smtEnabled), true)
   const signingKey = signer === null ? SIGNING_KEY.NONE : SIGNING_KEY[signer]
   const mask = platform.maskChipKey ? KEY_INFO.MASK_CHIP_KEY : 0
@@ -118,20 +128,20 @@ export const attestationReport = (platform: PlatformIdentity, subject: ReportSub
   report.set(guest.hostData, REPORT.host_data)
   report.set(guest.reportId, REPORT.report_id)
   report.set(guest.reportIdMa, REPORT.report_id_ma)
-  report.set(tcbBytes(platform.reportedTcb), REPORT.reported_tcb)
-  if (!platform.maskChipId) report.set(platform.chipId, REPORT.chip_id)
-  report.set(tcbBytes(platform.committedTcb), REPORT.committed_tcb)
+  report.set(platform.tcbBytes(platform.reportedTcb), REPORT.reported_tcb)
+  const isOperators = signer === "VLEK" && platform.reportVersion >= 3
+  if (!platform.maskChipId && !isOperators) report.set(platform.chipId, REPORT.chip_id)
+  report.set(platform.tcbBytes(platform.committedTcb), REPORT.committed_tcb)
   const { current, committed } = platform
   report.set([current.build, current.minor, current.major], REPORT.current_build)
   report.set([committed.build, committed.minor, committed.major], REPORT.committed_build)
-  // The TCB at GCTX_CREATE: this platform's does not change while it runs.
-  report.set(tcbBytes(platform.committedTcb), REPORT.launch_tcb)
+  report.set(guest.launchTcb, REPORT.launch_tcb)
   if (platform.reportVersion >= 3) {
     const { family, model, stepping } = familyOf(platform.fms)
     report.set([family, model, stepping], REPORT.cpuid_fam_id)
   }
   if (platform.reportVersion >= 5) {
-    view.setBigUint64(REPORT.launch_mit_vector, platform.mitigationVector, true)
+    view.setBigUint64(REPORT.launch_mit_vector, guest.launchMitigations, true)
     view.setBigUint64(REPORT.current_mit_vector, platform.mitigationVector, true)
   }
   if (signer !== null) report.set(platform.sign(signer, report.subarray(0, REPORT.signature)), REPORT.signature)

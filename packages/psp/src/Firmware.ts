@@ -11,10 +11,27 @@ import { firstRefusal, isOwnFrame, LAUNCH_UPDATE_OWNER, LAUNCH_UPDATE_PAGE, ruli
 import type { PageCommand } from "./PageCommand.ts"
 import { PageCommands } from "./PageCommands.ts"
 import type { ContentsOwner } from "./PageContents.ts"
+import {
+  COMMIT_SIZE,
+  commit,
+  configure,
+  GUEST_STATUS_SIZE,
+  guestStatus,
+  isInPage,
+  loadVlek,
+  outputRefusal,
+  PLATFORM_STATUS_SIZE,
+  type PlatformConfig,
+  platformStatus,
+  type StatusAddress,
+  type VlekLoad,
+  writeStatus
+} from "./PlatformCommands.ts"
 import { FMS_GENOA, PlatformIdentity, type PlatformIdentityOptions } from "./PlatformIdentity.ts"
 import { POLICY, policyAccepted } from "./Policy.ts"
 import type { PspMemory, PspRmp } from "./Ports.ts"
 import type { Status } from "./Status.ts"
+import { tscScale } from "./TscInfoMessage.ts"
 
 /** How the platform was initialised; every default is what firmware 1.55 on Genoa says of itself. */
 export interface SnpFirmwareOptions {
@@ -38,20 +55,27 @@ export interface SnpFirmwareOptions {
   readonly cpuidPolicy?: CpuidPolicy
 }
 
-/** LAUNCH_START. IMI launches are not modelled. */
-export interface LaunchStart {
+/** What stands in the reserved bits of a command's buffer; anything but 0 is refused before all else. */
+interface Reserved {
+  readonly reserved?: number
+}
+
+/** LAUNCH_START. */
+export interface LaunchStart extends Reserved {
   /** Frame of the guest context. */
   readonly gctx: number
   readonly policy: bigint
   /** Frame of the migration agent's context; null or absent: MA_EN is 0. */
   readonly migrationAgent?: number | null
+  /** IMI_EN: only IMI pages are launched, and LAUNCH_FINISH is not for such a guest. */
+  readonly imiEn?: boolean
   readonly desiredTscKhz?: number
   /** 16 bytes. */
   readonly gosvw?: Uint8Array
 }
 
 /** LAUNCH_UPDATE of the page at frame `pfn`. The gPA is not given: the AMD-SP takes it from the RMP entry. */
-export interface LaunchUpdate {
+export interface LaunchUpdate extends Reserved {
   readonly gctx: number
   readonly pfn: number
   /** 0 = 4 KiB, 1 = 2 MiB. */
@@ -59,10 +83,12 @@ export interface LaunchUpdate {
   /** One of PAGE_TYPE. */
   readonly pageType: number
   readonly vmplPerms?: VmplPerms
+  /** IMI_PAGE: the page enters IMD too. */
+  readonly imiPage?: boolean
 }
 
 /** LAUNCH_FINISH. */
-export interface LaunchFinish {
+export interface LaunchFinish extends Reserved {
   readonly gctx: number
   /** 32 bytes. */
   readonly hostData?: Uint8Array
@@ -74,13 +100,13 @@ export interface LaunchFinish {
 
 const NO_PERMS: VmplPerms = [0, 0, 0]
 const BUILD = 25
+const isReservedZero = ({ reserved = 0 }: Reserved): boolean => reserved === 0
 const isByte = (value: number): boolean => Number.isInteger(value) && value >= 0 && value <= 0xff
 /**
  * The AMD-SP's commands that create, launch and end an SNP guest. Each command makes its checks in the firmware's
  * order and returns the name of its status; a refused command changes nothing, unless it says so.
  *
- * Limitations: reserved bits of command buffers exist only where a parameter can hold them; the SecureTSC scale of a
- * VMSA is not filled in.
+ * Limitation: addresses are frames, so their low bits, which are reserved, are not there to be wrong.
  * @spec SNP-ABI "SNP guest life cycle commands"
  */
 export class SnpFirmware {
@@ -127,12 +153,17 @@ export class SnpFirmware {
   gctxCreate(gctx: number): Status {
     if (!this.#options.initialised) return "INVALID_PLATFORM_STATE"
     const status = this.#pages.execute({ command: "GCTX_CREATE", pfn: gctx })
-    if (status === "SUCCESS") this.#contexts.set(gctx, makeGuestContext(this.#options.seed, this.#guestsCreated++))
+    if (status === "SUCCESS") {
+      const launchTcb = this.identity.tcbBytes(this.identity.committedTcb)
+      const launch = { launchTcb, launchMitigations: this.identity.mitigationVector }
+      this.#contexts.set(gctx, makeGuestContext(this.#options.seed, this.#guestsCreated++, launch))
+    }
     return status
   }
 
   /** Binds policy and keys; the guest goes from INIT to LAUNCH. @spec SNP-ABI LAUNCH_START */
   launchStart(command: LaunchStart): Status {
+    if (!isReservedZero(command)) return "INVALID_PARAM"
     const guest = this.#contextOf(command.gctx)
     if (typeof guest === "string") return guest
     if (guest.state !== "INIT") return "INVALID_GUEST_STATE"
@@ -142,6 +173,7 @@ export class SnpFirmware {
     if (!policyAccepted(command.policy, this.#options, agent)) return "POLICY_FAILURE"
     guest.policy = command.policy
     guest.migrationAgent = agentFrame
+    guest.imiEn = command.imiEn ?? false
     if (agent !== null) guest.reportIdMa = agent.reportId.slice()
     guest.desiredTscKhz = command.desiredTscKhz ?? 0
     if (command.gosvw !== undefined) guest.gosvw = command.gosvw.slice(0, guest.gosvw.length)
@@ -181,8 +213,8 @@ export class SnpFirmware {
    * @spec SNP-ABI LAUNCH_UPDATE
    */
   launchUpdate(command: LaunchUpdate): Status {
-    const { gctx, pfn, pageSize, pageType, vmplPerms = NO_PERMS } = command
-    if (!vmplPerms.every(isByte)) return "INVALID_PARAM"
+    const { gctx, pfn, pageSize, pageType, vmplPerms = NO_PERMS, imiPage = false } = command
+    if (!isReservedZero(command) || !vmplPerms.every(isByte)) return "INVALID_PARAM"
     const guest = this.#contextOf(gctx)
     if (typeof guest === "string") return guest
     const page = firstRefusal(LAUNCH_UPDATE_PAGE, this.#pages.view, {
@@ -196,14 +228,18 @@ export class SnpFirmware {
     if (guest.asid === 0) return "INACTIVE"
     const owner = firstRefusal(LAUNCH_UPDATE_OWNER, this.#pages.view, { pfn, asid: guest.asid })
     if (owner.status !== "SUCCESS") return owner.status
+    if (guest.imiEn && !imiPage) return "INVALID_PARAM"
     const entry = rulingEntry(this.#rmp, pfn)
     if (pageType === PAGE_TYPE.CPUID && !this.#cpuidPageAccepted(pfn)) return "INVALID_PARAM"
 
     const frames = pageSize === PAGE_2M ? PAGES_PER_2M : 1
     for (let i = 0; i < frames; i++) {
       const contents = this.#launchContents(guest, pageType, pfn + i)
-      guest.digest.update(pageType, (entry.gfn + i) * PAGE_SIZE, contents, vmplPerms)
-      const launched = pageType === PAGE_TYPE.VMSA ? launchedVmsa(contents, guest.nextNonce()) : contents
+      const gpa = (entry.gfn + i) * PAGE_SIZE
+      guest.digest.update(pageType, gpa, contents, vmplPerms, imiPage)
+      if (imiPage) guest.imd.update(pageType, gpa, contents, vmplPerms, imiPage)
+      const isVmsa = pageType === PAGE_TYPE.VMSA
+      const launched = isVmsa ? launchedVmsa(contents, guest.nextNonce(), tscScale(guest.desiredTscKhz)) : contents
       this.#memory.writeEncrypted(pfn + i, guest.asid, launched)
     }
     this.#pages.launch({ pfn, pageType, masks: vmplPerms })
@@ -271,9 +307,10 @@ export class SnpFirmware {
 
   /** Ends the launch: LD is final, host data is bound, the guest may run. @spec SNP-ABI LAUNCH_FINISH */
   launchFinish(command: LaunchFinish): Status {
+    if (!isReservedZero(command)) return "INVALID_PARAM"
     const guest = this.#contextOf(command.gctx)
     if (typeof guest === "string") return guest
-    if (guest.state !== "LAUNCH") return "INVALID_GUEST_STATE"
+    if (guest.state !== "LAUNCH" || guest.imiEn) return "INVALID_GUEST_STATE"
     if (guest.asid === 0) return "INACTIVE"
     const hasAuthorKey = command.authKeyEn ?? false
     if (command.idBlock !== undefined) {
@@ -305,10 +342,12 @@ export class SnpFirmware {
       memory: this.#memory,
       command,
       guest,
-      sceneOf: (vmpck) => ({
+      platform: this.identity,
+      sceneOf: (vmpck, version) => ({
         guest,
         gctx: command.gctx,
         vmpck,
+        version,
         platform: this.identity,
         smtEnabled,
         cpuidPolicy,
@@ -336,6 +375,42 @@ export class SnpFirmware {
     }
     this.#contexts.delete(gctx)
     return this.#pages.execute({ command: "DECOMMISSION", pfn: gctx })
+  }
+
+  /** Tells policy, ASID and state of a guest. @spec SNP-ABI SNP_GUEST_STATUS */
+  guestStatus(gctx: number, address: StatusAddress): Status {
+    if (!isInPage(address, GUEST_STATUS_SIZE)) return "INVALID_PARAM"
+    const guest = this.#contextOf(gctx)
+    if (typeof guest === "string") return guest
+    const refusal = outputRefusal(this.#rmp, address)
+    if (refusal === null) writeStatus(this.#memory, address, guestStatus(guest))
+    return refusal ?? "SUCCESS"
+  }
+
+  /** Tells state, versions, masks and the number of guests, before SNP_INIT too. @spec SNP-ABI SNP_PLATFORM_STATUS */
+  platformStatus(address: StatusAddress): Status {
+    if (!isInPage(address, PLATFORM_STATUS_SIZE)) return "INVALID_PARAM"
+    const { initialised } = this.#options
+    const refusal = initialised ? outputRefusal(this.#rmp, address) : null
+    if (refusal !== null) return refusal
+    const guests = [...this.#contexts.values()].filter(({ state }) => state !== "INIT").length
+    writeStatus(this.#memory, address, platformStatus(this.identity, initialised, guests))
+    return "SUCCESS"
+  }
+
+  /** Which TCB reports name, and what they do not show. @spec SNP-ABI SNP_CONFIG */
+  config(command: PlatformConfig): Status {
+    return configure(this.identity, command)
+  }
+
+  /** The TCB that runs becomes the one below which nothing goes. @spec SNP-ABI SNP_COMMIT */
+  commit(length = COMMIT_SIZE): Status {
+    return commit(this.identity, length)
+  }
+
+  /** The operator's key, wrapped for this chip and its reported TCB. @spec SNP-ABI SNP_VLEK_LOAD */
+  vlekLoad(command: VlekLoad): Status {
+    return loadVlek(this.identity, command)
   }
 
   /** The guest of a context page, or the status that refuses the command. */

@@ -10,6 +10,9 @@ export interface GuestContext {
   state: GuestState
   /** The ASID given by ACTIVATE; 0 while the guest is inactive. */
   asid: number
+  /** The platform's committed TCB at GCTX_CREATE, 8 bytes, and its mitigations then. */
+  readonly launchTcb: Uint8Array
+  readonly launchMitigations: bigint
   /** Guest policy of LAUNCH_START, all 64 bits. */
   policy: bigint
   /** LD until LAUNCH_FINISH, the report's MEASUREMENT from then on. */
@@ -17,6 +20,10 @@ export interface GuestContext {
   /** Frame of the migration agent's context, or null. */
   migrationAgent: number | null
   desiredTscKhz: number
+  /** IMI_EN of LAUNCH_START: the launch is that of a migration image, and ends with another guest's state. */
+  imiEn: boolean
+  /** IMD: the digest of IMI pages alone. */
+  readonly imd: LaunchDigest
   /** Guest OS visible workarounds, 16 bytes. */
   gosvw: Uint8Array
   /** Host data of LAUNCH_FINISH, 32 bytes. */
@@ -53,17 +60,25 @@ const GOSVW_SIZE = 16
  * A context in state INIT. Real firmware draws its keys from a random source; this one derives them from the seed and
  * the number of the guest with HKDF-SHA-256, so that a run can be repeated and no two guests share a key.
  */
-export const makeGuestContext = (seed: number, guestNumber: number): GuestContext => {
+export const makeGuestContext = (
+  seed: number,
+  guestNumber: number,
+  { launchTcb, launchMitigations }: Pick<GuestContext, "launchTcb" | "launchMitigations">
+): GuestContext => {
   const derive = (label: string): Uint8Array =>
     new Uint8Array(hkdfSync("sha256", `seed ${seed}`, "vmpl-lab psp", `guest ${guestNumber} ${label}`, KEY_SIZE))
   let vmsas = 0
   return {
     state: "INIT",
+    launchTcb,
+    launchMitigations,
     asid: 0,
     policy: 0n,
     digest: new LaunchDigest(),
     migrationAgent: null,
     desiredTscKhz: 0,
+    imiEn: false,
+    imd: new LaunchDigest(),
     gosvw: new Uint8Array(GOSVW_SIZE),
     hostData: new Uint8Array(HOST_DATA_SIZE),
     vcekDis: false,

@@ -16,6 +16,7 @@ import { answerKey } from "./KeyMessage.ts"
 import type { MessageAnswer, MessageScene } from "./MessageScene.ts"
 import { answerAbsorb, answerAbsorbNoma, answerExport, answerImport } from "./MigrationMessages.ts"
 import { isOwnFrame, type PageCheck, rulingEntry, stateIn } from "./PageChecks.ts"
+import type { PlatformIdentity } from "./PlatformIdentity.ts"
 import type { PspMemory } from "./Ports.ts"
 import { answerReport } from "./ReportMessage.ts"
 import type { Status } from "./Status.ts"
@@ -68,8 +69,12 @@ export const GUEST_REQUEST_HEADER: ReadonlyArray<HeaderCheck> = [
   { name: "VMPCK is one of four", refuses: ({ vmpck }) => vmpck > 3 }
 ]
 
-/** Highest version of every message and of its reply, in this firmware. */
+/** Highest version of a message and of its reply. */
 const MESSAGE_VERSION = 1
+
+/** Firmware that reports mitigations takes them in key requests too. */
+const versionMax = (type: number, { reportVersion }: PlatformIdentity): number =>
+  type === MESSAGE_TYPE.KEY_REQ && reportVersion >= 5 ? 2 : MESSAGE_VERSION
 
 /** A count from which no request and reply could be numbered any more. */
 const COUNT_LAST = 2n ** 64n - 2n
@@ -91,7 +96,8 @@ export interface GuestRequestRun {
   readonly memory: PspMemory
   readonly command: GuestRequest
   readonly guest: GuestContext
-  readonly sceneOf: (vmpck: number) => MessageScene
+  readonly platform: PlatformIdentity
+  readonly sceneOf: (vmpck: number, version: number) => MessageScene
 }
 
 /** The frame of a request in its page, or null where it is none that could be decrypted. */
@@ -109,7 +115,7 @@ const requestFrame = (page: Uint8Array, offset: number): Uint8Array | null => {
  * nothing and counts nothing; only when it is the reply that does not fit has the message been acted upon before.
  * @spec SNP-ABI SNP_GUEST_REQUEST
  */
-export const runGuestRequest = ({ memory, command, guest, sceneOf }: GuestRequestRun): Status => {
+export const runGuestRequest = ({ memory, command, guest, platform, sceneOf }: GuestRequestRun): Status => {
   if (guest.state !== "RUNNING") return "INVALID_GUEST_STATE"
   const frame = requestFrame(memory.readPlain(command.requestPfn), command.requestOffset ?? 0)
   if (frame === null) return "INVALID_PARAM"
@@ -120,10 +126,10 @@ export const runGuestRequest = ({ memory, command, guest, sceneOf }: GuestReques
   if (opened === null) return "BAD_MEASUREMENT"
   if (count === COUNT_LAST || sequence !== count + 1n) return "AEAD_OFLOW"
   const answer = ANSWERS.get(type)
-  if (version !== MESSAGE_VERSION || answer === undefined) return "INVALID_PARAM"
+  if (version === 0 || version > versionMax(type, platform) || answer === undefined) return "INVALID_PARAM"
   const payload = new Uint8Array(PAGE_SIZE)
   payload.set(opened)
-  const reply = answer(sceneOf(vmpck), payload, size)
+  const reply = answer(sceneOf(vmpck, version), payload, size)
   const offset = command.responseOffset ?? 0
   if (offset + GUEST_MESSAGE_HEADER_SIZE + reply.length > PAGE_SIZE) return "INVALID_PARAM"
   const label = { sequence: sequence + 1n, type: type + 1, version: MESSAGE_VERSION, vmpck }

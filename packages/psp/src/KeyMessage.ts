@@ -4,16 +4,17 @@ import type { GuestContext } from "./GuestContext.ts"
 import { selectedKey } from "./KeySelect.ts"
 import { type MessageAnswer, type MessageScene, replyOf, viewOf } from "./MessageScene.ts"
 import type { EndorsementKey } from "./PlatformIdentity.ts"
-import { isTcbWithin, TCB_SIZE, tcbBytes } from "./Tcb.ts"
+import { isTcbWithin, TCB_SIZE } from "./Tcb.ts"
 
-/** Version 1 of the message. @spec SNP-ABI MSG_KEY_REQ */
+/** Version 1 of the message, and what version 2 has behind it. @spec SNP-ABI MSG_KEY_REQ */
 export const KEY_REQUEST_FIELDS = layout([
   ["select", 0x00, 4],
   ["reserved", 0x04, 4],
   ["guest_field_select", 0x08, 8],
   ["vmpl", 0x10, 4],
   ["guest_svn", 0x14, 4],
-  ["tcb_version", 0x18, 8]
+  ["tcb_version", 0x18, 8],
+  ["launch_mit_vector", 0x20, 8]
 ])
 export const KEY_REQUEST = offsetsOf(KEY_REQUEST_FIELDS)
 export const KEY_REQUEST_SIZE = 0x20
@@ -37,10 +38,13 @@ export const GUEST_FIELD = {
   FAMILY_ID: 1n << 2n,
   MEASUREMENT: 1n << 3n,
   SVN: 1n << 4n,
-  TCB: 1n << 5n
+  TCB: 1n << 5n,
+  /** In version 2 of the message only. */
+  MITIGATIONS: 1n << 6n
 } as const
 
-const GUEST_FIELDS_KNOWN = (1n << 6n) - 1n
+/** Fields that version 1 knows, and version 2. */
+const GUEST_FIELDS_KNOWN: ReadonlyArray<bigint> = [0n, (1n << 6n) - 1n, (1n << 7n) - 1n]
 
 const LABEL = "gmsg-keyreq"
 const KEY_SIZE = 32
@@ -58,10 +62,13 @@ const MIX_FIELDS = layout([
   ["family_id", 0x38, 16],
   ["measurement", 0x48, 32],
   ["host_data", 0x68, 32],
-  ["id_block_key", 0x88, 32]
+  ["id_block_key", 0x88, 32],
+  ["launch_mit_vector", 0xa8, 8]
 ])
 const MIX = offsetsOf(MIX_FIELDS)
+/** Without the mitigations, which are there only where they are selected: other keys are those of version 1. */
 const MIX_SIZE = 0xa8
+const MIX_SIZE_MITIGATIONS = 0xb0
 
 interface KeyRequest {
   readonly select: number
@@ -70,15 +77,17 @@ interface KeyRequest {
   readonly svn: number
   /** TCB_VERSION, 8 bytes. */
   readonly tcb: Uint8Array
+  readonly mitigations: bigint
 }
 
 /** In the select word of what is mixed in: whose digest stands there. */
 const ID_KEY_SELECT = { AUTHOR: 2 << 1, ID: 1 << 1 } as const
 
 const mixOf = (guest: GuestContext, request: KeyRequest): Uint8Array => {
-  const mix = new Uint8Array(MIX_SIZE)
-  const view = viewOf(mix)
   const has = (field: bigint): boolean => (request.fields & field) !== 0n
+  const mix = new Uint8Array(has(GUEST_FIELD.MITIGATIONS) ? MIX_SIZE_MITIGATIONS : MIX_SIZE)
+  const view = viewOf(mix)
+  if (has(GUEST_FIELD.MITIGATIONS)) view.setBigUint64(MIX.launch_mit_vector, request.mitigations, true)
   const { idBinding, authorKeyEn } = guest
   // Without an ID block there is no key to name, whatever LAUNCH_FINISH said of an author.
   const idKey = idBinding === null ? 0 : authorKeyEn ? ID_KEY_SELECT.AUTHOR : ID_KEY_SELECT.ID
@@ -105,14 +114,15 @@ const mixOf = (guest: GuestContext, request: KeyRequest): Uint8Array => {
  */
 const chipRoot = (scene: MessageScene, key: EndorsementKey, request: KeyRequest): Uint8Array => {
   const isAsked = key === "VCEK" && (request.fields & GUEST_FIELD.TCB) !== 0n
-  return scene.platform.root(key, isAsked ? request.tcb : tcbBytes(scene.platform.reportedTcb))
+  return scene.platform.root(key, isAsked ? request.tcb : scene.platform.tcbBytes(scene.platform.reportedTcb))
 }
 
 /**
  * MSG_KEY_REQ: a key that only this chip or this guest can have, bound to what the guest selects. Checks are in the
  * firmware's order.
  * @spec SNP-ABI MSG_KEY_REQ
- * @spec-silent version 2 of the message, with its mitigation vector: not taken
+ * @spec-silent what version 2 does with its mitigation vector, which no text that was read tells: here it must be of
+ * mitigations that were in place at the guest's launch, and it is mixed in behind all else
  */
 export const answerKey: MessageAnswer = (scene, payload) => {
   const { guest, platform } = scene
@@ -122,7 +132,8 @@ export const answerKey: MessageAnswer = (scene, payload) => {
     fields: view.getBigUint64(KEY_REQUEST.guest_field_select, true),
     vmpl: view.getUint32(KEY_REQUEST.vmpl, true),
     svn: view.getUint32(KEY_REQUEST.guest_svn, true),
-    tcb: payload.subarray(KEY_REQUEST.tcb_version, KEY_REQUEST.tcb_version + TCB_SIZE)
+    tcb: payload.subarray(KEY_REQUEST.tcb_version, KEY_REQUEST.tcb_version + TCB_SIZE),
+    mitigations: view.getBigUint64(KEY_REQUEST.launch_mit_vector, true)
   }
   const isReservedZero = request.select <= SELECT_MASK && view.getUint32(KEY_REQUEST.reserved, true) === 0
   const isVmrk = (request.select & ROOT_KEY_VMRK) !== 0
@@ -130,11 +141,14 @@ export const answerKey: MessageAnswer = (scene, payload) => {
   if (!isReservedZero) return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
   if (!isVmrk && (platform.maskChipKey || chipKey === null)) return replyOf("INVALID_KEY", KEY_REPLY_SIZE)
   if (request.vmpl < scene.vmpck) return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
-  if ((request.fields & ~GUEST_FIELDS_KNOWN) !== 0n) return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
-  if ((request.fields & GUEST_FIELD.TCB) !== 0n && !isTcbWithin(request.tcb, platform.committedTcb))
+  if ((request.fields & ~(GUEST_FIELDS_KNOWN[scene.version] ?? 0n)) !== 0n)
+    return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
+  if ((request.fields & GUEST_FIELD.TCB) !== 0n && !isTcbWithin(request.tcb, platform.tcbBytes(platform.committedTcb)))
     return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
   if ((request.fields & GUEST_FIELD.SVN) !== 0n && request.svn > (guest.idBinding?.svn ?? 0))
     return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
+  const isOfLaunch = (request.mitigations & ~guest.launchMitigations) === 0n
+  if ((request.fields & GUEST_FIELD.MITIGATIONS) !== 0n && !isOfLaunch) return replyOf("INVALID_PARAM", KEY_REPLY_SIZE)
   const root = isVmrk || chipKey === null ? guest.vmrk : chipRoot(scene, chipKey, request)
   const reply = replyOf("SUCCESS", KEY_REPLY_SIZE)
   reply.set(firmwareKdf(root, LABEL, mixOf(guest, request), KEY_SIZE), KEY_REPLY.derived_key)

@@ -20,6 +20,7 @@ const PAGE_INFO = {
   CONTENTS: 0x30,
   LENGTH: 0x60,
   PAGE_TYPE: 0x62,
+  IMI_PAGE: 0x63,
   VMPL1_PERMS: 0x65,
   VMPL2_PERMS: 0x66,
   VMPL3_PERMS: 0x67,
@@ -43,7 +44,7 @@ const measuredBytes = (type: number, contents: Uint8Array | null): Uint8Array | 
 
 /**
  * The launch digest LD: 48 bytes that start as zero and become SHA-384 of PAGE_INFO with every 4 KiB page.
- * IMI pages (migration images) and their second chain are not modelled.
+ * IMI pages (migration images) have a second chain, IMD, of the same form.
  * @spec SNP-ABI LAUNCH_UPDATE, "launch digest"
  */
 export class LaunchDigest {
@@ -60,13 +61,20 @@ export class LaunchDigest {
    * Adds one 4 KiB page. `gpa` in bytes; `contents` matter for NORMAL and VMSA only, which need 4096 of them (throws
    * otherwise: a caller that measures a page it does not have is a bug). A 2 MiB page is 512 calls.
    */
-  update(type: number, gpa: number, contents: Uint8Array | null, vmplPerms: VmplPerms = NO_PERMS): void {
+  update(
+    type: number,
+    gpa: number,
+    contents: Uint8Array | null,
+    vmplPerms: VmplPerms = NO_PERMS,
+    isImiPage = false
+  ): void {
     const info = this.#pageInfo
     const measured = measuredBytes(type, contents)
     if (measured === null) info.fill(0, PAGE_INFO.CONTENTS, PAGE_INFO.LENGTH)
     else info.set(hash("sha384", measured, "buffer"), PAGE_INFO.CONTENTS)
     this.#view.setUint16(PAGE_INFO.LENGTH, PAGE_INFO.SIZE, true)
     info[PAGE_INFO.PAGE_TYPE] = type
+    info[PAGE_INFO.IMI_PAGE] = isImiPage ? 1 : 0
     info[PAGE_INFO.VMPL1_PERMS] = vmplPerms[0]
     info[PAGE_INFO.VMPL2_PERMS] = vmplPerms[1]
     info[PAGE_INFO.VMPL3_PERMS] = vmplPerms[2]

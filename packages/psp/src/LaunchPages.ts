@@ -26,6 +26,7 @@ export const secretsPage = (guest: GuestContext, fms: number): Uint8Array => {
   const page = new Uint8Array(PAGE_SIZE)
   const view = new DataView(page.buffer)
   view.setUint32(SECRETS.version, SECRETS_VERSION, true)
+  view.setUint32(SECRETS.imi_en, guest.imiEn ? 1 : 0, true)
   view.setUint32(SECRETS.fms, fms, true)
   page.set(guest.gosvw, SECRETS.gosvw)
   page.set(guest.vmpck[0], SECRETS.vmpck0)
@@ -40,15 +41,21 @@ export const secretsPage = (guest: GuestContext, fms: number): Uint8Array => {
 /**
  * What a measured VMSA becomes before it is encrypted: under VmsaRegProt its registers are XORed with a nonce, and the
  * place of the integrity value says that an SNP guest has none. Nobody but the firmware and the guest knows the nonce.
+ * Under SecureTSC the frequency is the guest's own, whatever the host wrote; otherwise scale and offset stay the host's.
  * @param nonce 8 bytes
+ * @param tscScale GUEST_TSC_SCALE of the guest's frequency
  * @spec SNP-ABI LAUNCH_UPDATE
  */
-export const launchedVmsa = (measured: Uint8Array, nonce: bigint): Uint8Array => {
+export const launchedVmsa = (measured: Uint8Array, nonce: bigint, tscScale = 0n): Uint8Array => {
   const page = measured.slice()
   const view = new DataView(page.buffer)
   if ((view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.VmsaRegProt) !== 0) {
     view.setBigUint64(VMSA.reg_prot_nonce, nonce, true)
     for (const at of VMSA_TWEAKED) view.setBigUint64(at, view.getBigUint64(at, true) ^ nonce, true)
+  }
+  if ((view.getUint32(VMSA.sev_features, true) & SEV_FEATURES.SecureTSC) !== 0) {
+    view.setBigUint64(VMSA.guest_tsc_scale, tscScale, true)
+    view.setBigUint64(VMSA.guest_tsc_offset, 0n, true)
   }
   view.setBigUint64(INTEGRITY_FLAGS, 0n, true)
   view.setBigUint64(VMSA.checksum_pa, NO_CHECKSUM, true)

@@ -10,6 +10,8 @@ export interface MessageScene {
   readonly gctx: number
   /** Number of the VMPCK that protects the message: who knows it speaks for this VMPL and those after it. */
   readonly vmpck: number
+  /** Of the message. */
+  readonly version: number
   readonly platform: PlatformIdentity
   readonly smtEnabled: boolean
   readonly cpuidPolicy: CpuidPolicy

@@ -33,7 +33,6 @@ export const INCOMING_REPLY_SIZE = 0x10
 
 /** Size and version of a guest context outside of the AMD-SP, and what of it decides here. */
 export const OUTSIDE_CONTEXT = { SIZE: 0x300, VERSION: 3, imd: 0x190, root_md_entry: 0x1e0 } as const
-const IMD_SIZE = 48
 /** Of a metadata entry: its flags, whose bit 0 is VALID. */
 const METADATA_FLAGS = 0x20
 const METADATA_VALID = 1
@@ -105,8 +104,12 @@ export const answerImport: MessageAnswer = (scene, payload) =>
 const absorbStatus = (scene: MessageScene, payload: Uint8Array): Status => {
   if (!isReservedZero(payload)) return "INVALID_PARAM"
   const guest = scene.contextAt(viewOf(payload).getBigUint64(INCOMING_REQUEST.gctx_paddr, true))
-  // Only a launch from an IMI is replaced by a guest that runs elsewhere, and there are none.
-  return typeof guest === "string" ? guest : "INVALID_GUEST_STATE"
+  if (typeof guest === "string") return guest
+  // Only a launch from an IMI is replaced by a guest that runs elsewhere.
+  if (guest.state !== "LAUNCH" || !guest.imiEn) return "INVALID_GUEST_STATE"
+  const imd = INCOMING_REQUEST.incoming_gctx + OUTSIDE_CONTEXT.imd
+  if (!guest.digest.value.every((byte, i) => byte === payload[imd + i])) return "BAD_MEASUREMENT"
+  return hasKnownContext(payload) ? NOT_MODELLED : "INVALID_PARAM"
 }
 
 /** MSG_ABSORB_REQ: an agent puts a guest in place of an IMI launch. @spec SNP-ABI MSG_ABSORB_REQ */
@@ -118,10 +121,9 @@ const absorbNomaStatus = ({ guest }: MessageScene, payload: Uint8Array): Status 
   if (!isZero(payload, INCOMING_REQUEST.reserved, INCOMING_REQUEST.incoming_gctx)) return "INVALID_PARAM"
   if (guest.migrationAgent !== null) return "INVALID_GUEST"
   const start = INCOMING_REQUEST.incoming_gctx + OUTSIDE_CONTEXT.imd
-  const ownImd = new Uint8Array(IMD_SIZE)
-  const digests = [guest.digest.value, ownImd]
+  const digests = [guest.digest.value, guest.imd.value]
   const isSame = (digest: Uint8Array): boolean => digest.every((byte, i) => byte === payload[start + i])
-  // IMD stays zero without IMI pages, so this is a guest that was launched without any page.
+  // The whole image must have been IMI pages, and the incoming guest must name it.
   if (!digests.every(isSame)) return "BAD_MEASUREMENT"
   return hasKnownContext(payload) ? NOT_MODELLED : "INVALID_PARAM"
 }

@@ -12,7 +12,6 @@ export {
 } from "@vmpl-lab/sev-es"
 export * from "./AsidTable.ts"
 export {
-  familyOf,
   REPORT,
   REPORT_FIELDS,
   REPORT_SIZE,
@@ -60,6 +59,19 @@ export type { PageCheck, PageView } from "./PageChecks.ts"
 export type * from "./PageCommand.ts"
 export { PageCommands, type PageContentsPort } from "./PageCommands.ts"
 export type { ContentsOwner } from "./PageContents.ts"
+export {
+  COMMIT_SIZE,
+  GUEST_STATUS,
+  GUEST_STATUS_FIELDS,
+  GUEST_STATUS_SIZE,
+  PLATFORM_STATUS,
+  PLATFORM_STATUS_FIELDS,
+  PLATFORM_STATUS_SIZE,
+  type PlatformConfig,
+  type StatusAddress,
+  VLEK_LOAD_SIZE,
+  type VlekLoad
+} from "./PlatformCommands.ts"
 export * from "./PlatformIdentity.ts"
 export * from "./Policy.ts"
 export * from "./Ports.ts"
@@ -84,6 +96,17 @@ export { SEV_GUEST_STATE, type SevGuest, type SevGuestState, type TransportKeys 
 export * from "./SevPolicy.ts"
 export * from "./SnpPlatform.ts"
 export * from "./Status.ts"
-export { TCB, TCB_SIZE, type TcbVersion, tcbBytes } from "./Tcb.ts"
+export {
+  familyOf,
+  isSinceTurin,
+  TCB,
+  TCB_SIZE,
+  TCB_TURIN,
+  type TcbLayout,
+  type TcbVersion,
+  tcbBytes,
+  tcbOf
+} from "./Tcb.ts"
 export { TSC_INFO_REPLY, TSC_INFO_REPLY_FIELDS, TSC_INFO_SIZE, tscScale } from "./TscInfoMessage.ts"
+export { VLEK_BLOB, VLEK_BLOB_FIELDS, VLEK_BLOB_SIZE, VLEK_STICKS_SIZE, wrapVlek } from "./VlekBlob.ts"
 export { VMRK_REPLY_SIZE, VMRK_REQUEST, VMRK_REQUEST_FIELDS, VMRK_REQUEST_SIZE } from "./VmrkMessage.ts"

@@ -1,7 +1,15 @@
 import { createHmac } from "node:crypto"
 import { describe, expect, it } from "vitest"
 import { GUEST_FIELD, STATUS, tcbBytes } from "../src/index.ts"
-import { bytesOf, HOST_DATA, type MachineOptions, makeMachine, POLICY_OK } from "./guest-message-support.ts"
+import {
+  bytesOf,
+  HOST_DATA,
+  type MachineOptions,
+  makeMachine,
+  openGuestResponse,
+  POLICY_OK,
+  RESPONSE
+} from "./guest-message-support.ts"
 
 const KEY_REQ = 3
 const { INVALID_PARAM, INVALID_KEY } = STATUS
@@ -134,5 +142,54 @@ describe("refusals of MSG_KEY_REQ", () => {
   it("comes in the order reserved, key, VMPL", () => {
     expect(ask({ select: 3 << 1, reserved: 1 }, PLATFORM, 1).status).toBe(INVALID_PARAM)
     expect(ask({ select: 3 << 1, fields: 1n << 6n }, PLATFORM, 1).status).toBe(INVALID_KEY)
+  })
+})
+
+describe("version 2 of MSG_KEY_REQ", () => {
+  const MITIGATIONS = 0b1010n
+  const machineOf = (reportVersion: 2 | 3 | 5) =>
+    makeMachine({ firmware: { identity: { currentTcb: TCB, reportVersion, mitigationVector: MITIGATIONS } } })
+  const payloadOf = (fields: bigint, mitigations: bigint) => bytesOf(0x30, { 0: 1, 8: fields, 16: 2, 32: mitigations })
+  const run = (version: number, payload: Uint8Array, reportVersion: 2 | 3 | 5 = 5) => {
+    const machine = machineOf(reportVersion)
+    machine.put(machine.seal({ type: KEY_REQ, version, payload }))
+    const status = machine.run()
+    if (status !== "SUCCESS") return { ...machine, status, key: "" }
+    const reply = openGuestResponse(machine.guest.vmpck[0], machine.memory.readPlain(RESPONSE)).payload
+    const key = Buffer.from(reply.subarray(0x20, 0x40)).toString("hex")
+    return { ...machine, status: Buffer.from(reply).readUInt32LE(0), key }
+  }
+
+  it("mixes the vector of the launch in where it is selected, and gives the keys of version 1 otherwise", () => {
+    const { guest, key, status } = run(2, payloadOf(0x40n, 0b1000n))
+    expect(status).toBe(0)
+    const mix = { 0: 1, 8: 0x40n, 16: 2, 104: HOST_DATA }
+    expect(key).toBe(derived(guest.vmrk, bytesOf(176, { ...mix, 168: 0b1000n })))
+    expect(run(2, payloadOf(0n, 0b1000n)).key).toBe(run(1, payloadOf(0n, 0n)).key)
+  })
+
+  it.each([
+    ["a mitigation that was not there at launch", 2, payloadOf(0x40n, 0b0001n), 5, INVALID_PARAM],
+    ["the same, not selected", 2, payloadOf(0n, 0b0001n), 5, 0],
+    ["the field in version 1", 1, payloadOf(0x40n, 0b1000n), 5, INVALID_PARAM],
+    ["a field beyond", 2, payloadOf(0x80n, 0n), 5, INVALID_PARAM],
+    ["version 2 of firmware without mitigations", 2, payloadOf(0n, 0n), 3, "INVALID_PARAM"],
+    ["version 3", 3, payloadOf(0n, 0n), 5, "INVALID_PARAM"],
+    ["version 0", 0, payloadOf(0n, 0n), 5, "INVALID_PARAM"]
+  ] as const)("%s", (_, version, payload, reportVersion, status) => {
+    expect(run(version, payload, reportVersion).status).toBe(status)
+  })
+
+  it("refuses in the firmware's order, the earlier check first", () => {
+    const chip = { firmware: { identity: { currentTcb: TCB, maskChipKey: true } } }
+    const over = new Uint8Array(8).fill(0xff)
+    // Reserved bits, key, VMPL, select bits, TCB, SVN: each with all later ones wrong too.
+    const rest = { fields: 1n << 40n, tcb: over, svn: 9 }
+    expect(ask({ select: 8, vmpl: 0, ...rest }, chip, 1).status).toBe(INVALID_PARAM)
+    expect(ask({ select: 0, vmpl: 0, ...rest }, chip, 1).status).toBe(INVALID_KEY)
+    expect(ask({ select: 1, vmpl: 0, fields: 0n }, chip, 1).status).toBe(INVALID_PARAM)
+    expect(ask({ select: 1, vmpl: 1, fields: 0n }, chip, 1).status).toBe(0)
+    expect(ask({ select: 6, vmpl: 0, ...rest }, PLATFORM, 1).status).toBe(INVALID_KEY)
+    expect(ask({ reserved: 1, select: 6 }).status).toBe(INVALID_PARAM)
   })
 })
