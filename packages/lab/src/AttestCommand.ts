@@ -36,6 +36,10 @@ const flags = {
     Flag.withDescription("Version of the report that the firmware writes"),
     Flag.withDefault("3" as const)
   ),
+  processor: Flag.Literals("processor", ["Milan", "Genoa", "Turin"]).pipe(
+    Flag.withDescription("Processor whose reports and certificates these are"),
+    Flag.withDefault("Genoa" as const)
+  ),
   strategy: Flag.String("strategy").pipe(
     Flag.withMetavar("KEY/VARIANT"),
     Flag.withDescription("How the host runs VMPLs"),
@@ -100,6 +104,7 @@ export const attest = Command.make(
       services: [{ guid: SERVICE_GUID.VTPM, bytes: () => ek }],
       key: options.key,
       reportVersion: Number(options.reportVersion) as 2 | 3 | 5,
+      processor: options.processor,
       strategy,
       profile,
       seed: options.seed,

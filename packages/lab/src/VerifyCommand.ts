@@ -26,12 +26,16 @@ const flags = {
   ),
   report: file("report", "A report, instead of a folder, with --vcek, --ask and --ark"),
   vcek: file("vcek", "Certificate of its key, VCEK or VLEK, PEM or DER"),
-  ask: file("ask", "Certificate of the ASK or ASVK; the first of several"),
-  ark: file("ark", "Certificate of the ARK; the last of several"),
+  ask: file("ask", "Certificate of the ASK or ASVK, or of the whole chain in any order"),
+  ark: file("ark", "Certificate of the ARK; where left out, the file of --ask has it"),
   manifest: file("manifest", "Manifest that an SVSM's report is bound to, with --nonce"),
   nonce: optional(nonceFlag("nonce")),
   measurement: optional(digestFlag("measurement")),
   vmpl: optional(numberFlag("vmpl", 0, 3)).pipe(Flag.withDescription("Level that the report must be about")),
+  at: optional(Flag.String("at")).pipe(
+    Flag.withMetavar("DATE"),
+    Flag.withDescription("When certificates must be valid, such as 2025-06-01; now unless given")
+  ),
   json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object with every check"))
 }
 
@@ -65,7 +69,7 @@ interface Files {
 
 /** Parts of the evidence that are files. */
 const readEvidence = Effect.fn("readEvidence")(function* (files: Files) {
-  const [{ readCertificates }, { parseReport }] = yield* Effect.promise(() =>
+  const [{ chainOf, readCertificates }, { parseReport }] = yield* Effect.promise(() =>
     Promise.all([import("./attestation/ReadCertificate.ts"), import("./attestation/Report.ts")])
   )
   const certificates = Effect.fnUntraced(function* (path: string) {
@@ -74,11 +78,11 @@ const readEvidence = Effect.fn("readEvidence")(function* (files: Files) {
   })
   const bytes = yield* readInputFile(files.report, EVIDENCE_BYTES_MAX)
   const report = yield* parsed(() => parseReport(bytes, files.report))
+  const leaf = (yield* certificates(files.leaf))[0]!
   return {
     report,
-    leaf: (yield* certificates(files.leaf))[0]!,
-    ask: (yield* certificates(files.ask))[0]!,
-    ark: (yield* certificates(files.ark)).at(-1)!,
+    leaf,
+    ...chainOf(leaf, yield* certificates(files.ask), yield* certificates(files.ark)),
     manifest: files.manifest === undefined ? undefined : yield* readInputFile(files.manifest, EVIDENCE_BYTES_MAX)
   }
 })
@@ -104,12 +108,12 @@ const folderEvidence = Effect.fn("folderEvidence")(function* (folder: string) {
 })
 
 const filesEvidence = Effect.fn("filesEvidence")(function* (options: FileOptions, hasNonce: boolean) {
-  for (const name of ["report", "vcek", "ask", "ark"] as const) {
+  for (const name of ["report", "vcek", "ask"] as const) {
     if (options[name] === undefined) return yield* bad(`--${name}: missing, expected it, or the folder of attest`)
   }
   if (options.manifest !== undefined && !hasNonce) return yield* bad("--manifest: given without --nonce, expected both")
   const { report, vcek, ask, ark, manifest } = options
-  return yield* readEvidence({ report: report!, leaf: vcek!, ask: ask!, ark: ark!, manifest })
+  return yield* readEvidence({ report: report!, leaf: vcek!, ask: ask!, ark: ark ?? ask!, manifest })
 })
 
 const HEX_SHOWN = 32
@@ -123,21 +127,33 @@ const table = Effect.fnUntraced(function* (checks: ReadonlyArray<Check>) {
   return grid(["check", "result", "found"], [], rows)
 })
 
+/** A day, or an instant of it in UTC. */
+const DATE = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?$/
+
+const instantOf = Effect.fn("instantOf")(function* (text: string | undefined) {
+  if (text === undefined) return new Date()
+  const instant = new Date(DATE.test(text) ? text : Number.NaN)
+  // A day that a month does not have becomes one of the next month.
+  if (!Number.isNaN(instant.getTime()) && instant.toISOString().startsWith(text.slice(0, 10))) return instant
+  return yield* bad(`--at: expected a date such as 2025-06-01 or 2025-06-01T12:00:00Z, got ${JSON.stringify(text)}`)
+})
+
 /** `vmpl-lab verify`: is this report what it says it is? */
 export const verify = Command.make(
   "verify",
   flags,
-  Effect.fn("verify")(function* ({ folder, json, nonce, measurement, vmpl, ...options }) {
+  Effect.fn("verify")(function* ({ folder, json, nonce, measurement, vmpl, at, ...options }) {
     const path = Option.getOrUndefined(folder)
     const named = (["report", "vcek", "ask", "ark", "manifest"] as const).find((name) => options[name] !== undefined)
     if (path !== undefined && named !== undefined) {
       return yield* bad(`--${named}: given with the folder ${path}, expected one of the two`)
     }
+    const instant = yield* instantOf(at)
     const given = path === undefined ? yield* filesEvidence(options, nonce !== undefined) : yield* folderEvidence(path)
     const { verifyEvidence } = yield* Effect.promise(() => import("./attestation/Verify.ts"))
     const evidence: Evidence = {
       ...given,
-      at: new Date(),
+      at: instant,
       ...(nonce === undefined ? {} : { nonce }),
       ...(measurement === undefined ? {} : { measurement }),
       ...(vmpl === undefined ? {} : { vmpl })

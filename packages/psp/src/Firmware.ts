@@ -37,7 +37,7 @@ import { tscScale } from "./TscInfoMessage.ts"
 export interface SnpFirmwareOptions {
   /** Root of all keys of this platform. */
   readonly seed: number
-  /** Family, model and stepping as CPUID Fn1 EAX, for secrets pages. Default: Genoa, 0xA10F10. */
+  /** Family, model and stepping as CPUID Fn1 EAX, where `identity` does not say them. Default: Genoa, 0xA10F10. */
   readonly fms?: number
   /** False: SNP_INIT has not been done, and every command answers INVALID_PLATFORM_STATE. */
   readonly initialised?: boolean
@@ -435,7 +435,7 @@ export class SnpFirmware {
   /** The 4096 bytes that the guest will find in a page of this type. */
   #launchContents(guest: GuestContext, pageType: number, pfn: number): Uint8Array {
     if (pageType === PAGE_TYPE.ZERO) return new Uint8Array(PAGE_SIZE)
-    if (pageType === PAGE_TYPE.SECRETS) return secretsPage(guest, this.#options.fms)
+    if (pageType === PAGE_TYPE.SECRETS) return secretsPage(guest, this.identity.fms)
     return this.#memory.readPlain(pfn)
   }
 }

@@ -1,7 +1,7 @@
 import { type Attested, attestBody, GUEST_VMPL } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { type IgvmFile, measureSnp } from "@vmpl-lab/hypervisor"
-import { type EndorsementKey, type PlatformIdentity, type ReportVersion, tcbBytes } from "@vmpl-lab/psp"
+import type { EndorsementKey, PlatformIdentity, PlatformIdentityOptions, ReportVersion } from "@vmpl-lab/psp"
 import { CERTIFICATE_GUID, encodeCertificateTable, guidBytes } from "@vmpl-lab/sev-es"
 import type { Profile } from "@vmpl-lab/sim"
 import type { ServiceManifest } from "@vmpl-lab/svsm"
@@ -12,6 +12,14 @@ import { Machine } from "../Machine.ts"
 import { RunFailed } from "../RunFailed.ts"
 import { svsmLaunch } from "../SvsmLaunch.ts"
 import { certificateChain } from "./Certificates.ts"
+
+/** Processors that reports can be of, with TCBs of their kind. */
+export const PROCESSORS = {
+  Milan: { fms: 0xa00f11, currentTcb: { bootLoader: 4, tee: 0, snp: 24, microcode: 219 } },
+  Genoa: {},
+  Turin: { fms: 0xb00f21, currentTcb: { fmc: 1, bootLoader: 1, tee: 1, snp: 4, microcode: 81 } }
+} as const satisfies { readonly [name: string]: PlatformIdentityOptions }
+export type AttestProcessor = keyof typeof PROCESSORS
 
 /** What is asked of a guest that is booted for it. */
 export interface AttestInput {
@@ -24,6 +32,8 @@ export interface AttestInput {
   readonly services: ReadonlyArray<ServiceManifest>
   readonly key: EndorsementKey
   readonly reportVersion: ReportVersion
+  /** Whose reports and certificates these are; Genoa's when left out. */
+  readonly processor?: AttestProcessor | undefined
   readonly strategy: Strategy
   readonly profile: Profile
   readonly seed: number
@@ -42,7 +52,7 @@ const EVENTS_PER_CHUNK = 50_000
 
 /** The certificates that the host has for its guests. */
 export const hostCertificates = (identity: PlatformIdentity, kind: EndorsementKey): Uint8Array => {
-  const { leaf, ask, ark } = certificateChain(identity, kind, tcbBytes(identity.reportedTcb))
+  const { leaf, ask, ark } = certificateChain(identity, kind, identity.tcbBytes(identity.reportedTcb))
   return encodeCertificateTable([
     { guid: CERTIFICATE_GUID[kind], bytes: leaf },
     { guid: CERTIFICATE_GUID.ASK, bytes: ask },
@@ -55,7 +65,7 @@ export const hostCertificates = (identity: PlatformIdentity, kind: EndorsementKe
  * is in the outcome's `result`.
  */
 export const runAttest = (input: AttestInput): AttestOutcome => {
-  const { vmpl, nonce, service, key, reportVersion, strategy, profile, seed, igvm } = input
+  const { vmpl, nonce, service, key, reportVersion, strategy, profile, seed, igvm, processor = "Genoa" } = input
   const guestVmpl = vmpl === 1 ? 1 : GUEST_VMPL
   const svsm = igvm === undefined ? svsmLaunch(builtInFirmware(), 1, { guestVmpl }) : igvmLaunch(igvm, 1, { guestVmpl })
   let attested: Attested | null = null
@@ -67,7 +77,7 @@ export const runAttest = (input: AttestInput): AttestOutcome => {
     calls: true,
     svsm,
     guestVmpl,
-    identity: { vlekLoaded: key === "VLEK", reportVersion, aliasCheckComplete: true },
+    identity: { ...PROCESSORS[processor], vlekLoaded: key === "VLEK", reportVersion, aliasCheckComplete: true },
     certificates: (identity) => hostCertificates(identity, key),
     body: attestBody({
       gpa: svsm.heapGpa + PAGES_OFFSET,

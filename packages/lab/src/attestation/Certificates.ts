@@ -21,9 +21,9 @@ import {
   Validity,
   Version
 } from "@peculiar/asn1-x509"
-import type { EndorsementKey, PlatformIdentity } from "@vmpl-lab/psp"
+import { type EndorsementKey, familyOf, isSinceTurin, type PlatformIdentity } from "@vmpl-lab/psp"
 import { SALT_SIZE, signPss } from "./Pss.ts"
-import type { Generation } from "./Tcb.ts"
+import { type Generation, generationOf } from "./Tcb.ts"
 import { testKey } from "./TestKeys.ts"
 
 /** Root of AMD's extensions in certificates of chips. @spec VCEK "certificate extensions" */
@@ -134,8 +134,13 @@ const certificate = ({ subject, issuer, serial, publicKey, signer, extensions }:
   return bytesOf(new Certificate({ tbsCertificate, signatureAlgorithm: pss(), signatureValue }))
 }
 
-const AUTHORITY: ReadonlyArray<Extension> = [
-  extension(id_ce_basicConstraints, bytesOf(new BasicConstraints({ cA: true })), true),
+/** `below`: how many authorities may stand between this one and a key of a chip. */
+const authority = (below: number): ReadonlyArray<Extension> => [
+  extension(
+    id_ce_basicConstraints,
+    bytesOf(new BasicConstraints({ cA: true, ...(below === 0 ? { pathLenConstraint: 0 } : {}) })),
+    true
+  ),
   extension(id_ce_keyUsage, bytesOf(new KeyUsage(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign)), true)
 ]
 
@@ -163,6 +168,21 @@ const tcbOids = (generation: Generation): ReadonlyArray<readonly [oid: string, b
         [AMD_OID.microcode, 7]
       ]
 
+/** A VCEK's certificate names the stepping on Milan, as AMD's do. */
+const productName = (generation: Generation, kind: EndorsementKey): string =>
+  generation === "Milan" && kind === "VCEK" ? "Milan-B0" : generation
+
+/** Bytes of a chip id that a certificate has from Turin on. */
+const HWID_SIZE_TURIN = 8
+const hwidOf = ({ chipId, fms }: PlatformIdentity): Uint8Array =>
+  isSinceTurin(fms) ? chipId.subarray(0, HWID_SIZE_TURIN) : chipId
+
+/** The generation of a platform's processor; Genoa for one that is not known. */
+export const generationOfPlatform = ({ fms }: PlatformIdentity): Generation => {
+  const { family, model } = familyOf(fms)
+  return generationOf(family, model) ?? "Genoa"
+}
+
 /**
  * The chain of a platform's VCEK or VLEK for its reported TCB, from the project's own test root, as AMD's key service
  * would give it. Equal platforms have equal chains, byte by byte. `tcb` is the TCB_VERSION, 8 bytes.
@@ -171,17 +191,23 @@ export const certificateChain = (
   identity: PlatformIdentity,
   kind: EndorsementKey,
   tcb: Uint8Array,
-  generation: Generation = "Genoa"
+  generation: Generation = generationOfPlatform(identity)
 ): CertificateChain => {
   const [root, ark] = [`ARK-${generation}`, testKey("ARK")]
   const isVcek = kind === "VCEK"
   const middle = isVcek ? `SEV-${generation}` : `SEV-VLEK-${generation}`
   const middleKey = testKey(isVcek ? "ASK" : "ASVK")
-  const own = isVcek ? extension(AMD_OID.hwid, identity.chipId) : extension(AMD_OID.cspId, ia5(CSP_ID))
-  const authority = { issuer: root, signer: ark, extensions: AUTHORITY }
+  const own = isVcek ? extension(AMD_OID.hwid, hwidOf(identity)) : extension(AMD_OID.cspId, ia5(CSP_ID))
+  const byArk = { issuer: root, signer: ark }
   return {
-    ark: certificate({ ...authority, subject: root, serial: 1, publicKey: createPublicKey(ark) }),
-    ask: certificate({ ...authority, subject: middle, serial: isVcek ? 2 : 3, publicKey: createPublicKey(middleKey) }),
+    ark: certificate({ ...byArk, subject: root, serial: 1, publicKey: createPublicKey(ark), extensions: authority(1) }),
+    ask: certificate({
+      ...byArk,
+      subject: middle,
+      serial: isVcek ? 2 : 3,
+      publicKey: createPublicKey(middleKey),
+      extensions: authority(0)
+    }),
     leaf: certificate({
       subject: `SEV-${kind}`,
       issuer: middle,
@@ -190,7 +216,7 @@ export const certificateChain = (
       signer: middleKey,
       extensions: [
         extension(AMD_OID.structVersion, integer(isVcek ? 1 : 0)),
-        extension(AMD_OID.product, ia5(isVcek ? `${generation}-B0` : generation)),
+        extension(AMD_OID.product, ia5(productName(generation, kind))),
         ...tcbOids(generation).map(([oid, byte]) => extension(oid, integer(tcb[byte]!))),
         own
       ]

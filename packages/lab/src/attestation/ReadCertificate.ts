@@ -76,4 +76,20 @@ export const productOf = ({ extensions }: ReadCertificate): Generation | null =>
 /** Whether a certificate is for a VLEK: it names the cloud's operator, and no chip. */
 export const isVlek = ({ extensions }: ReadCertificate): boolean => extensions.has("cspId") && !extensions.has("hwid")
 
+/**
+ * ASK and ARK of a leaf out of the files that were given for them, which may hold a whole chain in any order, as AMD's
+ * and other tools' do. Where none has issued it, the first and the last are taken, for the checks to tell.
+ */
+export const chainOf = (
+  leaf: ReadCertificate,
+  askFile: ReadonlyArray<ReadCertificate>,
+  arkFile: ReadonlyArray<ReadCertificate>
+): { readonly ask: ReadCertificate; readonly ark: ReadCertificate } => {
+  const issuer = (of: ReadCertificate, among: ReadonlyArray<ReadCertificate>): ReadCertificate | undefined =>
+    among.find(({ x509 }) => of.x509.checkIssued(x509))
+  const ask = issuer(leaf, askFile) ?? issuer(leaf, arkFile) ?? askFile[0]!
+  const ark = issuer(ask, arkFile) ?? issuer(ask, askFile) ?? arkFile.at(-1)!
+  return { ask, ark }
+}
+
 export const commonName = ({ x509 }: ReadCertificate): string => /CN=([^\n]*)/.exec(x509.subject)?.[1] ?? "?"

@@ -40,6 +40,20 @@ export const keyFingerprint = (key: ReturnType<typeof createPublicKey>): string 
 /** The root of this project's chains. */
 export const testRootFingerprint = (): string => keyFingerprint(createPublicKey(testKey("ARK")))
 
+/** AMD's own roots, by the fingerprints of their keys. Equal in the chains of two verifiers. @spec VCEK "ARK" */
+export const AMD_ROOTS: { readonly [fingerprint: string]: Generation } = {
+  "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9": "Milan",
+  "429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831": "Genoa",
+  "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08": "Turin"
+}
+
+/** Whose root it is. */
+const ownerOf = (fingerprint: string): string => {
+  if (fingerprint === testRootFingerprint()) return "the test root of vmpl-lab"
+  const generation = AMD_ROOTS[fingerprint]
+  return generation === undefined ? "not one of AMD's" : `AMD's root of ${generation}`
+}
+
 /** REPORT_DATA of a report that an SVSM asks for on behalf of its services. @spec SVSM 7 */
 export const boundData = (nonce: Uint8Array, manifest: Uint8Array | undefined): Uint8Array =>
   manifest === undefined ? nonce : new Uint8Array(createHash("sha512").update(nonce).update(manifest).digest())
@@ -52,9 +66,11 @@ const compared = (check: string, found: Uint8Array, expected: Uint8Array): Check
 }
 
 const issued = (subject: ReadCertificate, issuer: ReadCertificate): Check => {
-  const ok = subject.x509.checkIssued(issuer.x509) && subject.x509.verify(issuer.x509.publicKey)
+  const isSigned = subject.x509.checkIssued(issuer.x509) && subject.x509.verify(issuer.x509.publicKey)
+  const ok = isSigned && issuer.x509.ca
   const names = `${commonName(subject)} by ${commonName(issuer)}`
-  return { check: `signature of ${commonName(subject)}`, ok, detail: ok ? names : `not signed: ${names}` }
+  const why = isSigned ? "signed by a certificate that is no authority" : "not signed"
+  return { check: `signature of ${commonName(subject)}`, ok, detail: ok ? names : `${why}: ${names}` }
 }
 
 const inTime = ({ leaf, ask, ark, at }: Evidence): Check => {
@@ -65,9 +81,8 @@ const inTime = ({ leaf, ask, ark, at }: Evidence): Check => {
 
 const root = ({ ark, rootKey }: Evidence): Check => {
   const found = keyFingerprint(ark.x509.publicKey)
-  const own = found === testRootFingerprint() ? ", the test root of vmpl-lab" : ""
   const ok = rootKey === undefined || found === rootKey
-  return { check: "key of the root", ok, detail: `${found}${own}${ok ? "" : `, expected ${rootKey}`}` }
+  return { check: "key of the root", ok, detail: `${found}, ${ownerOf(found)}${ok ? "" : `, expected ${rootKey}`}` }
 }
 
 const reportSignature = ({ report, leaf }: Evidence): Check => {

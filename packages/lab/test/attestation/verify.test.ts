@@ -5,15 +5,20 @@ import { decodeCertificateTable, encodeCertificateTable, guidBytes } from "@vmpl
 import { SERVICE_GUID } from "@vmpl-lab/svsm"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import type { AttestInput, AttestOutcome } from "../../src/attestation/AttestRun.ts"
+import {
+  type AttestInput,
+  type AttestOutcome,
+  type AttestProcessor,
+  PROCESSORS
+} from "../../src/attestation/AttestRun.ts"
 import { BadBytes } from "../../src/attestation/BadBytes.ts"
 import { certificateChain, pemOf } from "../../src/attestation/Certificates.ts"
 import { testEndorsementPublic } from "../../src/attestation/EndorsementPublic.ts"
-import { readCertificates } from "../../src/attestation/ReadCertificate.ts"
+import { chainOf, productOf, readCertificates } from "../../src/attestation/ReadCertificate.ts"
 import { parseReport } from "../../src/attestation/Report.ts"
-import { generationOf } from "../../src/attestation/Tcb.ts"
+import { generationOf, TCB_BYTES } from "../../src/attestation/Tcb.ts"
 import { primeStart, TEST_KEYS, type TestKeyName } from "../../src/attestation/TestKeys.ts"
-import { type Evidence, testRootFingerprint, verifyEvidence } from "../../src/attestation/Verify.ts"
+import { AMD_ROOTS, type Evidence, testRootFingerprint, verifyEvidence } from "../../src/attestation/Verify.ts"
 import { attestWith, EK, NONCE } from "./fixture.ts"
 
 const AT = new Date("2030-01-01T00:00:00Z")
@@ -63,6 +68,35 @@ describe("what a simulated guest gets", () => {
     expect(evidence.report).toMatchObject({ version: reportVersion, signer: "VLEK" })
     expect(evidence.report.mitigations === null).toBe(reportVersion < 5)
     expect(evidence.report.generation).toBe(reportVersion === 2 ? null : "Genoa")
+  })
+
+  const kinds = (Object.keys(PROCESSORS) as ReadonlyArray<AttestProcessor>).flatMap((processor) =>
+    ([2, 3, 5] as const).flatMap((reportVersion) =>
+      (["VCEK", "VLEK"] as const).map((key) => ({ processor, reportVersion, key }))
+    )
+  )
+  it.each(kinds)("is verified on $processor in version $reportVersion by the $key", (change) => {
+    const outcome = attested({ vmpl: 2, ...change })
+    const evidence = evidenceOf(outcome, 2)
+    expect(failed(evidence)).toEqual([])
+    const { processor, reportVersion, key } = change
+    const { report, leaf } = evidence
+    expect(report).toMatchObject({ version: reportVersion, signer: key })
+    // Version 2 does not say it: only the certificate does.
+    expect(report.generation).toBe(reportVersion === 2 ? null : processor)
+    expect(productOf(leaf)).toBe(processor)
+    const hidden = key === "VLEK" && reportVersion >= 3
+    const shown = report.chipId.findLastIndex((byte) => byte !== 0) + 1
+    expect(shown).toBe(hidden ? 0 : processor === "Turin" ? 8 : 64)
+    expect(leaf.extensions.get("hwid")?.length).toBe(key === "VLEK" ? undefined : processor === "Turin" ? 8 : 64)
+    expect(leaf.extensions.has("fmc")).toBe(processor === "Turin")
+    // Each component of the certificate counts, the FMC of Turin too.
+    for (const [component, byte] of Object.entries(TCB_BYTES[processor])) {
+      const reportedTcb = report.reportedTcb.slice()
+      reportedTcb[byte]! += 1
+      const changed = { ...evidence, report: { ...report, reportedTcb } }
+      expect(failed(changed)).toEqual([`TCB: ${component}`])
+    }
   })
 
   it("is the same under every strategy, certificates included", () => {
@@ -146,6 +180,43 @@ describe("a verifier", () => {
     expect(failed(evidence())).toEqual(expected)
   })
 
+  it("finds ASK and ARK in files with the whole chain, in any order, and tells when they are not there", () => {
+    const { leaf, ask, ark } = good()
+    const vlek = evidenceOf(attested({ vmpl: 2, key: "VLEK" }), 2)
+    const all = [vlek.ask, ark, ask]
+    for (const [i, first] of all.entries()) {
+      const file = [first, ...all.filter((_, j) => j !== i)]
+      for (const [of, middle] of [
+        [leaf, ask],
+        [vlek.leaf, vlek.ask]
+      ] as const) {
+        const chain = chainOf(of, file, file)
+        expect([chain.ask.der, chain.ark.der].map((der) => Buffer.from(der).toString("hex"))).toEqual(
+          [middle.der, ark.der].map((der) => Buffer.from(der).toString("hex"))
+        )
+      }
+    }
+    const missing = chainOf(leaf, [vlek.ask], [ark])
+    expect(failed({ ...good(), ...missing })).toEqual(["signature of SEV-VCEK"])
+    const turin = evidenceOf(attested({ vmpl: 2, processor: "Turin" }), 2)
+    expect(failed({ ...good(), ...chainOf(leaf, [turin.ask], [turin.ark]) })).toEqual(["signature of SEV-VCEK"])
+  })
+
+  it("takes no certificate of a chip as an authority, and no generation that the certificate is not for", () => {
+    const evidence = good()
+    const milan = certificateChain(new PlatformIdentity(1), "VCEK", newer.tcbBytes(newer.reportedTcb), "Milan")
+    const [leaf, ask, ark] = [milan.leaf, milan.ask, milan.ark].map(certificate)
+    expect(failed({ ...evidence, leaf: leaf!, ask: ask!, ark: ark! })).toEqual(["TCB"])
+    expect(failed({ ...evidence, ask: evidence.leaf })).toContain("signature of SEV-VCEK")
+  })
+
+  it("says whose root it is", () => {
+    const detail = (evidence: Evidence) => verifyEvidence(evidence)[0]?.detail
+    expect(detail(good())).toMatch(/, the test root of vmpl-lab$/)
+    expect(detail({ ...good(), ark: good().leaf })).toMatch(/, not one of AMD's, expected /)
+    expect(Object.values(AMD_ROOTS)).toEqual(["Milan", "Genoa", "Turin"])
+  })
+
   it("knows processors by family and model", () => {
     expect([generationOf(0x19, 1), generationOf(0x19, 0x11), generationOf(0x19, 0xa0)]).toEqual([
       "Milan",
@@ -208,6 +279,37 @@ describe("parsers", () => {
     ["the last byte", put(0x49f), "r.bin: byte 0x49f is 0x1, expected zeros in the reserved bytes 0x330 to 0x49f"]
   ])("of reports refuse %s", (_, change, line) => {
     expect(refused(change)).toBe(line)
+  })
+
+  /** Reserved bytes by version, from the written layout. */
+  const reservedIn = (version: number): ReadonlyArray<readonly [start: number, end: number]> => [
+    [0x04c, 0x050],
+    ...(version < 3 ? ([[0x188, 0x18b]] as const) : []),
+    [0x18b, 0x1a0],
+    [0x1eb, 0x1ec],
+    [0x1ef, 0x1f0],
+    ...(version < 5 ? ([[0x1f8, 0x208]] as const) : []),
+    [0x208, 0x2a0],
+    [0x2d0, 0x2e8],
+    [0x318, 0x330],
+    [0x330, 0x4a0]
+  ]
+
+  it.each([2, 3, 4, 5])("of reports refuse every reserved byte of version %i, and name its range", (version) => {
+    const base = attested({ vmpl: 2, reportVersion: version === 2 ? 2 : 3 }).report
+    for (let at = 0x4c; at < base.length; at++) {
+      const bytes = base.slice()
+      bytes[0] = version
+      bytes[at]! ^= 0x40
+      const line = lineOf(() => parseReport(bytes, "r.bin"))
+      const range = reservedIn(version).find(([start, end]) => at >= start && at < end)
+      const hex = (value: number) => `0x${value.toString(16)}`
+      const expected =
+        range === undefined
+          ? "taken"
+          : `r.bin: byte ${hex(at)} is 0x40, expected zeros in the reserved bytes ${hex(range[0])} to ${hex(range[1] - 1)}`
+      expect([at, line]).toEqual([at, expected])
+    }
   })
 
   const { leaf, ark } = certificateChain(new PlatformIdentity(1), "VCEK", new Uint8Array(8))
