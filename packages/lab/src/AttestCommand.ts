@@ -57,6 +57,22 @@ const flags = {
 
 const bad = (line: string) => Effect.fail(new InputInvalid({ line: oneLine(line) }))
 
+/**
+ * A folder that has something in it is left alone: evidence of another run would be lost, or mixed with this one. Looked
+ * at before the guest is booted.
+ */
+const checkFolder = Effect.fn("checkFolder")(function* (folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  const found = yield* fs.readDirectory(folder).pipe(
+    Effect.catchTag("PlatformError", (error) =>
+      error.reason._tag === "NotFound"
+        ? Effect.succeed([])
+        : bad(`--output: ${folder}: cannot be read as a folder: ${reason(error)}`)
+    )
+  )
+  if (found.length > 0) return yield* bad(`--output: ${folder}: not empty, expected a new or an empty folder`)
+})
+
 /** Writes the files into a folder. */
 const writeFolder = Effect.fn("writeFolder")(
   function* (folder: string, files: ReadonlyMap<string, Uint8Array>) {
@@ -94,6 +110,7 @@ export const attest = Command.make(
     if (strategy === undefined || more.length > 0) {
       return yield* bad(`--strategy: ${JSON.stringify(options.strategy)} has variants, expected one: KEY/VARIANT`)
     }
+    yield* checkFolder(options.output)
     const profile = yield* loadProfile(options.profile)
     const ek = options.ek === undefined ? testEndorsementPublic() : yield* readInputFile(options.ek, EK_BYTES_MAX)
     if (ek.length === 0) return yield* bad(`--ek: ${options.ek}: empty, expected a TPMT_PUBLIC`)
