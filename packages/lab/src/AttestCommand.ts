@@ -63,13 +63,15 @@ const bad = (line: string) => Effect.fail(new InputInvalid({ line: oneLine(line)
  */
 const checkFolder = Effect.fn("checkFolder")(function* (folder: string) {
   const fs = yield* FileSystem.FileSystem
-  const found = yield* fs.readDirectory(folder).pipe(
-    Effect.catchTag("PlatformError", (error) =>
-      error.reason._tag === "NotFound"
-        ? Effect.succeed([])
-        : bad(`--output: ${folder}: cannot be read as a folder: ${reason(error)}`)
+  const found = yield* fs
+    .readDirectory(folder)
+    .pipe(
+      Effect.catchTag("PlatformError", (error) =>
+        error.reason._tag === "NotFound"
+          ? Effect.succeed([])
+          : bad(`--output: ${folder}: cannot be read as a folder: ${reason(error)}`)
+      )
     )
-  )
   if (found.length > 0) return yield* bad(`--output: ${folder}: not empty, expected a new or an empty folder`)
 })
 

@@ -79,10 +79,14 @@ const readEvidence = Effect.fn("readEvidence")(function* (files: Files) {
   const bytes = yield* readInputFile(files.report, EVIDENCE_BYTES_MAX)
   const report = yield* parsed(() => parseReport(bytes, files.report))
   const leaf = (yield* certificates(files.leaf))[0]!
+  const chain = chainOf(leaf, yield* certificates(files.ask), yield* certificates(files.ark))
+  if (files.ark === files.ask && Buffer.compare(chain.ark.der, chain.ask.der) === 0) {
+    return yield* bad(`${files.ask}: no certificate of the one that issued its first, expected it, or --ark`)
+  }
   return {
     report,
     leaf,
-    ...chainOf(leaf, yield* certificates(files.ask), yield* certificates(files.ark)),
+    ...chain,
     manifest: files.manifest === undefined ? undefined : yield* readInputFile(files.manifest, EVIDENCE_BYTES_MAX)
   }
 })

@@ -1,5 +1,6 @@
 import { spawnSync } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
+import { generateKeyPairSync } from "node:crypto"
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { expect, it } from "vitest"
@@ -63,3 +64,73 @@ it("measure --igvm prints the digest alone, and names what SNP does not allow", 
     /^vmpl-lab: g\.igvm: header 2, VBS_MEASUREMENT, bytes 0x50 to 0x53: is for SEV-SNP too/
   )
 }, 60_000)
+
+it("attest leaves a folder alone that has something in it, and verify takes a chain in one file", () => {
+  mkdirSync(join(folder, "kept"))
+  writeFileSync(join(folder, "kept/notes.txt"), "mine")
+  expect(run("attest", "--nonce", "01", "-o", "kept")).toEqual({
+    status: 2,
+    stdout: "",
+    stderr: "vmpl-lab: --output: kept: not empty, expected a new or an empty folder\n"
+  })
+  expect(readdirSync(join(folder, "kept"))).toEqual(["notes.txt"])
+  expect(run("attest", "--nonce", "01", "-o", "kept/notes.txt")).toMatchObject({
+    status: 2,
+    stdout: "",
+    stderr: expect.stringMatching(/--output: kept\/notes\.txt: cannot be read as a folder/)
+  })
+  expect(readFileSync(join(folder, "kept/notes.txt"), "utf8")).toBe("mine")
+
+  const asked = ["--processor", "Turin", "--key", "VLEK", "--report-version", "2", "--vmpl", "3", "--nonce", "0c"]
+  expect(run("attest", ...asked, "--strategy", "planes/user-space", "-o", "t")).toMatchObject({ status: 0, stderr: "" })
+  const pem = ["ark", "ask", "vlek"].map((name) => readFileSync(join(folder, `t/${name}.pem`), "utf8"))
+  writeFileSync(join(folder, "chain.pem"), pem.join(""))
+  const one = run("verify", "--report", "t/report.bin", "--vcek", "t/vlek.der", "--ask", "chain.pem", "--vmpl", "3")
+  expect([one.status, one.stderr]).toEqual([0, ""])
+  expect(one.stdout).toMatch(/TCB: fmc +│ ok/)
+  const late = run("verify", "t", "--at", "2055-01-01")
+  expect([late.status, late.stderr]).toEqual([1, "vmpl-lab: the run failed: not verified: dates of certificates\n"])
+  expect(run("verify", "t", "--at", "2025-02-30")).toMatchObject({ status: 2, stdout: "" })
+  expect(run("verify", "--report", "t/report.bin", "--vcek", "t/vlek.der", "--ask", "t/ask.pem")).toEqual({
+    status: 2,
+    stdout: "",
+    stderr: "vmpl-lab: t/ask.pem: no certificate of the one that issued its first, expected it, or --ark\n"
+  })
+}, 240_000)
+
+it("igvm writes what measure, compare and attest agree on", () => {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-384" })
+  writeFileSync(join(folder, "id.pem"), privateKey.export({ type: "pkcs8", format: "pem" }))
+  const made = run("igvm", "-o", "svsm.igvm", "--id-key", "id.pem", "--svn", "5", "--vcpus", "2")
+  expect([made.status, made.stderr]).toEqual([0, ""])
+  const digest = made.stdout.trim()
+  expect(digest).toMatch(/^[0-9a-f]{96}$/)
+  expect(run("measure", "--igvm", "svsm.igvm", "--check-kvm")).toEqual({ status: 0, stdout: `${digest}\n`, stderr: "" })
+  const native = run("measure", "--igvm", "svsm.igvm", "--native-zero")
+  expect([native.status, native.stdout]).toEqual([2, ""])
+  expect(native.stderr).toMatch(/the ID block is for digest/)
+
+  const few = ["--vcpus", "2", "--calls", "5", "--boots", "1", "--replications", "0", "--strategy", "planes/kernel"]
+  const compared = run("compare", "--igvm", "svsm.igvm", ...few, "--json")
+  expect(compared.status).toBe(0)
+  expect(JSON.parse(compared.stdout)).toMatchObject({ launchDigest: digest, firmware: { name: "svsm.igvm" } })
+
+  const attested = run("attest", "--igvm", "svsm.igvm", "--nonce", "01", "-o", "i", "--json")
+  expect(JSON.parse(attested.stdout).measurement).toBe(digest)
+  const { report, verified } = JSON.parse(run("verify", "i", "--measurement", digest, "--json").stdout)
+  expect({ verified, ...report }).toMatchObject({ verified: true, measurement: digest, guestSvn: 5 })
+
+  const refusals: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+    [["compare", "--igvm", "svsm.igvm", "--firmware", "x.fd"], /^vmpl-lab: --igvm: given with --firmware/],
+    [["compare", "--firmware", "svsm.igvm"], /^vmpl-lab: --firmware: svsm\.igvm begins as an IGVM file/],
+    [["attest", "--igvm", "svsm.igvm", "--vmpl", "1", "--nonce", "1f", "-o", "none"], /guest level 2, expected 1/],
+    [["measure", "--firmware", "x.fd", "--native-zero"], /^vmpl-lab: --native-zero: given without --igvm/],
+    [["igvm", "-o", "y.igvm", "--svn", "1"], /^vmpl-lab: --svn: given without --id-key/],
+    [["igvm", "-o", "y.igvm", "--id-key", "chain.pem"], /no private key of P-384/]
+  ]
+  for (const [args, line] of refusals) {
+    const { status, stdout, stderr } = run(...args)
+    expect([status, stdout, stderr]).toEqual([2, "", expect.stringMatching(line)])
+  }
+  expect(["none", "y.igvm"].filter((name) => existsSync(join(folder, name)))).toEqual([])
+}, 240_000)
