@@ -21,7 +21,8 @@ import {
   type PspMemory,
   SevFirmware,
   SnpFirmware,
-  STATUS
+  STATUS,
+  XSAVE_CPUID
 } from "@vmpl-lab/psp"
 import { Rmp, type Switches } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
@@ -113,7 +114,8 @@ export class Platform {
     this.vmm.pins = pins ?? []
     this.vmm.handOff = HAND_OFF[handOff ?? "futex"]
     const asids = new AsidTable({ cores })
-    this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids, identity: options.identity ?? {} })
+    const identity = options.identity ?? {}
+    this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids, identity, cpuidPolicy: XSAVE_CPUID })
     const vmsaSealed = (pfn: number, asid: number): void => sealVmsa(this.hardware, pfn, asid)
     this.sev = new SevFirmware(pspMemory(memory), { seed: 1, asids, es: true, vmsaSealed })
     this.kvm.asidFlush = {

@@ -110,3 +110,4 @@ export {
 export { TSC_INFO_REPLY, TSC_INFO_REPLY_FIELDS, TSC_INFO_SIZE, tscScale } from "./TscInfoMessage.ts"
 export { VLEK_BLOB, VLEK_BLOB_FIELDS, VLEK_BLOB_SIZE, VLEK_STICKS_SIZE, wrapVlek } from "./VlekBlob.ts"
 export { VMRK_REPLY_SIZE, VMRK_REQUEST, VMRK_REQUEST_FIELDS, VMRK_REQUEST_SIZE } from "./VmrkMessage.ts"
+export { XSAVE_CPUID } from "./XsaveCpuid.ts"

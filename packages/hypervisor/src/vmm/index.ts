@@ -1,4 +1,5 @@
 /** The user-space VMM's part of a launch: firmware image, initial state, order of pages, expected measurement. */
+export { cpuidPage } from "./CpuidPage.ts"
 export * from "./devices/DeviceBus.ts"
 export * from "./devices/EduDevice.ts"
 export * from "./devices/MsiDevice.ts"

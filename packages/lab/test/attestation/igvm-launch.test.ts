@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { igvmPlan, measureSnp, parseIgvm, syntheticFirmware } from "@vmpl-lab/hypervisor"
-import { PAGE_TYPE, publicKeyBytes, publicKeyOf } from "@vmpl-lab/psp"
+import { cpuidPage, igvmPlan, measureSnp, parseIgvm, syntheticFirmware } from "@vmpl-lab/hypervisor"
+import { PAGE_TYPE, policedCpuid, publicKeyBytes, publicKeyOf, XSAVE_CPUID } from "@vmpl-lab/psp"
 import { describe, expect, it } from "vitest"
 import { IgvmBuilder, sealIgvm } from "../../../../test/support/igvmBuilder.ts"
 import { parseReport } from "../../src/attestation/Report.ts"
@@ -131,6 +131,27 @@ describe("a guest that is launched from an IGVM file", () => {
     expect(changed((file) => file.writeUInt8(0x0b, policy + 2))).toBe("LAUNCH_FINISH: BAD_SIGNATURE")
     expect(changed((file) => file.writeUInt8(0x01, policy + 2))).toBe("LAUNCH_START: POLICY_FAILURE")
   })
+})
+
+it("a CPUID page of the file whose values the firmware does not take is launched with those that it takes", () => {
+  const { plan, memorySlots } = svsmLaunch(builtInFirmware(), 1)
+  const page = Buffer.from(cpuidPage())
+  const rows = Array.from({ length: page.readUInt32LE(0) }, (_, i) => 16 + 48 * i)
+  const xsave = rows.find((at) => page.readUInt32LE(at) === 0xd && page.readUInt32LE(at + 4) === 0)!
+  const honest = page.readUInt32LE(xsave + 28)
+  page.writeUInt32LE(64, xsave + 28)
+  const withPage = plan.map((one) => (one.type === PAGE_TYPE.CPUID ? { ...one, contents: page } : one))
+  const { bytes } = igvmImage("out.igvm", { ...svsmLaunch(builtInFirmware(), 1), plan: withPage, memorySlots })
+  const file = fileOf(bytes)
+  const machine = boot(igvmLaunch(file, 1), 1)
+  expect(machine.failure()).toBeNull()
+  expect(machine.launchDigest).toBe(hex(measureSnp(igvmPlan(file).pages)))
+  const gfn = plan.find(({ type }) => type === PAGE_TYPE.CPUID)!.gpa / PAGE
+  const pfn = machine.vmm.memory.privateFrame(gfn)
+  const { asid } = machine.vmm.owner
+  const seen = machine.hardware.memory.read(pfn, asid)
+  expect([seen.getUint32(xsave, true), seen.getUint32(xsave + 28, true)]).toEqual([0xd, honest])
+  expect(policedCpuid(XSAVE_CPUID, cpuidPage()).areAccepted).toBe(true)
 })
 
 describe("a file that does not fit", () => {
