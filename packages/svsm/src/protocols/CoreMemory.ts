@@ -55,7 +55,7 @@ export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program
   yield* state.lock.read()
   try {
     if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
-    state.lists[apicId] = Math.floor(list / PAGE_SIZE)
+    state.held[apicId] = Math.floor(list / PAGE_SIZE)
     if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
     let count = 0
     for (const [gfn, depositor] of state.deposited) {
@@ -70,7 +70,7 @@ export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program
     yield* tellMemoryAvailable(state)
     return SVSM_RESULT.SUCCESS
   } finally {
-    state.lists[apicId] = undefined
+    state.held[apicId] = undefined
     state.lock.release()
   }
 }

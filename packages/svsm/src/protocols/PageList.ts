@@ -41,7 +41,7 @@ export function* serveList(
   yield* state.lock.read()
   try {
     if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
-    state.lists[apicId] = Math.floor(list / PAGE_SIZE)
+    state.held[apicId] = Math.floor(list / PAGE_SIZE)
     if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
     const header = (yield read(list, 4)).lo
     const count = header & 0xffff
@@ -64,7 +64,7 @@ export function* serveList(
     if (last !== null) yield* last()
     return result
   } finally {
-    state.lists[apicId] = undefined
+    state.held[apicId] = undefined
     state.lock.release()
   }
 }
@@ -83,16 +83,16 @@ const entryOf = (lo: number, hi: number, reserved: number): ListEntry | null => 
 
 /**
  * Why a page may not be taken away at this moment, or null: the list that is being served could not report how far it
- * came, and what another CPU works on must stay. That one is done soon, so the caller may ask again.
+ * came, and what another CPU works on or copies must stay. That one is done soon, so the caller may ask again.
  * @spec-silent what a list is that takes its own page
  */
 export const whyKept = (state: SvsmState, { caller }: SvsmRequest, { gpa, bytes }: ListEntry): number | null => {
   const first = gpa / PAGE_SIZE
   const isIn = (gfn: number): boolean => gfn >= first && gfn * PAGE_SIZE < gpa + bytes
-  const list = state.lists.findIndex((gfn) => gfn !== undefined && isIn(gfn))
-  if (list >= 0) {
+  const cpu = state.held.findIndex((gfn) => gfn !== undefined && isIn(gfn))
+  if (cpu >= 0) {
     state.wouldPanic(COCONUT_PANIC.UNVALIDATED_PAGE)
-    const own = state.lists[caller.apicId]
+    const own = state.held[caller.apicId]
     return own !== undefined && isIn(own) ? SVSM_RESULT.INVALID_ADDRESS : SVSM_RESULT.BUSY
   }
   const isChanging = bytes === PAGE_SIZE ? state.changing.has(first) : state.changing.touchesRegion(first)
