@@ -49,7 +49,12 @@ describe.each(SVSM_BEHAVIOURS)("as %s, two vCPUs' calls at one page, operation b
   it.each(ROWS[behaviour])(
     "%s: %s and %s break nothing, however they interleave",
     (start, first, second) => {
-      const { finding, outcomes, states } = exploreRace({ calls: [first, second], start, without: "nothing", behaviour })
+      const { finding, outcomes, states } = exploreRace({
+        calls: [first, second],
+        start,
+        without: "nothing",
+        behaviour
+      })
       expect(finding).toBeNull()
       expect(outcomes.size).toBeGreaterThan(0)
       // More than one after the other: the steps of one call between all those of the other.

@@ -1,4 +1,13 @@
-import { apVmsa, ATTESTATION_CALL, CORE_CALL, PROTOCOL, pvalidateList, SVSM_RESULT, TPM_SEND_COMMAND, VTPM_CALL } from "@vmpl-lab/guest"
+import {
+  ATTESTATION_CALL,
+  apVmsa,
+  CORE_CALL,
+  PROTOCOL,
+  pvalidateList,
+  SVSM_RESULT,
+  TPM_SEND_COMMAND,
+  VTPM_CALL
+} from "@vmpl-lab/guest"
 import { PAGE_4K, PERMISSION, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import { EXIT, GHCB_MSR, INTERCEPT, NESTED_CTL, PAGE_SIZE, SEV_FEATURES, VMCB, VMSA } from "@vmpl-lab/sev-es"
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
@@ -119,7 +128,9 @@ const profile = {
   sums: []
 } as unknown as Profile
 
-/** Marks that nobody sees. */
+const COSTS = new CostTable(profile, 1)
+
+/** What is hidden of marks and holds. */
 const forgetful = (state: SvsmState, without: Without): void => {
   if (without === "marks") Object.assign(state.changing, { has: () => false, touchesRegion: () => false })
   if (without === "holds") Object.assign(state.held, { findIndex: () => -1 })
@@ -156,7 +167,12 @@ export class RaceMachine {
 
   constructor({ calls, start, without, behaviour = "specification" }: Race) {
     const { tpm, handler } = this.#ports
-    const rule = { call: 0, buffers: [{ register: "rcx", size: REPLY.length, align: 1 }], words: [], costNs: 0 } as const
+    const rule = {
+      call: 0,
+      buffers: [{ register: "rcx", size: REPLY.length, align: 1 }],
+      words: [],
+      costNs: 0
+    } as const
     const services = [vtpm(tpm), handledService(SERVICE, { MIN: 1, MAX: 1 }, [rule], handler)]
     this.state = new SvsmState([...SHIPPED_PROTOCOLS, ...services], without === "lock" ? NO_LOCK : new RwLock())
     this.state.behaviour = BEHAVIOUR[behaviour]
@@ -169,6 +185,7 @@ export class RaceMachine {
     const npt = new NestedPageTable()
     for (let gfn = 0; gfn < PAGES; gfn++) {
       npt.map(gfn, gfn + FRAME_OFFSET)
+      this.#memory.replace(gfn + FRAME_OFFSET, ASID, null)
       const isOwn = gfn >= SVSM_GFN
       const validated = isOwn || gfn !== GFN.P || start !== "unvalidated"
       const granted = isOwn || !validated || (gfn === GFN.P && start === "deposited") ? 0 : ALL
@@ -299,7 +316,7 @@ export class RaceMachine {
     this.#host.write32(vmcb + VMCB.intercept_word3, 1 << (INTERCEPT.HLT & 31))
     this.#host.write64(vmcb + VMCB.nested_cr3, ncr3, 0)
     this.#host.write64(vmcb + VMCB.vmsa_pa, (gfn + FRAME_OFFSET) * PAGE_SIZE, 0)
-    const thread = new Host(1, new CostTable(profile, 1)).spawn("cpu", -1)
+    const thread = new Host(1, COSTS).spawn("cpu", -1)
     const nestedTables = new Map([[ncr3, npt]])
     const hardware = { memory: this.#memory, rmp: this.#rmp, host: this.#host, programs, nestedTables }
     return new Processor({ ...hardware, executions: new Map() }, thread)
@@ -320,7 +337,8 @@ export class RaceMachine {
   #watch({ op, address }: Operation): void {
     if (op !== OP.WRITE_BYTES) return
     const gfn = Math.floor(address / PAGE_SIZE)
-    if ((this.#entry(gfn).perms[2]! & PERMISSION.WRITE) === 0) this.#fail(`the SVSM copies to page ${gfn}, not the guest's`)
+    if ((this.#entry(gfn).perms[2]! & PERMISSION.WRITE) === 0)
+      this.#fail(`the SVSM copies to page ${gfn}, not the guest's`)
   }
 
   #pend(cpu: Cpu, { protocol = PROTOCOL.CORE, call, rcx, rdx = 0, entries }: Call): void {
