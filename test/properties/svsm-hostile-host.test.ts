@@ -3,7 +3,6 @@ import { EXIT, PAGE_SIZE, TERMINATE, terminationLo, VMSA } from "@vmpl-lab/sev-e
 import { RandomStream } from "@vmpl-lab/sim"
 import { BEHAVIOUR, SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
 import { describe, expect, it } from "vitest"
-import { SECRET } from "../support/hostileGuest.ts"
 import {
   CA,
   GUEST_VMSA,
@@ -18,6 +17,8 @@ import {
 
 const { SUCCESS } = SVSM_RESULT
 const VALIDATE_IGNORING_CF = 12
+/** What stands in the SVSM's memory and nowhere else. */
+const SECRET = 0x5ec2_e75e
 
 const withSecret = (behaviour: (typeof SVSM_BEHAVIOURS)[number]): ScriptedHost => {
   const host = new ScriptedHost(behaviour).boot()

@@ -2,6 +2,7 @@ import {
   ATTESTATION_CALL,
   apVmsa,
   CORE_CALL,
+  type MessageOutcome,
   PROTOCOL,
   pvalidateList,
   SVSM_RESULT,
@@ -39,7 +40,8 @@ import {
   type Program,
   ProgramMemory,
   runGuest,
-  vmrun
+  vmrun,
+  work
 } from "@vmpl-lab/vmpl"
 import { replaced } from "./wrapped.ts"
 
@@ -138,7 +140,8 @@ const forgetful = (state: SvsmState, without: Without): void => {
 
 /** The AMD-SP, which answers at once. */
 const MESSAGES = {
-  *report() {
+  *report(): Program<MessageOutcome> {
+    yield work(1)
     return { ok: true, payload: REPLY, certificates: new Uint8Array(0) }
   }
 } as unknown as FirmwareMessages

@@ -3,7 +3,7 @@ import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, write, zeroPage } from "@vmpl-lab/vmpl"
 import { isValidated, mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
-import { isList, type ListEntry, serveList, whyKept } from "./PageList.ts"
+import { isList, type ListEntry, serveList, whyKept, writeList } from "./PageList.ts"
 import { grant, revoke, revokeRegion } from "./Permissions.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -64,9 +64,11 @@ export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program
       const given = yield* giveBack(state, request.vmpl, gfn)
       if (given !== SVSM_RESULT.SUCCESS) return given
       const gpa = gfn * PAGE_SIZE
-      yield write(list + PVALIDATE_LIST_HEADER + 8 * count++, 8, gpa >>> 0, Math.floor(gpa / 0x1_0000_0000))
+      const entry = list + PVALIDATE_LIST_HEADER + 8 * count++
+      const store = write(entry, 8, gpa >>> 0, Math.floor(gpa / 0x1_0000_0000))
+      if (!(yield* writeList(state, request.vmpl, store))) return SVSM_RESULT.INVALID_ADDRESS
     }
-    yield write(list, 2, count)
+    if (!(yield* writeList(state, request.vmpl, write(list, 2, count)))) return SVSM_RESULT.INVALID_ADDRESS
     yield* tellMemoryAvailable(state)
     return SVSM_RESULT.SUCCESS
   } finally {

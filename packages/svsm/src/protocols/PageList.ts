@@ -1,6 +1,6 @@
 import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { type Program, read, write } from "@vmpl-lab/vmpl"
+import { type Operation, type Program, read, write } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
@@ -60,13 +60,23 @@ export function* serveList(
       if (result === SVSM_RESULT.SUCCESS) next++
     }
     if (result === SVSM_RESULT.SUCCESS && next < count) result = SVSM_RESULT.INCOMPLETE
-    yield write(list + 2, 2, next)
+    if (!(yield* writeList(state, request.vmpl, write(list + 2, 2, next)))) result = SVSM_RESULT.INVALID_ADDRESS
     if (last !== null) yield* last()
     return result
   } finally {
     state.held[apicId] = undefined
     state.lock.release()
   }
+}
+
+/**
+ * A store into a caller's list. Its level's right to write may have gone since the call began.
+ * @returns false where it has, and then nothing was stored
+ */
+export function* writeList(state: SvsmState, vmpl: number, store: Operation): Program<boolean> {
+  if (!(yield* mayWrite(state, vmpl, store.address, store.size))) return false
+  yield store
+  return true
 }
 
 /** Whether a list can be there: guest memory that nobody takes away, as long as it is kept. */
