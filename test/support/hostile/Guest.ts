@@ -50,6 +50,7 @@ export class HostileGuest {
     const cpu = this.#int(0, 1) as Cpu
     const { machine } = this
     if (this.#int(0, 2) === 0) this.#meddle()
+    if (machine.options.isHostHostile && this.#int(0, 3) === 0) machine.hostile.scribble()
     if (machine.stages[cpu] === "inside") machine.advance(cpu)
     else this.#turn(cpu)
   }

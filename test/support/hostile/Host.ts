@@ -2,6 +2,7 @@ import { POLICY, type PspMemory, SnpFirmware, STATUS } from "@vmpl-lab/psp"
 import { PAGE_4K, type Rmp } from "@vmpl-lab/rmp"
 import { GHCB, GUEST_REQUEST_ERROR, NAE, PAGE_SIZE, REPLY, validByte, validMask } from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
+import { MESSAGE_PAGES, svsmGhcbGpa, svsmMessageGpa } from "@vmpl-lab/svsm"
 import { ASID, type HostileMachine } from "./Machine.ts"
 
 /** Frames of the host's own. */
@@ -53,6 +54,20 @@ export class HostileHost {
       const status = this.#carry(request!, response!)
       this.#reply(at, REPLY.NO_ACTION, status, 0)
     }
+  }
+
+  /** A shared page of VMPL0's changes while it is being used: of a GHCB, or of the pages for messages. */
+  scribble(): void {
+    const { host, rmp, state } = this.#machine
+    const { svsm } = state.parameters
+    const messages = svsmMessageGpa(svsm)
+    const pages = [svsmGhcbGpa(svsm.gpa, 0), svsmGhcbGpa(svsm.gpa, 1), messages, messages + MESSAGE_PAGES.RESPONSE]
+    const pfn = this.#machine.frame(pages[this.#random.int(0, 3)]!)
+    if (!rmp.checkHypervisorOwned(pfn)) return
+    const { sw_exit_code, sw_exit_info_1, sw_exit_info_2, rbx, valid_bitmap } = GHCB
+    const fields = [sw_exit_code, sw_exit_info_1, sw_exit_info_2, sw_exit_info_2 + 4, rbx, valid_bitmap, 0x20, 0x34, 0x60]
+    const offset = fields[this.#random.int(0, fields.length - 1)]!
+    host.write32(pfn * PAGE_SIZE + offset, [0, 1, 2, 0x8000_0b0d, 0xffff_ffff][this.#random.int(0, 4)]!)
   }
 
   #reply(at: number, outcome: number, lo: number, hi: number): void {

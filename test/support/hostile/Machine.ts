@@ -130,7 +130,7 @@ export class HostileMachine {
   readonly #cpus: ReadonlyArray<Processor>
   readonly #stopped = [false, false]
   readonly #schedule: RandomStream
-  readonly #hostile: HostileHost
+  readonly hostile: HostileHost
   readonly #filled = new Set<number>()
   readonly #answer: () => void
 
@@ -168,7 +168,7 @@ export class HostileMachine {
     vmpck0.set(this.secrets.bytes(32))
     this.state.messages = new FirmwareMessages(this.state, vmpck0)
     this.watch = new Watch(this)
-    this.#hostile = new HostileHost(this, firmware)
+    this.hostile = new HostileHost(this, firmware)
     const programs = new ProgramMemory()
     this.#cpus = CPUS.map((cpu) => this.#cpu(cpu, programs))
     for (const cpu of CPUS) while (this.stages[cpu] === "inside") this.advance(cpu)
@@ -379,7 +379,7 @@ export class HostileMachine {
         this.#respond(cpu, (lo & ~0xfff) | GHCB_MSR.REGISTER_GPA_RESPONSE, hi)
         return false
       case 0:
-        this.#hostile.page(lo)
+        this.hostile.page(lo)
         return false
       default:
         throw new Error(`VMPL0 on CPU ${cpu} makes MSR request 0x${lo.toString(16)}`)
