@@ -20,6 +20,22 @@ const VALIDATE_IGNORING_CF = 12
 /** What stands in the SVSM's memory and nowhere else. */
 const SECRET = 0x5ec2_e75e
 
+/** Pages that VMPL0 has to touch, and what the host puts there. */
+const REMAPPED = (["calling area", "list", "guest's VMSA"] as const).flatMap((name, i) =>
+  (["own", "host", "other guest"] as const).map(
+    (target) =>
+      [
+        `${name}: ${{ own: "another page of the guest", host: "a shared page", "other guest": "another guest's page" }[target]}`,
+        [CA, LIST, GUEST_VMSA][i]!,
+        target
+      ] as const
+  )
+)
+const contents = (host: ScriptedHost, gpa: number): string => {
+  const view = host.peek(gpa)
+  return Buffer.from(view.buffer, view.byteOffset, PAGE_SIZE).toString("base64")
+}
+
 const withSecret = (behaviour: (typeof SVSM_BEHAVIOURS)[number]): ScriptedHost => {
   const host = new ScriptedHost(behaviour).boot()
   const view = host.poke(SVSM_DATA)
@@ -95,6 +111,37 @@ describe.each(SVSM_BEHAVIOURS)("as %s, against a hostile host", (behaviour) => {
       const { set, reason } = TERMINATE.PVALIDATE
       expect([code, request]).toEqual([EXIT.VMGEXIT, terminationLo(set, reason)])
     }
+  })
+
+  it.each(REMAPPED)("touches nothing of what is put behind the %s", (_, gpa, target) => {
+    const host = new ScriptedHost(behaviour).boot()
+    host.poke(LIST).setUint32(0, 1, true)
+    host.poke(LIST).setUint32(8, PAGE, true)
+    host.poke(LIST).setUint32(12, 0, true)
+    host.setRegister("rax", [PROTOCOL.CORE, CORE_CALL.PVALIDATE])
+    host.setRegister("rcx", LIST)
+    host.poke(CA).setUint8(0, 1)
+    host.poke(GUEST_VMSA).setUint32(VMSA.guest_exit_code, EXIT.VMGEXIT, true)
+    host.answer()
+    const { pfn, bytes } =
+      target === "own"
+        ? { pfn: host.frameOf(OTHER_CA), bytes: () => contents(host, OTHER_CA) }
+        : host.foreignFrame(target, gpa)
+    const before = bytes()
+    host.remap(gpa, pfn)
+    const { code, request } = host.run()
+    expect(bytes()).toBe(before)
+    if (code === EXIT.VMGEXIT) {
+      const { set, reason } = TERMINATE.PVALIDATE
+      expect(request).toBe(terminationLo(set, reason))
+      return
+    }
+    // The access has not happened. With the right frame back VMPL0 goes on as if nothing had been.
+    expect(code).toBe(EXIT.NPF)
+    host.remap(gpa, null)
+    host.expectRunsGuest()
+    expect([host.register("rax"), host.peek(CA).getUint8(0)]).toEqual([SUCCESS, 0])
+    expect(host.entry(PAGE).validated).toBe(false)
   })
 
   it("serves who is registered, whatever level the host says that it ran", () => {

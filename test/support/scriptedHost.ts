@@ -56,6 +56,8 @@ const VMCB_PFN = 1
 const NCR3_PFN = 2
 /** System frames lie elsewhere than guest frames, so that a mixed-up pair shows. */
 const FRAME_OFFSET = 0x100
+/** A frame that no page of the guest has. */
+const FOREIGN_PFN = 0xf00
 const ALL = 0xf
 
 const profile = {
@@ -282,6 +284,26 @@ export class ScriptedHost {
     this.setEntry(fromGpa, { gfn: toGpa / PAGE_SIZE, validated: false, vmsa: false, perms: [ALL, 0, 0, 0] })
     this.#npt.map(toGpa / PAGE_SIZE, frame)
     this.#moved.set(toGpa / PAGE_SIZE, frame)
+  }
+
+  /** The host has another frame behind an address, or the first one again with null, and changes nothing else. */
+  remap(gpa: number, pfn: number | null): void {
+    this.#npt.map(gpa / PAGE_SIZE, pfn ?? this.#frame(gpa))
+  }
+
+  /** A frame that is no page of this guest's: the host's own, or another guest's at the same address. */
+  foreignFrame(kind: "host" | "other guest", gpa: number): { readonly pfn: number; readonly bytes: () => string } {
+    const asid = kind === "host" ? 0 : ASID + 1
+    const pfn = FOREIGN_PFN
+    this.#memory.replace(pfn, asid, new Uint8Array(PAGE_SIZE).fill(0x11))
+    const guests = { assigned: true, asid, gfn: gpa / PAGE_SIZE, validated: true, perms: [ALL, ALL, ALL, ALL] as const }
+    if (kind === "other guest") this.rmp.firmwareSet(pfn, { size: PAGE_4K, ...guests })
+    const bytes = (): string => Buffer.from(new Uint8Array(this.#memory.read(pfn, asid).buffer)).toString("base64")
+    return { pfn, bytes }
+  }
+
+  frameOf(gpa: number): number {
+    return this.#frame(gpa)
   }
 
   /** A core is running this VMSA. */

@@ -65,7 +65,17 @@ export class HostileHost {
     const pfn = this.#machine.frame(pages[this.#random.int(0, 3)]!)
     if (!rmp.checkHypervisorOwned(pfn)) return
     const { sw_exit_code, sw_exit_info_1, sw_exit_info_2, rbx, valid_bitmap } = GHCB
-    const fields = [sw_exit_code, sw_exit_info_1, sw_exit_info_2, sw_exit_info_2 + 4, rbx, valid_bitmap, 0x20, 0x34, 0x60]
+    const fields = [
+      sw_exit_code,
+      sw_exit_info_1,
+      sw_exit_info_2,
+      sw_exit_info_2 + 4,
+      rbx,
+      valid_bitmap,
+      0x20,
+      0x34,
+      0x60
+    ]
     const offset = fields[this.#random.int(0, fields.length - 1)]!
     host.write32(pfn * PAGE_SIZE + offset, [0, 1, 2, 0x8000_0b0d, 0xffff_ffff][this.#random.int(0, 4)]!)
   }
