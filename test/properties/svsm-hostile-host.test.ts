@@ -1,7 +1,8 @@
 import { CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
-import { EXIT, PAGE_SIZE, TERMINATE, terminationLo, VMSA } from "@vmpl-lab/sev-es"
+import { EFER_SVME, EXIT, PAGE_SIZE, TERMINATE, terminationLo, VMSA } from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
-import { BEHAVIOUR, SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
+import { BEHAVIOUR, type FirmwareMessages, SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
+import { OP, work } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 import {
   CA,
@@ -142,6 +143,37 @@ describe.each(SVSM_BEHAVIOURS)("as %s, against a hostile host", (behaviour) => {
     host.expectRunsGuest()
     expect([host.register("rax"), host.peek(CA).getUint8(0)]).toEqual([SUCCESS, 0])
     expect(host.entry(PAGE).validated).toBe(false)
+  })
+
+  it("cannot be overtaken: while VMPL0 serves a call, no core enters the caller's VMSA", () => {
+    const host = new ScriptedHost(behaviour).boot()
+    const outcomes = new Set<string | number>()
+    let isServing = false
+    host.meddle = ({ op, address, lo }) => {
+      if (op === OP.WRITE && address === GUEST_VMSA + VMSA.efer) isServing = (lo & EFER_SVME) === 0
+      if (isServing) outcomes.add(host.tryVmsa(GUEST_VMSA))
+    }
+    expect(validate(host, UNVALIDATED, VALIDATE_IGNORING_CF)).toBe(SUCCESS)
+    expect(outcomes.size).toBe(1)
+    expect(outcomes).not.toContain("entered")
+    host.meddle = null
+    expect(host.tryVmsa(GUEST_VMSA)).toBe("entered")
+  })
+
+  it("tells a guest how many pages the host says that its certificates need, however many", () => {
+    const host = new ScriptedHost(behaviour).boot()
+    host.state.messages = {
+      *report() {
+        yield work(1)
+        return { ok: false, pagesNeeded: 0xffff_ffff }
+      }
+    } as unknown as FirmwareMessages
+    const view = host.poke(PAGE)
+    for (let i = 0; i < PAGE_SIZE; i += 4) view.setUint32(i, 0, true)
+    view.setUint32(0x10, PAGE + 0x400, true)
+    view.setUint16(0x18, 64, true)
+    const { result, rdx } = host.call(PROTOCOL.ATTESTATION, 0, { rcx: PAGE })
+    expect([result, rdx]).toEqual([SVSM_RESULT.INVALID_PARAMETER, 0xffff_ffff * PAGE_SIZE])
   })
 
   it("serves who is registered, whatever level the host says that it ran", () => {

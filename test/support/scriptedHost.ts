@@ -54,6 +54,7 @@ export const SVSM_DATA = SVSM.gpa + 0x6000
 const ASID = 1
 const VMCB_PFN = 1
 const NCR3_PFN = 2
+const OTHER_VMCB_PFN = 3
 /** System frames lie elsewhere than guest frames, so that a mixed-up pair shows. */
 const FRAME_OFFSET = 0x100
 /** A frame that no page of the guest has. */
@@ -108,6 +109,7 @@ export class ScriptedHost {
   /** Frames that are not where they began, by GFN. */
   readonly #moved = new Map<number, number>()
   readonly #cpu: Processor
+  readonly #otherCpu: Processor
   readonly #host = new HostMemory(this.#memory, this.rmp)
   /** Everything that the SVSM did since this was last emptied. */
   readonly seen: Array<Seen> = []
@@ -126,6 +128,7 @@ export class ScriptedHost {
     const executions = new Map()
     const hardware = { memory: this.#memory, rmp: this.rmp, host: this.#host, programs, nestedTables, executions }
     this.#cpu = new Processor(hardware, thread)
+    this.#otherCpu = new Processor(hardware, thread)
     this.#memory.setKey(
       ASID,
       new Uint8Array(32).map((_, i) => i + 1)
@@ -304,6 +307,14 @@ export class ScriptedHost {
 
   frameOf(gpa: number): number {
     return this.#frame(gpa)
+  }
+
+  /** Another core is told to run a VMSA. @returns what comes of VMRUN */
+  tryVmsa(gpa: number): ReturnType<typeof vmrun> {
+    const vmcb = OTHER_VMCB_PFN * PAGE_SIZE
+    this.#host.writePage(OTHER_VMCB_PFN, this.#host.readPage(VMCB_PFN))
+    this.#host.write64(vmcb + VMCB.vmsa_pa, this.#frame(gpa) * PAGE_SIZE, 0)
+    return vmrun(this.#otherCpu, vmcb)
   }
 
   /** A core is running this VMSA. */

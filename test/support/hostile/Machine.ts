@@ -372,8 +372,7 @@ export class HostileMachine {
         this.stages[cpu] = "asks"
         return true
       case GHCB_MSR.PSC_REQUEST:
-        this.rmp.rmpupdate(pscGfn(lo, hi) + FRAME_OFFSET, false, PAGE_4K, false, 0, 0)
-        this.#respond(cpu, GHCB_MSR.PSC_RESPONSE, 0)
+        this.#makeShared(cpu, pscGfn(lo, hi))
         return false
       case GHCB_MSR.REGISTER_GPA_REQUEST:
         this.#respond(cpu, (lo & ~0xfff) | GHCB_MSR.REGISTER_GPA_RESPONSE, hi)
@@ -384,6 +383,14 @@ export class HostileMachine {
       default:
         throw new Error(`VMPL0 on CPU ${cpu} makes MSR request 0x${lo.toString(16)}`)
     }
+  }
+
+  /** A host that is hostile refuses now and then, unless the page is a GHCB: without that VMPL0 does not start. */
+  #makeShared(cpu: Cpu, gfn: number): void {
+    const isMessage = gfn * PAGE_SIZE >= svsmMessageGpa(SVSM)
+    const refuses = this.options.isHostHostile && isMessage && this.#schedule.int(0, 2) === 0
+    if (!refuses) this.rmp.rmpupdate(gfn + FRAME_OFFSET, false, PAGE_4K, false, 0, 0)
+    this.#respond(cpu, GHCB_MSR.PSC_RESPONSE, refuses ? 1 : 0)
   }
 
   #respond(cpu: Cpu, lo: number, hi: number): void {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { ATTESTATION_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
-import { certificateTableSize, GUID_SIZE, guidText, layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { certificateTableSize, GUID_SIZE, guidText, hi32, layout, lo32, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, writeBytes } from "@vmpl-lab/vmpl"
 import { MESSAGE_PAGES } from "../Image.ts"
 import { servicesManifest } from "../ServiceManifest.ts"
@@ -158,8 +158,9 @@ function* answer(state: SvsmState, request: SvsmRequest, operation: Operation, g
 }
 
 const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: number): void => {
-  request[`${name}Lo`] = value
-  request[`${name}Hi`] = 0
+  // The host says how many pages its certificates need: it may say anything.
+  request[`${name}Lo`] = lo32(value)
+  request[`${name}Hi`] = hi32(value)
 }
 
 /** Bytes of the guest's memory; null where the caller may not name it. */
