@@ -86,7 +86,18 @@ describe.each(FILES)("the schedule %s", (file) => {
   })
 })
 
-it("without the lock the same exploration finds the attack", () => {
-  const race = { calls: ["rescind and validate", "create"], start: "validated", without: "lock" } as const
-  expect(exploreRace(race).finding?.violation).toBe("the guest may write VMSA 5")
-}, 60_000)
+describe("the same exploration finds the attack", () => {
+  it.each([
+    ["lock", "rescind and validate", "create", "the guest may write VMSA 5"],
+    ["lock", "TPM command in P", "create", "the SVSM copies to page 5, not the guest's"],
+    ["marks", "rescind", "rescind", "the SVSM is shut down on CPU 1, exit 0x7f"],
+    ["holds", "report to P", "rescind and validate", "the SVSM copies to page 5, not the guest's"]
+  ] as const)(
+    "without its %s: %s and %s",
+    (without, first, second, violation) => {
+      const race = { calls: [first, second], start: "validated", without } as const
+      expect(exploreRace(race).finding?.violation).toBe(violation)
+    },
+    60_000
+  )
+})
