@@ -18,8 +18,8 @@ import { FirmwareMessages, MESSAGE_PAGES, SvsmState, svsmGhcbGpa, svsmMessageGpa
 import type { Program } from "@vmpl-lab/vmpl"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { ScriptedMachine } from "../../packages/guest/test/ScriptedMachine.ts"
 import { HostileHost } from "../support/hostile/Host.ts"
+import { ScriptedMachine } from "../support/scriptedMachine.ts"
 
 const REQUEST_FRAME = 0x21
 const RESPONSE_FRAME = 0x22
