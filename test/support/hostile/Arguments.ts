@@ -3,14 +3,17 @@ import { PERMISSION } from "@vmpl-lab/rmp"
 import { guidBytes, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { RandomStream } from "@vmpl-lab/sim"
 import { SERVICE_GUID } from "@vmpl-lab/svsm"
-import { type HostileMachine, RAM_SIZE, SVSM } from "./Machine.ts"
+import { type HostileMachine, LARGE_PARTS, SVSM } from "./Machine.ts"
 import { SERVICE } from "./Services.ts"
 
 /** Pages that the guest plays with: validated ones, some below 1 MiB where PCs had their video memory, and others. */
 const POOL = [
   ...Array.from({ length: 20 }, (_, i) => 0x4_0000 + i * PAGE_SIZE),
-  ...Array.from({ length: 8 }, (_, i) => RAM_SIZE - (i + 1) * PAGE_SIZE)
+  ...Array.from({ length: 8 }, (_, i) => LARGE_PARTS[0]! - (i + 1) * PAGE_SIZE),
+  ...LARGE_PARTS
 ]
+/** Bit of a list's entry: 2 MiB. */
+const LARGE_ENTRY = 1
 /** What COCONUT-SVSM does not clear when it is validated. */
 export const VIDEO_MEMORY = Array.from({ length: 12 }, (_, i) => 0xa_0000 + 8 * i * PAGE_SIZE)
 const ALL = 0xf
@@ -156,7 +159,7 @@ export class Arguments {
     const { registry } = this.#machine.state
     const { vmsaGpa, caGpa } = this.#oneOf(registry)
     const last = SVSM.gpa + SVSM.size - PAGE_SIZE
-    return this.#oneOf([vmsaGpa, caGpa, SVSM.gpa, SVSM.gpa + 0x1_0000, last, 0, RAM_SIZE / 2])
+    return this.#oneOf([vmsaGpa, caGpa, SVSM.gpa, SVSM.gpa + 0x1_0000, last, 0, LARGE_PARTS[0]!])
   }
 
   #address(): Quad {
@@ -174,8 +177,10 @@ export class Arguments {
     const isOdd = this.#int(0, 7) === 0
     view.setUint32(0, (count + (isOdd ? 600 : 0)) | (this.#oneOf([0, 0, 0, 0, 0, 0, 1, count]) << 16), true)
     for (let i = 0; i < count; i++) {
-      const [hi, lo] = this.#int(0, 11) === 0 ? this.#address() : [0, this.page()]
-      const bits = this.#int(0, 15) === 0 ? this.#oneOf([1, 5, 0x10]) : this.#oneOf([0, 8, 4, 12])
+      const isLarge = this.#int(0, 7) === 0
+      const [hi, lo] = this.#int(0, 11) === 0 ? this.#address() : [0, isLarge ? LARGE_PARTS[0]! : this.page()]
+      const good = this.#oneOf([0, 8, 4, 12]) | (isLarge ? LARGE_ENTRY : 0)
+      const bits = this.#int(0, 15) === 0 ? this.#oneOf([1, 5, 0x10]) : good
       view.setUint32(8 + 8 * i, ((lo & ~0xfff) | bits) >>> 0, true)
       view.setUint32(12 + 8 * i, hi, true)
     }

@@ -4,7 +4,7 @@ import { EFER_SVME, EXIT, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
 import { type GuestVmsa, SERVICE_GUID } from "@vmpl-lab/svsm"
 import { Arguments } from "./Arguments.ts"
-import { CPUS, type Cpu, type HostileMachine, SVSM } from "./Machine.ts"
+import { CPUS, type Cpu, type HostileMachine, LARGE_PARTS, SVSM } from "./Machine.ts"
 
 /** VMSA and calling area of a vCPU's level; the start-up vCPU's first VMSA is in the SVSM's range. */
 const BLOCK = 0x3_0000
@@ -170,6 +170,7 @@ export class HostileGuest {
   #adjust(guestVmpl: number): void {
     const { machine } = this
     const gpa = this.#arguments.page()
+    if (LARGE_PARTS.includes(gpa)) return
     const { validated, vmsa, perms } = machine.entry(gpa)
     if (!validated || vmsa || (perms[guestVmpl]! & PERMISSION.WRITE) === 0) return
     const mask = this.#int(0, 3) === 0 ? 1 : ALL

@@ -1,6 +1,6 @@
 import { apVmsa, Ghcb, vcHandler, X2APIC } from "@vmpl-lab/guest"
 import type { SnpFirmware } from "@vmpl-lab/psp"
-import { PAGE_4K, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
+import { PAGE_2M, PAGE_4K, RETURN_CODE, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import {
   EXIT,
   GHCB_MSR,
@@ -54,7 +54,10 @@ import { type Secrets, secretsOf } from "./Secrets.ts"
 import { Watch } from "./Watch.ts"
 
 const MIB = 0x10_0000
-export const RAM_SIZE = 4 * MIB
+export const RAM_SIZE = 6 * MIB
+/** The last 2 MiB of RAM are one page, of which these are parts; they begin as the host's to give. */
+const LARGE = { gpa: 4 * MIB, size: 2 * MIB } as const
+export const LARGE_PARTS = [0, 5, 0x1ff].map((page) => LARGE.gpa + page * PAGE_SIZE)
 export const SVSM = { gpa: RAM_SIZE, size: 2 * MIB } as const
 export const FIRMWARE = { gpa: 8 * MIB, size: 16 * PAGE_SIZE } as const
 /** Up to here guest RAM is validated, but for the pages that the calls play with. */
@@ -66,7 +69,7 @@ export const VCPUS = 4
 
 export const ASID = 1
 const ALL = 0xf
-const FRAME_OFFSET = 0x100
+const FRAME_OFFSET = 0x200
 const NCR3_PFN = 0x10
 const vmcbOf = (cpu: Cpu): number => (1 + cpu) * PAGE_SIZE
 /** Pages of VMPL0 that hold secrets: code, parameters, and from the data behind the CPUs' pages on so many. */
@@ -186,6 +189,7 @@ export class HostileMachine {
         if (!this.#stopped[cpu]) this.stages[cpu] = "idle"
         return
       }
+      if (code === EXIT.NPF && this.#smash(cpu)) continue
       if (code !== EXIT.VMGEXIT) throw new Error(`VMPL0 on CPU ${cpu} stops with exit 0x${code.toString(16)}`)
       if (this.#vmgexit(cpu)) return
     }
@@ -213,8 +217,9 @@ export class HostileMachine {
     new Uint8Array(view.buffer, view.byteOffset, bytes.length).set(bytes)
   }
 
+  /** The entry that rules a page. */
   entry(gpa: number): RmpEntry {
-    return this.rmp.entry(this.frame(gpa))
+    return this.#ruling(this.frame(gpa))
   }
 
   setEntry(gpa: number, fields: Partial<RmpEntry>): void {
@@ -261,13 +266,31 @@ export class HostileMachine {
       this.frame(svsmMessageGpa(SVSM) + page)
     )
     this.#memory.forEachFrame((pfn, asid, bytes) => {
-      const { assigned, validated, perms } = this.rmp.entry(pfn)
+      const { assigned, validated, perms } = this.#ruling(pfn)
       const isHosts = !assigned && asid === HOST_ASID && pfn >= FRAME_OFFSET
       const isGuests = assigned && asid === ASID && validated && perms.slice(1).some((mask) => mask !== 0)
       if (!isHosts && !isGuests && !registers.has(pfn)) return
       frames.set(pfn, sealed.includes(pfn) ? bytes.subarray(0x20, 0x60) : bytes)
     })
     return frames
+  }
+
+  #ruling(pfn: number): RmpEntry {
+    const first = this.frame(LARGE.gpa)
+    const isIn = pfn >= first && pfn < this.frame(LARGE.gpa + LARGE.size)
+    return this.rmp.entry(isIn && this.rmp.entry(first).size === PAGE_2M ? first : pfn)
+  }
+
+  /** VMPL0 names a part of the large page: the host smashes it, as KVM does. @returns whether there was one to smash */
+  #smash(cpu: Cpu): boolean {
+    const at = this.host.read64(vmcbOf(cpu) + VMCB.exit_info_2)
+    const isIn = at >= LARGE.gpa && at < LARGE.gpa + LARGE.size
+    const first = this.frame(LARGE.gpa)
+    if (!isIn || this.rmp.entry(first).size !== PAGE_2M || this.rmp.psmash(first) !== RETURN_CODE.SUCCESS) return false
+    for (let gpa = LARGE.gpa; gpa < LARGE.gpa + LARGE.size; gpa += PAGE_SIZE) {
+      this.#npt.map(gpa / PAGE_SIZE, this.frame(gpa))
+    }
+    return true
   }
 
   #launchContext(): SnpFirmware {
@@ -289,6 +312,8 @@ export class HostileMachine {
     const guests = [ALL, 0, 0, 0].map((mask, level) => (granted.includes(level) ? ALL : mask))
     for (let gpa = 0; gpa < FIRMWARE.gpa + FIRMWARE.size; gpa += PAGE_SIZE) {
       const gfn = gpa / PAGE_SIZE
+      if (gpa === LARGE.gpa) this.#layOutLarge()
+      if (gpa >= LARGE.gpa && gpa < LARGE.gpa + LARGE.size) continue
       this.#npt.map(gfn, gfn + FRAME_OFFSET)
       const own = gpa >= SVSM.gpa && gpa < SVSM.gpa + SVSM.size
       const validated = own || gpa < VALIDATED_UP_TO || gpa >= FIRMWARE.gpa
@@ -297,6 +322,21 @@ export class HostileMachine {
       this.setEntry(gpa, { assigned: true, asid: ASID, gfn, validated, perms })
       if (validated && !own) this.state.validated.add(gfn)
     }
+  }
+
+  #layOutLarge(): void {
+    const gfn = LARGE.gpa / PAGE_SIZE
+    this.#npt.map(gfn, gfn + FRAME_OFFSET, PAGE_2M)
+    this.#memory.clearRegion(gfn + FRAME_OFFSET, ASID)
+    const perms = [ALL, 0, 0, 0] as const
+    this.rmp.firmwareSet(gfn + FRAME_OFFSET, {
+      size: PAGE_2M,
+      assigned: true,
+      asid: ASID,
+      gfn,
+      validated: false,
+      perms
+    })
   }
 
   #fillSecrets(): void {
@@ -351,8 +391,9 @@ export class HostileMachine {
     const result: OperationResult = yield isKick ? pause() : operation
     this.hasLooked[cpu] = operation.op === OP.RMPQUERY
     this.record.result(operation, result)
-    if (operation.op === OP.RMPADJUST && result.lo === 0 && (operation.lo & 0xff00) !== 0)
-      this.#shown(operation.address)
+    if (operation.op === OP.RMPADJUST && result.lo === 0 && (operation.lo & 0xff00) !== 0) {
+      for (const gpa of operation.hi === 0 ? [operation.address] : LARGE_PARTS) this.#shown(gpa)
+    }
   }
 
   /** A level got rights to a page: what it finds there. */
