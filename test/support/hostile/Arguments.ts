@@ -66,7 +66,7 @@ export class Arguments {
       const { validated, perms } = this.#machine.entry(gpa)
       if (!validated || gpa % (3 * PAGE_SIZE) !== 0) continue
       this.#machine.setEntry(gpa, {
-        perms: perms.map((mask) => (mask === 0 ? ALL : mask)) as [number, number, number, number]
+        perms: perms.map((mask, level) => (level === 3 ? ALL : mask)) as [number, number, number, number]
       })
     }
   }
