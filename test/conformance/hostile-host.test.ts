@@ -1,11 +1,15 @@
-import { CORE_CALL, NOT_SERVED, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
+import { BLOCK, CORE_CALL, NOT_SERVED, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import { STRATEGIES, type Strategy, strategyName } from "@vmpl-lab/hv-strategies"
 import { HANDLED, type Vcpu } from "@vmpl-lab/hypervisor"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
+import { HOST_ASID } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 import { runGuestProgram, setUp } from "../support/guestRun.ts"
 
 const CALLS = 40
+/** A frame that is nobody's but the host's. */
+const HOST_FRAME = 0x10
 
 /** What the host does with requests to run a level, once it has begun. */
 interface Meddling {
@@ -59,4 +63,42 @@ describe.each(STRATEGIES.map((strategy) => [strategyName(strategy), strategy] as
       expect(machine.svsm.panics.size).toBe(0)
     }
   )
+
+  it.each(["another page of the guest", "a page of the host's"])("VMPL0 touches nothing of %s", (target) => {
+    const { kernel } = strategy.operations
+    let swap: (() => void) | null = null
+    const runVmpl: typeof kernel.runVmpl = (vcpu, thread, vmpl) => {
+      if (vmpl === 0) swap?.()
+      return kernel.runVmpl(vcpu, thread, vmpl)
+    }
+    let pageBefore = ""
+    let page = (): string => ""
+    let hasReturned = false
+    const hostile = { ...strategy, operations: { ...strategy.operations, kernel: { ...kernel, runVmpl } } }
+    const { failure, machine } = runGuestProgram({
+      strategy: hostile,
+      untilNs: 90_000_000,
+      *boot(guest) {
+        const { svsm } = yield* setUp(guest)
+        const { nestedTables, memory } = guest.machine.hardware
+        const frames = guest.machine.vmm.memory
+        const own = frames.privateFrameIfPresent(guest.page(BLOCK.OTHER_CALLING_AREA) / PAGE_SIZE)
+        const foreign = target === "another page of the guest" ? own : HOST_FRAME
+        page = () => {
+          const { buffer, byteOffset } = memory.read(foreign, HOST_ASID)
+          return Buffer.from(buffer, byteOffset, PAGE_SIZE).toString("base64")
+        }
+        swap = () => {
+          pageBefore = page()
+          for (const npt of nestedTables.values()) npt.map(svsm.caGpa / PAGE_SIZE, foreign)
+        }
+        yield* svsm.call(PROTOCOL.CORE, CORE_CALL.QUERY_PROTOCOL, { rcx: 1 })
+        hasReturned = true
+      }
+    })
+    expect(failure).toContain("RMP violation")
+    expect(hasReturned).toBe(false)
+    expect(page()).toBe(pageBefore)
+    expect(machine.svsm.panics.size).toBe(0)
+  })
 })

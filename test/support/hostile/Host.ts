@@ -48,7 +48,11 @@ export class HostileHost {
     const code = host.read32(at + GHCB.sw_exit_code)
     const isMessage = code === NAE.GUEST_REQUEST || code === NAE.EXTENDED_GUEST_REQUEST
     const [request, response] = [GHCB.sw_exit_info_1, GHCB.sw_exit_info_2].map((field) => host.read32(at + field))
+    const messages = svsmMessageGpa(this.#machine.state.parameters.svsm)
+    const isWhole = request === messages + MESSAGE_PAGES.REQUEST && response === messages + MESSAGE_PAGES.RESPONSE
     if (!isMessage) this.#reply(at, REPLY.NO_ACTION, 0, 0)
+    // The host itself has changed the addresses: a sealed reply that it puts elsewhere would be no secret told.
+    else if (!isWhole) this.#reply(at, REPLY.MALFORMED_INPUT, 5, 0)
     else if (options.isHostHostile && this.#random.int(0, 5) === 0) this.#lie(at, code, response!)
     else {
       const status = this.#carry(request!, response!)
@@ -61,8 +65,10 @@ export class HostileHost {
     const { host, rmp, state } = this.#machine
     const { svsm } = state.parameters
     const messages = svsmMessageGpa(svsm)
-    const pages = [svsmGhcbGpa(svsm.gpa, 0), svsmGhcbGpa(svsm.gpa, 1), messages, messages + MESSAGE_PAGES.RESPONSE]
-    const pfn = this.#machine.frame(pages[this.#random.int(0, 3)]!)
+    const ghcbs = [0, 1].map((cpu) => svsmGhcbGpa(svsm.gpa, cpu))
+    const parts = [MESSAGE_PAGES.REQUEST, MESSAGE_PAGES.RESPONSE, MESSAGE_PAGES.CERTIFICATES]
+    const pages = [...ghcbs, ...parts.map((part) => messages + part)]
+    const pfn = this.#machine.frame(pages[this.#random.int(0, pages.length - 1)]!)
     if (!rmp.checkHypervisorOwned(pfn)) return
     const { sw_exit_code, sw_exit_info_1, sw_exit_info_2, rbx, valid_bitmap } = GHCB
     const fields = [
@@ -72,6 +78,10 @@ export class HostileHost {
       sw_exit_info_2 + 4,
       rbx,
       valid_bitmap,
+      // Of a message's header and its payload, and of a table of certificates.
+      0x00,
+      0x10,
+      0x14,
       0x20,
       0x34,
       0x60
