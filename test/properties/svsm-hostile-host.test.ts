@@ -1,9 +1,9 @@
 import { CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
-import { EXIT, PAGE_SIZE, TERMINATE, terminationLo, VMSA } from "@vmpl-lab/sev-es"
+import { EFER_SVME, EXIT, PAGE_SIZE, TERMINATE, terminationLo, VMSA } from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
-import { BEHAVIOUR, SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
+import { BEHAVIOUR, type FirmwareMessages, SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
+import { OP, work } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
-import { SECRET } from "../support/hostileGuest.ts"
 import {
   CA,
   GUEST_VMSA,
@@ -18,6 +18,24 @@ import {
 
 const { SUCCESS } = SVSM_RESULT
 const VALIDATE_IGNORING_CF = 12
+/** What stands in the SVSM's memory and nowhere else. */
+const SECRET = 0x5ec2_e75e
+
+/** Pages that VMPL0 has to touch, and what the host puts there. */
+const REMAPPED = (["calling area", "list", "guest's VMSA"] as const).flatMap((name, i) =>
+  (["own", "host", "other guest"] as const).map(
+    (target) =>
+      [
+        `${name}: ${{ own: "another page of the guest", host: "a shared page", "other guest": "another guest's page" }[target]}`,
+        [CA, LIST, GUEST_VMSA][i]!,
+        target
+      ] as const
+  )
+)
+const contents = (host: ScriptedHost, gpa: number): string => {
+  const view = host.peek(gpa)
+  return Buffer.from(view.buffer, view.byteOffset, PAGE_SIZE).toString("base64")
+}
 
 const withSecret = (behaviour: (typeof SVSM_BEHAVIOURS)[number]): ScriptedHost => {
   const host = new ScriptedHost(behaviour).boot()
@@ -94,6 +112,68 @@ describe.each(SVSM_BEHAVIOURS)("as %s, against a hostile host", (behaviour) => {
       const { set, reason } = TERMINATE.PVALIDATE
       expect([code, request]).toEqual([EXIT.VMGEXIT, terminationLo(set, reason)])
     }
+  })
+
+  it.each(REMAPPED)("touches nothing of what is put behind the %s", (_, gpa, target) => {
+    const host = new ScriptedHost(behaviour).boot()
+    host.poke(LIST).setUint32(0, 1, true)
+    host.poke(LIST).setUint32(8, PAGE, true)
+    host.poke(LIST).setUint32(12, 0, true)
+    host.setRegister("rax", [PROTOCOL.CORE, CORE_CALL.PVALIDATE])
+    host.setRegister("rcx", LIST)
+    host.poke(CA).setUint8(0, 1)
+    host.poke(GUEST_VMSA).setUint32(VMSA.guest_exit_code, EXIT.VMGEXIT, true)
+    host.answer()
+    const { pfn, bytes } =
+      target === "own"
+        ? { pfn: host.frameOf(OTHER_CA), bytes: () => contents(host, OTHER_CA) }
+        : host.foreignFrame(target, gpa)
+    const before = bytes()
+    host.remap(gpa, pfn)
+    const { code, request } = host.run()
+    expect(bytes()).toBe(before)
+    if (code === EXIT.VMGEXIT) {
+      const { set, reason } = TERMINATE.PVALIDATE
+      expect(request).toBe(terminationLo(set, reason))
+      return
+    }
+    // The access has not happened. With the right frame back VMPL0 goes on as if nothing had been.
+    expect(code).toBe(EXIT.NPF)
+    host.remap(gpa, null)
+    host.expectRunsGuest()
+    expect([host.register("rax"), host.peek(CA).getUint8(0)]).toEqual([SUCCESS, 0])
+    expect(host.entry(PAGE).validated).toBe(false)
+  })
+
+  it("cannot be overtaken: while VMPL0 serves a call, no core enters the caller's VMSA", () => {
+    const host = new ScriptedHost(behaviour).boot()
+    const outcomes = new Set<string | number>()
+    let isServing = false
+    host.meddle = ({ op, address, lo }) => {
+      if (op === OP.WRITE && address === GUEST_VMSA + VMSA.efer) isServing = (lo & EFER_SVME) === 0
+      if (isServing) outcomes.add(host.tryVmsa(GUEST_VMSA))
+    }
+    expect(validate(host, UNVALIDATED, VALIDATE_IGNORING_CF)).toBe(SUCCESS)
+    expect(outcomes.size).toBe(1)
+    expect(outcomes).not.toContain("entered")
+    host.meddle = null
+    expect(host.tryVmsa(GUEST_VMSA)).toBe("entered")
+  })
+
+  it("tells a guest how many pages the host says that its certificates need, however many", () => {
+    const host = new ScriptedHost(behaviour).boot()
+    host.state.messages = {
+      *report() {
+        yield work(1)
+        return { ok: false, pagesNeeded: 0xffff_ffff }
+      }
+    } as unknown as FirmwareMessages
+    const view = host.poke(PAGE)
+    for (let i = 0; i < PAGE_SIZE; i += 4) view.setUint32(i, 0, true)
+    view.setUint32(0x10, PAGE + 0x400, true)
+    view.setUint16(0x18, 64, true)
+    const { result, rdx } = host.call(PROTOCOL.ATTESTATION, 0, { rcx: PAGE })
+    expect([result, rdx]).toEqual([SVSM_RESULT.INVALID_PARAMETER, 0xffff_ffff * PAGE_SIZE])
   })
 
   it("serves who is registered, whatever level the host says that it ran", () => {

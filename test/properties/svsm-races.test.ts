@@ -1,33 +1,60 @@
 import { readdirSync, readFileSync } from "node:fs"
+import { SVSM_BEHAVIOURS } from "@vmpl-lab/svsm"
 import { describe, expect, it } from "vitest"
-import { exploreRace, type Finding, type Race, replayRace } from "../support/raceExplorer.ts"
-import type { RaceCall, Start } from "../support/raceMachine.ts"
+import { exploreRace, type Finding, replayRace } from "../support/raceExplorer.ts"
+import type { Race, RaceCall, Start } from "../support/raceMachine.ts"
 
-/** Calls that meet at one page which all of them may name. */
-const CALLS: ReadonlyArray<RaceCall> = [
+/** Calls that change what a page is, at one page that all of them may name. */
+const CHANGES: ReadonlyArray<RaceCall> = [
+  "validate",
+  "rescind",
   "rescind and validate",
-  "rescind the other's list",
   "create",
   "create with its area in P",
   "remap",
-  "delete the other",
-  "deposit"
+  "delete the other"
 ]
-/** Calls that meet a page that is a vCPU's VMSA, beside one that deletes it. */
-const AT_VMSA: ReadonlyArray<RaceCall> = ["delete", "rescind and validate", "create", "remap", "deposit", "withdraw"]
+/** Calls of the specification's behaviour only. */
+const EXCHANGES: ReadonlyArray<RaceCall> = ["deposit", "withdraw", "withdraw to P"]
+/** Calls that copy into the page what the guest can choose. */
+const COPIES: ReadonlyArray<RaceCall> = ["TPM command in P", "report to P", "service that fills P"]
 
-const RACES: ReadonlyArray<readonly [start: Start, first: RaceCall, second: RaceCall]> = [
-  ...CALLS.flatMap((first, i) => CALLS.slice(i).map((second) => ["validated", first, second] as const)),
-  ...AT_VMSA.map((second) => ["vmsa", "delete", second] as const),
-  ["unvalidated", "validate", "validate"],
-  ["unvalidated", "validate", "rescind"]
+type Row = readonly [start: Start, first: RaceCall, second: RaceCall]
+/** Each call with itself and with those after it. */
+const pairs = (start: Start, calls: ReadonlyArray<RaceCall>): ReadonlyArray<Row> =>
+  calls.flatMap((first, i) => calls.slice(i).map((second) => [start, first, second] as const))
+const between = (start: Start, calls: ReadonlyArray<RaceCall>, others: ReadonlyArray<RaceCall>): ReadonlyArray<Row> =>
+  calls.flatMap((first) => others.map((second) => [start, first, second] as const))
+
+const BOTH: ReadonlyArray<Row> = [
+  ...pairs("validated", CHANGES),
+  ...between("validated", ["rescind the other's list"], ["rescind the other's list", ...CHANGES, ...COPIES]),
+  ...between("validated", COPIES, ["rescind and validate", "create", "create with its area in P", "remap"]),
+  ["validated", "TPM command in P", "service that fills P"],
+  ["validated", "report to P", "report to P"],
+  ...pairs("unvalidated", ["validate", "rescind", "create"]),
+  ...between("unvalidated", ["validate"], ["remap", "create with its area in P", ...COPIES]),
+  ...between("vmsa", ["delete"], ["delete", ...CHANGES, ...COPIES])
 ]
+const SPECIFICATION: ReadonlyArray<Row> = [
+  ...pairs("validated", EXCHANGES.slice(0, 1)),
+  ...between("validated", ["deposit"], [...CHANGES, "rescind the other's list", "withdraw to P", ...COPIES]),
+  ...between("validated", ["withdraw"], ["rescind the other's list"]),
+  ...between("deposited", ["withdraw"], ["withdraw", "validate", "rescind", "create", "remap", "TPM command in P"]),
+  ...between("vmsa", ["delete"], EXCHANGES)
+]
+const ROWS = { specification: [...BOTH, ...SPECIFICATION], coconut: BOTH }
 
-describe("two vCPUs' calls at one page, operation by operation", () => {
-  it.each(RACES)(
+describe.each(SVSM_BEHAVIOURS)("as %s, two vCPUs' calls at one page, operation by operation", (behaviour) => {
+  it.each(ROWS[behaviour])(
     "%s: %s and %s break nothing, however they interleave",
     (start, first, second) => {
-      const { finding, outcomes, states } = exploreRace({ calls: [first, second], start, without: "nothing" })
+      const { finding, outcomes, states } = exploreRace({
+        calls: [first, second],
+        start,
+        without: "nothing",
+        behaviour
+      })
       expect(finding).toBeNull()
       expect(outcomes.size).toBeGreaterThan(0)
       // More than one after the other: the steps of one call between all those of the other.
@@ -35,11 +62,11 @@ describe("two vCPUs' calls at one page, operation by operation", () => {
     },
     60_000
   )
+})
 
-  it("can end in more ways than one", () => {
-    const race = { calls: ["create", "remap"], start: "validated", without: "nothing" } as const
-    expect(exploreRace(race).outcomes).toEqual(new Set(["0 80000003", "80000003 0"]))
-  })
+it("two calls can end in more ways than one", () => {
+  const race = { calls: ["create", "remap"], start: "validated", without: "nothing" } as const
+  expect(exploreRace(race).outcomes).toEqual(new Set(["0 80000003", "80000003 0"]))
 })
 
 /** Schedules that break an SVSM from which something was taken away. */
@@ -49,7 +76,7 @@ const FILES = readdirSync(FOLDER).sort()
 describe.each(FILES)("the schedule %s", (file) => {
   const { schedule, violation, ...race }: Race & Finding = JSON.parse(readFileSync(new URL(file, FOLDER), "utf8"))
 
-  it("breaks the SVSM without its lock, or without its marks", () => {
+  it("breaks the SVSM without its lock, its marks or its holds", () => {
     expect(race.without).not.toBe("nothing")
     expect(replayRace(race, schedule)).toBe(violation)
   })
@@ -59,7 +86,18 @@ describe.each(FILES)("the schedule %s", (file) => {
   })
 })
 
-it("without the lock the same exploration finds the attack", () => {
-  const race = { calls: ["rescind and validate", "create"], start: "validated", without: "lock" } as const
-  expect(exploreRace(race).finding?.violation).toBe("the guest may write VMSA 5")
-}, 60_000)
+describe("the same exploration finds the attack", () => {
+  it.each([
+    ["lock", "rescind and validate", "create", "the guest may write VMSA 5"],
+    ["lock", "TPM command in P", "create", "the SVSM copies to page 5, not the guest's"],
+    ["marks", "rescind", "rescind", "the SVSM is shut down on CPU 1, exit 0x7f"],
+    ["holds", "report to P", "rescind and validate", "the SVSM copies to page 5, not the guest's"]
+  ] as const)(
+    "without its %s: %s and %s",
+    (without, first, second, violation) => {
+      const race = { calls: [first, second], start: "validated", without } as const
+      expect(exploreRace(race).finding?.violation).toBe(violation)
+    },
+    60_000
+  )
+})

@@ -1,11 +1,4 @@
-import { type Cpu, type RaceCall, RaceMachine, type Start, type Without } from "./raceMachine.ts"
-
-/** One race: two calls at once, and what page P is before. */
-export interface Race {
-  readonly calls: readonly [RaceCall, RaceCall]
-  readonly start: Start
-  readonly without: Without
-}
+import { type Cpu, type Race, RaceMachine } from "./raceMachine.ts"
 
 /** A schedule is the CPU of each step, in turn. */
 export interface Finding {
@@ -22,8 +15,6 @@ export interface Explored {
   readonly finding: Finding | null
 }
 
-const machineOf = ({ calls, start, without }: Race): RaceMachine => new RaceMachine(calls, start, without)
-
 /**
  * Visits every state that two calls can come to, whichever CPU goes on at each operation. Programs cannot be copied, so
  * that a branch is replayed from the start.
@@ -33,7 +24,7 @@ export const exploreRace = (race: Race): Explored => {
   const outcomes = new Set<string>()
   const open: Array<string> = [""]
   for (let prefix = open.pop(); prefix !== undefined; prefix = open.pop()) {
-    const machine = machineOf(race)
+    const machine = new RaceMachine(race)
     for (const cpu of prefix) machine.step(Number(cpu) as Cpu)
     for (let schedule = prefix; ; ) {
       if (machine.violation !== null) {
@@ -57,7 +48,7 @@ export const exploreRace = (race: Race): Explored => {
 
 /** Runs one schedule, then whatever is left, CPU by CPU. @returns what it breaks, or null */
 export const replayRace = (race: Race, schedule: string): string | null => {
-  const machine = machineOf(race)
+  const machine = new RaceMachine(race)
   for (const cpu of schedule) {
     if (machine.violation !== null) return machine.violation
     if (!machine.done[Number(cpu)]) machine.step(Number(cpu) as Cpu)

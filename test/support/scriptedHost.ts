@@ -54,8 +54,11 @@ export const SVSM_DATA = SVSM.gpa + 0x6000
 const ASID = 1
 const VMCB_PFN = 1
 const NCR3_PFN = 2
+const OTHER_VMCB_PFN = 3
 /** System frames lie elsewhere than guest frames, so that a mixed-up pair shows. */
 const FRAME_OFFSET = 0x100
+/** A frame that no page of the guest has. */
+const FOREIGN_PFN = 0xf00
 const ALL = 0xf
 
 const profile = {
@@ -106,6 +109,7 @@ export class ScriptedHost {
   /** Frames that are not where they began, by GFN. */
   readonly #moved = new Map<number, number>()
   readonly #cpu: Processor
+  readonly #otherCpu: Processor
   readonly #host = new HostMemory(this.#memory, this.rmp)
   /** Everything that the SVSM did since this was last emptied. */
   readonly seen: Array<Seen> = []
@@ -124,6 +128,7 @@ export class ScriptedHost {
     const executions = new Map()
     const hardware = { memory: this.#memory, rmp: this.rmp, host: this.#host, programs, nestedTables, executions }
     this.#cpu = new Processor(hardware, thread)
+    this.#otherCpu = new Processor(hardware, thread)
     this.#memory.setKey(
       ASID,
       new Uint8Array(32).map((_, i) => i + 1)
@@ -282,6 +287,34 @@ export class ScriptedHost {
     this.setEntry(fromGpa, { gfn: toGpa / PAGE_SIZE, validated: false, vmsa: false, perms: [ALL, 0, 0, 0] })
     this.#npt.map(toGpa / PAGE_SIZE, frame)
     this.#moved.set(toGpa / PAGE_SIZE, frame)
+  }
+
+  /** The host has another frame behind an address, or the first one again with null, and changes nothing else. */
+  remap(gpa: number, pfn: number | null): void {
+    this.#npt.map(gpa / PAGE_SIZE, pfn ?? this.#frame(gpa))
+  }
+
+  /** A frame that is no page of this guest's: the host's own, or another guest's at the same address. */
+  foreignFrame(kind: "host" | "other guest", gpa: number): { readonly pfn: number; readonly bytes: () => string } {
+    const asid = kind === "host" ? 0 : ASID + 1
+    const pfn = FOREIGN_PFN
+    this.#memory.replace(pfn, asid, new Uint8Array(PAGE_SIZE).fill(0x11))
+    const guests = { assigned: true, asid, gfn: gpa / PAGE_SIZE, validated: true, perms: [ALL, ALL, ALL, ALL] as const }
+    if (kind === "other guest") this.rmp.firmwareSet(pfn, { size: PAGE_4K, ...guests })
+    const bytes = (): string => Buffer.from(new Uint8Array(this.#memory.read(pfn, asid).buffer)).toString("base64")
+    return { pfn, bytes }
+  }
+
+  frameOf(gpa: number): number {
+    return this.#frame(gpa)
+  }
+
+  /** Another core is told to run a VMSA. @returns what comes of VMRUN */
+  tryVmsa(gpa: number): ReturnType<typeof vmrun> {
+    const vmcb = OTHER_VMCB_PFN * PAGE_SIZE
+    this.#host.writePage(OTHER_VMCB_PFN, this.#host.readPage(VMCB_PFN))
+    this.#host.write64(vmcb + VMCB.vmsa_pa, this.#frame(gpa) * PAGE_SIZE, 0)
+    return vmrun(this.#otherCpu, vmcb)
   }
 
   /** A core is running this VMSA. */

@@ -6,8 +6,9 @@ import {
   readMessageHeader,
   sealMessage
 } from "@vmpl-lab/sev-es"
-import { OP, type Program, writeBytesShared } from "@vmpl-lab/vmpl"
+import { GuestException, OP, type Program, writeBytesShared } from "@vmpl-lab/vmpl"
 import type { Ghcb } from "./Ghcb.ts"
+import { type Outcome, vmmError } from "./ghcb/Exchange.ts"
 import {
   type CertificateArea,
   extendedGuestRequest,
@@ -71,12 +72,13 @@ export class GuestMessenger {
     const label = { sequence: this.#sequence + 1n, type, version: VERSION, vmpck: this.#vmpck }
     yield* copyBytes(OP.WRITE_BYTES, this.#pages.request, sealMessage(this.#key, label, payload), false)
     const room = { gpa: this.#room.gpa, pages: Math.min(certificatePages, this.#room.pages) }
-    let sent =
-      room.pages > 0 ? yield* extendedGuestRequest(ghcb, this.#pages, room) : yield* guestRequest(ghcb, this.#pages)
+    let sent = yield* carried(
+      room.pages > 0 ? extendedGuestRequest(ghcb, this.#pages, room) : guestRequest(ghcb, this.#pages)
+    )
     let pagesNeeded = 0
     if (sent.ok && sent.value.vmmError === GUEST_REQUEST_ERROR.INVALID_LEN) {
       pagesNeeded = sent.value.pagesNeeded
-      sent = yield* guestRequest(ghcb, this.#pages)
+      sent = yield* carried(guestRequest(ghcb, this.#pages))
     }
     if (!sent.ok || !isDone(sent.value)) return GIVEN_UP
     const reply = yield* this.#open(label)
@@ -126,6 +128,16 @@ export class GuestMessenger {
   *clearRoom(): Program {
     const { gpa, pages } = this.#room
     for (let i = 0; i < pages; i++) yield writeBytesShared(gpa + i * PAGE_SIZE, new Uint8Array(PAGE_SIZE))
+  }
+}
+
+/** A hypervisor that asks for an exception in place of an answer has not carried the message. */
+function* carried(request: Program<Outcome<GuestRequestResult>>): Program<Outcome<GuestRequestResult>> {
+  try {
+    return yield* request
+  } catch (exception) {
+    if (exception instanceof GuestException) return vmmError
+    throw exception
   }
 }
 

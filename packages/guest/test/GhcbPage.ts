@@ -1,5 +1,5 @@
 import { GHCB, REPLY, validByte, validMask } from "@vmpl-lab/sev-es"
-import type { ScriptedMachine } from "./ScriptedMachine.ts"
+import type { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 
 /** Where the tests have their GHCB. */
 export const GHCB_GPA = 0x2_0000

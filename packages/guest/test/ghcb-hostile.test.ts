@@ -26,9 +26,9 @@ import {
 } from "@vmpl-lab/vmpl"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import * as guest from "../src/index.ts"
 import { GHCB_GPA, type Half } from "./GhcbPage.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 import { SENDERS } from "./senders.ts"
 
 /** What the hypervisor leaves behind at one exit. */

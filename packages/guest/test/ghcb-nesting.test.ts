@@ -2,9 +2,9 @@
 import { GHCB, MSR_GHCB, terminationLo } from "@vmpl-lab/sev-es"
 import { OP, type Operation, type Program } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import { Ghcb, ghcbRdmsr, ghcbStringIo, guestIdt, mmioWrite, sevInfo } from "../src/index.ts"
 import { GHCB_GPA, put, reply, suppliedFields } from "./GhcbPage.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 const BACKUP = 0x3_0000
 

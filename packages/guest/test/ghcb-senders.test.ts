@@ -5,9 +5,9 @@
 import { GHCB, REASON, validByte, validMask } from "@vmpl-lab/sev-es"
 import { GuestException } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import { Ghcb, hypervisorFeatures, requestTermination, VMM_ERROR } from "../src/index.ts"
 import { type FieldName, GHCB_GPA, reply, suppliedFields } from "./GhcbPage.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 import { SENDERS } from "./senders.ts"
 
 /** A machine whose GHCB page is full of what an earlier event has left. */

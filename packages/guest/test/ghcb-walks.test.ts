@@ -2,6 +2,7 @@
 import { GHCB, PSC_OP } from "@vmpl-lab/sev-es"
 import { type Program, pause } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import {
   apicIdList,
   apicIdListSize,
@@ -21,7 +22,6 @@ import {
   VMM_ERROR
 } from "../src/index.ts"
 import { type FieldName, GHCB_GPA, type Half, reply, suppliedFields } from "./GhcbPage.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 const BUFFER = GHCB_GPA + GHCB.shared_buffer
 const broken = { ok: false, reason: VMM_ERROR }

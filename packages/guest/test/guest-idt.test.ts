@@ -2,6 +2,7 @@
 import { DOORBELL, EXIT } from "@vmpl-lab/sev-es"
 import { OperationResult, type Program, pause, wrmsr } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import {
   Ghcb,
   guestIdt,
@@ -16,7 +17,6 @@ import {
   writeApJumpTable
 } from "../src/index.ts"
 import { GHCB_GPA, reply, suppliedFields } from "./GhcbPage.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 const PAGE = 0x6_0000
 const NMI = 1

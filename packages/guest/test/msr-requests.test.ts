@@ -2,6 +2,7 @@
 import { terminationLo } from "@vmpl-lab/sev-es"
 import { GuestException, type Program } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import {
   apResetHoldMsr,
   cpuidRegister,
@@ -17,7 +18,6 @@ import {
   terminate,
   UNEXPECTED_RESPONSE
 } from "../src/index.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 type Msr = readonly [lo: number, hi: number]
 

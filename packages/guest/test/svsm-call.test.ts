@@ -1,7 +1,7 @@
 import { GHCB, GHCB_MSR, NAE, VMSA, validByte } from "@vmpl-lab/sev-es"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import { CORE_CALL, Ghcb, NOT_SERVED, PROTOCOL, type Ring, SVSM_RESULT, SvsmCaller } from "../src/index.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 const CA = 0x1_0000
 const GHCB_GPA = 0x2_0000

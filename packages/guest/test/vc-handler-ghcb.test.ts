@@ -29,9 +29,9 @@ import {
   xchg8
 } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import { Ghcb, makeVcHandler, type VcContext } from "../src/index.ts"
 import { type FieldName, GHCB_GPA, type Half, reply, suppliedFields } from "./GhcbPage.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 type Answers = { readonly [name in FieldName]?: Half }
 const A: Half = [0x1111_1111, 0x2222_2222]

@@ -1,8 +1,8 @@
 import { EXIT, GHCB_MSR, PSC_OP, pscOp, terminationLo } from "@vmpl-lab/sev-es"
 import { cpuid, GuestException, OperationResult, read } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import { Ghcb, pageStateChange, registerGhcb, sevInfo, vcHandler } from "../src/index.ts"
-import { ScriptedMachine } from "./ScriptedMachine.ts"
 
 const answering = (answer: (lo: number, hi: number) => readonly [number, number]): ScriptedMachine => {
   const machine = new ScriptedMachine()

@@ -46,8 +46,8 @@ export class SvsmState {
   readonly validated = new PageSet()
   /** GFNs that a CPU is validating, rescinding or taking at this moment: no other CPU may rely on them. */
   readonly changing = new PageSet()
-  /** GFN of the list that a CPU is working through, by APIC ID: it must stay what it is until the end. */
-  readonly lists: Array<number | undefined> = []
+  /** GFN of the guest's list or buffer that a CPU is working with, by APIC ID: it must stay what it is until the end. */
+  readonly held: Array<number | undefined> = []
   /** GFNs that the guest has deposited, with the level that did, oldest first: the SVSM's own for now. */
   readonly deposited = new Map<number, number>()
   /** What each CPU does about interrupts, by APIC ID; empty where the SVSM takes none. */

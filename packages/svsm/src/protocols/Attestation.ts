@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto"
-import { ATTESTATION_CALL, copyBytes, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
-import { certificateTableSize, GUID_SIZE, guidText, layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { OP, type Program } from "@vmpl-lab/vmpl"
-import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import { ATTESTATION_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
+import { certificateTableSize, GUID_SIZE, guidText, hi32, layout, lo32, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { type Program, readBytes, writeBytes } from "@vmpl-lab/vmpl"
 import { MESSAGE_PAGES } from "../Image.ts"
 import { servicesManifest } from "../ServiceManifest.ts"
 import type { SvsmState } from "../State.ts"
+import { eachCallersPage } from "../services/GuestBuffer.ts"
 import type { Protocol } from "./Protocol.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -152,52 +152,34 @@ function* answer(state: SvsmState, request: SvsmRequest, operation: Operation, g
   setRegister(request, "r8", given.report.length)
   if (outputs.some(([{ size }, bytes]) => size < bytes.length)) return INVALID_PARAMETER
   for (const [{ gpa }, bytes] of outputs) {
-    if (!(yield* copyGuest(state, request, gpa, bytes, OP.WRITE_BYTES))) return INVALID_ADDRESS
+    if (!(yield* copyGuest(state, request, gpa, bytes, writeBytes))) return INVALID_ADDRESS
   }
   return SUCCESS
 }
 
 const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: number): void => {
-  request[`${name}Lo`] = value
-  request[`${name}Hi`] = 0
+  // The host says how many pages its certificates need: it may say anything.
+  request[`${name}Lo`] = lo32(value)
+  request[`${name}Hi`] = hi32(value)
 }
 
 /** Bytes of the guest's memory; null where the caller may not name it. */
 function* readGuest(state: SvsmState, request: SvsmRequest, gpa: bigint, size: number): Program<Uint8Array | null> {
   const bytes = new Uint8Array(size)
-  return (yield* copyGuest(state, request, gpa, bytes, OP.READ_BYTES)) ? bytes : null
+  return (yield* copyGuest(state, request, gpa, bytes, readBytes)) ? bytes : null
 }
 
-/**
- * Copies page by page from or to memory that is the caller's own: no other CPU may take a page away, or make a VMSA of
- * it, while it is used. False where some of it is not; pages before that one have been copied.
- */
+/** Copies from or to memory that is the caller's own. False where some of it is not; pages before that one are copied. */
 function* copyGuest(
   state: SvsmState,
-  request: SvsmRequest,
+  { caller }: SvsmRequest,
   address: bigint,
   bytes: Uint8Array,
-  op: number
+  operation: typeof readBytes | typeof writeBytes
 ): Program<boolean> {
   if (address + BigInt(bytes.length) > BigInt(Number.MAX_SAFE_INTEGER)) return false
-  yield* state.lock.read()
-  try {
-    for (let done = 0; done < bytes.length; ) {
-      const gpa = Number(address) + done
-      const length = Math.min(bytes.length - done, PAGE_SIZE - (gpa % PAGE_SIZE))
-      if (!validRegion(state, gpa, length) || !isValidated(state, gpa, length)) return false
-      const gfn = Math.floor(gpa / PAGE_SIZE)
-      state.changing.add(gfn)
-      try {
-        if (!(yield* mayWrite(state, request.vmpl, gpa, length))) return false
-        yield* copyBytes(op, gpa, bytes.subarray(done, done + length), true)
-      } finally {
-        state.changing.delete(gfn)
-      }
-      done += length
-    }
-    return true
-  } finally {
-    state.lock.release()
-  }
+  const gpa = Number(address)
+  return yield* eachCallersPage(state, caller, gpa, bytes.length, (offset, length) =>
+    operation(gpa + offset, bytes.subarray(offset, offset + length))
+  )
 }

@@ -3,7 +3,7 @@ import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, write, zeroPage } from "@vmpl-lab/vmpl"
 import { isValidated, mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
-import { isList, type ListEntry, serveList, whyKept } from "./PageList.ts"
+import { isList, type ListEntry, serveList, whyKept, writeList } from "./PageList.ts"
 import { grant, revoke, revokeRegion } from "./Permissions.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -55,7 +55,7 @@ export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program
   yield* state.lock.read()
   try {
     if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
-    state.lists[apicId] = Math.floor(list / PAGE_SIZE)
+    state.held[apicId] = Math.floor(list / PAGE_SIZE)
     if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
     let count = 0
     for (const [gfn, depositor] of state.deposited) {
@@ -64,13 +64,15 @@ export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program
       const given = yield* giveBack(state, request.vmpl, gfn)
       if (given !== SVSM_RESULT.SUCCESS) return given
       const gpa = gfn * PAGE_SIZE
-      yield write(list + PVALIDATE_LIST_HEADER + 8 * count++, 8, gpa >>> 0, Math.floor(gpa / 0x1_0000_0000))
+      const entry = list + PVALIDATE_LIST_HEADER + 8 * count++
+      const store = write(entry, 8, gpa >>> 0, Math.floor(gpa / 0x1_0000_0000))
+      if (!(yield* writeList(state, request.vmpl, store))) return SVSM_RESULT.INVALID_ADDRESS
     }
-    yield write(list, 2, count)
+    if (!(yield* writeList(state, request.vmpl, write(list, 2, count)))) return SVSM_RESULT.INVALID_ADDRESS
     yield* tellMemoryAvailable(state)
     return SVSM_RESULT.SUCCESS
   } finally {
-    state.lists[apicId] = undefined
+    state.held[apicId] = undefined
     state.lock.release()
   }
 }

@@ -1,6 +1,6 @@
 import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { type Program, read, write } from "@vmpl-lab/vmpl"
+import { type Operation, type Program, read, write } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
@@ -41,7 +41,7 @@ export function* serveList(
   yield* state.lock.read()
   try {
     if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
-    state.lists[apicId] = Math.floor(list / PAGE_SIZE)
+    state.held[apicId] = Math.floor(list / PAGE_SIZE)
     if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
     const header = (yield read(list, 4)).lo
     const count = header & 0xffff
@@ -60,13 +60,23 @@ export function* serveList(
       if (result === SVSM_RESULT.SUCCESS) next++
     }
     if (result === SVSM_RESULT.SUCCESS && next < count) result = SVSM_RESULT.INCOMPLETE
-    yield write(list + 2, 2, next)
+    if (!(yield* writeList(state, request.vmpl, write(list + 2, 2, next)))) result = SVSM_RESULT.INVALID_ADDRESS
     if (last !== null) yield* last()
     return result
   } finally {
-    state.lists[apicId] = undefined
+    state.held[apicId] = undefined
     state.lock.release()
   }
+}
+
+/**
+ * A store into a caller's list. Its level's right to write may have gone since the call began.
+ * @returns false where it has, and then nothing was stored
+ */
+export function* writeList(state: SvsmState, vmpl: number, store: Operation): Program<boolean> {
+  if (!(yield* mayWrite(state, vmpl, store.address, store.size))) return false
+  yield store
+  return true
 }
 
 /** Whether a list can be there: guest memory that nobody takes away, as long as it is kept. */
@@ -83,16 +93,16 @@ const entryOf = (lo: number, hi: number, reserved: number): ListEntry | null => 
 
 /**
  * Why a page may not be taken away at this moment, or null: the list that is being served could not report how far it
- * came, and what another CPU works on must stay. That one is done soon, so the caller may ask again.
+ * came, and what another CPU works on or copies must stay. That one is done soon, so the caller may ask again.
  * @spec-silent what a list is that takes its own page
  */
 export const whyKept = (state: SvsmState, { caller }: SvsmRequest, { gpa, bytes }: ListEntry): number | null => {
   const first = gpa / PAGE_SIZE
   const isIn = (gfn: number): boolean => gfn >= first && gfn * PAGE_SIZE < gpa + bytes
-  const list = state.lists.findIndex((gfn) => gfn !== undefined && isIn(gfn))
-  if (list >= 0) {
+  const cpu = state.held.findIndex((gfn) => gfn !== undefined && isIn(gfn))
+  if (cpu >= 0) {
     state.wouldPanic(COCONUT_PANIC.UNVALIDATED_PAGE)
-    const own = state.lists[caller.apicId]
+    const own = state.held[caller.apicId]
     return own !== undefined && isIn(own) ? SVSM_RESULT.INVALID_ADDRESS : SVSM_RESULT.BUSY
   }
   const isChanging = bytes === PAGE_SIZE ? state.changing.has(first) : state.changing.touchesRegion(first)

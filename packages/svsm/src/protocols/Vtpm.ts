@@ -3,7 +3,7 @@ import type { OutsidePort, Program } from "@vmpl-lab/vmpl"
 import { work } from "@vmpl-lab/vmpl"
 import { RwLock } from "../Lock.ts"
 import type { SvsmState } from "../State.ts"
-import { isCallersBuffer, isGuestBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
+import { type Caller, isCallersBuffer, isGuestBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
 import type { Protocol } from "./Protocol.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -38,7 +38,7 @@ export const vtpm = (tpm: TpmPort): Protocol => {
       if (request.call !== VTPM_CALL.COMMAND) return SVSM_RESULT.UNSUPPORTED_CALL
       yield* lock.write()
       try {
-        return yield* command(state, tpm, request.vmpl, gpaOf(request.rcxLo, request.rcxHi))
+        return yield* command(state, tpm, request.caller, gpaOf(request.rcxLo, request.rcxHi))
       } finally {
         lock.release()
       }
@@ -60,11 +60,11 @@ const query = (request: SvsmRequest): number => {
  * no room in the buffer is refused; COCONUT drops it and reports success.
  * @spec SVSM 8.2 tables 16 and 17
  */
-function* command(state: SvsmState, tpm: TpmPort, vmpl: number, gpa: number): Program<number> {
+function* command(state: SvsmState, tpm: TpmPort, caller: Caller, gpa: number): Program<number> {
   if (gpa === 0 || !isGuestBuffer(state, gpa, 4)) return SVSM_RESULT.INVALID_PARAMETER
-  if (!(yield* isCallersBuffer(state, vmpl, gpa, SIZE))) return SVSM_RESULT.INVALID_ADDRESS
+  if (!(yield* isCallersBuffer(state, caller, gpa, SIZE))) return SVSM_RESULT.INVALID_ADDRESS
   const buffer = new Uint8Array(SIZE)
-  if (!(yield* readGuest(state, gpa, buffer))) return SVSM_RESULT.INVALID_ADDRESS
+  if (!(yield* readGuest(state, caller, gpa, buffer))) return SVSM_RESULT.INVALID_ADDRESS
   const view = new DataView(buffer.buffer)
   if (view.getUint32(REQUEST.command, true) !== TPM_SEND_COMMAND) return SVSM_RESULT.INVALID_PARAMETER
   const size = view.getUint32(REQUEST.size, true)
@@ -77,5 +77,5 @@ function* command(state: SvsmState, tpm: TpmPort, vmpl: number, gpa: number): Pr
   const reply = new Uint8Array(RESPONSE.data + response.length)
   new DataView(reply.buffer).setUint32(RESPONSE.size, response.length, true)
   reply.set(response, RESPONSE.data)
-  return (yield* writeGuest(state, gpa, reply)) ? SVSM_RESULT.SUCCESS : SVSM_RESULT.INVALID_ADDRESS
+  return (yield* writeGuest(state, caller, gpa, reply)) ? SVSM_RESULT.SUCCESS : SVSM_RESULT.INVALID_ADDRESS
 }

@@ -76,7 +76,7 @@ export const handledService = (
     const checked = check(request, rule)
     if (typeof checked === "number") return checked
     for (const { gpa, size } of checked.buffers) {
-      if (!(yield* isCallersBuffer(state, request.vmpl, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
+      if (!(yield* isCallersBuffer(state, request.caller, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
     }
     if (rule.costNs > 0) yield work(rule.costNs)
     return yield* handle(state, request, port, checked)
@@ -110,10 +110,10 @@ function* handle(state: SvsmState, request: SvsmRequest, port: HandlerPort, call
     let ns = 0
     switch (step.kind) {
       case "read":
-        isThere = yield* readGuest(state, step.gpa, step.into)
+        isThere = yield* readGuest(state, request.caller, step.gpa, step.into)
         break
       case "write":
-        isThere = yield* writeGuest(state, step.gpa, step.from)
+        isThere = yield* writeGuest(state, request.caller, step.gpa, step.from)
         break
       case "work":
         if (step.ns > 0) yield work(step.ns)

@@ -1,0 +1,60 @@
+import { CALLING_AREA } from "@vmpl-lab/guest"
+import { PERMISSION } from "@vmpl-lab/rmp"
+import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { OP, type Operation } from "@vmpl-lab/vmpl"
+import { type Cpu, type HostileMachine, SVSM } from "./Machine.ts"
+
+const STORES: ReadonlySet<number> = new Set([OP.WRITE, OP.WRITE_BYTES, OP.ZERO_PAGE, OP.XCHG8])
+
+/** Looks at each store of VMPL0: it must reach what the caller could write itself, or what is the SVSM's to write. */
+export class Watch {
+  /** What VMPL0 must not have done. */
+  readonly trespasses: Array<string> = []
+  /** Calling areas that calls name where their callers could write when they called, by the caller's VMSA. */
+  readonly areas = new Map<number, number>()
+  /** VMSAs that have got an answer. */
+  readonly answered = new Set<number>()
+  readonly #machine: HostileMachine
+
+  constructor(machine: HostileMachine) {
+    this.#machine = machine
+  }
+
+  before(cpu: Cpu, operation: Operation): void {
+    if (!STORES.has(operation.op)) return
+    const why = operation.cbit ? this.#refuses(cpu, operation) : this.#refusesShared(operation)
+    if (why === null) return
+    const { op, address, size } = operation
+    const level = this.#machine.state.serving[cpu]?.vmpl
+    this.trespasses.push(`operation ${op} of ${size} bytes at 0x${address.toString(16)} for VMPL${level}: ${why}`)
+  }
+
+  #refuses(cpu: Cpu, { op, address, size, bytes }: Operation): string | null {
+    const { state, options } = this.#machine
+    const page = address - (address % PAGE_SIZE)
+    const length = bytes?.length ?? size
+    if (state.registry.some(({ vmsaGpa }) => vmsaGpa === page)) {
+      if (address === page + VMSA.rax) this.answered.add(page)
+      return op === OP.WRITE ? null : "a copy over a VMSA"
+    }
+    if (state.registry.some(({ caGpa }) => address >= caGpa && address + length <= caGpa + CALLING_AREA.SIZE))
+      return null
+    if (page >= SVSM.gpa && page < SVSM.gpa + SVSM.size) return "memory of its own, by a call"
+    const { perms, validated, vmsa } = this.#machine.entry(page)
+    const isNobodys = perms.slice(1).every((mask) => mask === 0)
+    // What was just validated, or is about to be given back, is nobody's yet.
+    if (op === OP.ZERO_PAGE && validated && isNobodys) return null
+    if (op === OP.ZERO_PAGE && options.behaviour === "coconut") return null
+    // A VMSA that DELETE_VCPU takes back has left the registry a moment before.
+    if (vmsa && op === OP.WRITE) return null
+    const caller = state.serving[cpu]
+    if (caller === undefined) return "nobody called"
+    if (this.areas.get(caller.vmsaGpa) === page && length <= CALLING_AREA.SIZE) return null
+    return (perms[caller.vmpl]! & PERMISSION.WRITE) === 0 ? "not the caller's to write" : null
+  }
+
+  /** Shared pages of its own, and no others: the guest's are private. */
+  #refusesShared({ address }: Operation): string | null {
+    return address >= SVSM.gpa && address < SVSM.gpa + SVSM.size ? null : "shared memory of somebody else"
+  }
+}
