@@ -102,7 +102,11 @@ answer("pvalidate/misaligned", (host) => core(host, CORE_CALL.PVALIDATE, { rcx: 
 answer("pvalidate/list-svsm", (host) => core(host, CORE_CALL.PVALIDATE, { rcx: SVSM_DATA }))
 answer("pvalidate/list-unvalidated", (host) => core(host, CORE_CALL.PVALIDATE, { rcx: UNVALIDATED }))
 answer("pvalidate/count-0", (host) => listed(host, CORE_CALL.PVALIDATE, [UNVALIDATED + VALIDATE], 0))
-answer("pvalidate/count-max", (host) => listed(host, CORE_CALL.PVALIDATE, [UNVALIDATED + VALIDATE], 512))
+answer("pvalidate/count-max", (host) => {
+  const result = listed(host, CORE_CALL.PVALIDATE, [UNVALIDATED + VALIDATE], 512)
+  expect(host.entry(UNVALIDATED).validated).toBe(false)
+  return result
+})
 answer("pvalidate/next", (host) => listed(host, CORE_CALL.PVALIDATE, [UNVALIDATED + VALIDATE], 1, 1))
 answer("pvalidate/reserved", (host) => pvalidate(host, UNVALIDATED + VALIDATE + 0x10))
 answer("pvalidate/size", (host) => pvalidate(host, UNVALIDATED + VALIDATE + 2))
