@@ -4,6 +4,8 @@ export interface SvsmCheck {
   readonly check: string
   readonly specification: string
   readonly coconut: string
+  /** Where it is said, parted by semicolons. */
+  readonly source: string
   readonly deviation?: number
   readonly coconutStops?: boolean
   readonly tests: ReadonlyArray<string>

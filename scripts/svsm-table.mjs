@@ -21,8 +21,8 @@ const coconutCell = ({ coconut, coconutStops }) =>
 /** The whole document. */
 export const document = () => {
   const rows = checks().map((one) => {
-    const { call, check, specification, deviation, tests } = one
-    return `| ${call} | ${check} | ${specification} | ${coconutCell(one)} | ${deviation ?? ""} | ${cell(tests)} |`
+    const { call, check, specification, source, deviation, tests } = one
+    return `| ${call} | ${check} | ${specification} | ${coconutCell(one)} | ${source} | ${deviation ?? ""} | ${cell(tests)} |`
   })
   return [
     "# SVSM: call, check, both answers, test",
@@ -32,9 +32,13 @@ export const document = () => {
     "stops, and the guest with it, this SVSM answers and notes it in `SvsmState.panics`. The column with a number is that of",
     "the known deviations of COCONUT-SVSM from the specification.",
     "",
+    "Sources: S is AMD 58019 revision 1.00 with its section, CO what COCONUT-SVSM (f4bc4bcd) does, LX the Linux guest, GHCB",
+    "AMD 56421; inferred is what none of them says. Where S is silent, both behaviours answer as CO unless the row says",
+    "otherwise. Each test asks an SVSM of each behaviour.",
+    "",
     "<!-- prettier-ignore -->",
-    "| call | check | specification | coconut | deviation | tests |",
-    "| --- | --- | --- | --- | --- | --- |",
+    "| call | check | specification | coconut | source | deviation | tests |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
     ...rows,
     ""
   ].join("\n")

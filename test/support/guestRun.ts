@@ -36,6 +36,7 @@ export interface Guest {
   readonly machine: Machine
   readonly ring: Ring
   readonly secretsGpa: number
+  readonly cpuidGpa: number
   readonly firstCaGpa: number
   readonly svsm: { readonly gpa: number; readonly size: number }
   readonly ramSize: number
@@ -65,6 +66,8 @@ export interface GuestRunOptions {
   readonly cores?: number
   readonly placement?: "spread" | "same-core"
   readonly profile?: Profile
+  /** What the SVSM and its guest are launched with beyond the plain case. */
+  readonly launch?: Parameters<typeof svsmLaunch>[2]
   /** Virtual time at which to stop a guest that does not end; it boots at about 50 ms. */
   readonly untilNs?: number
   /** Before the first event. */
@@ -85,7 +88,7 @@ class Hang {
 export const runGuestProgram = (options: GuestRunOptions): GuestOutcome => {
   const { strategy, vcpus = 1, seed = 1, ring = "page", cores = 96, placement = "spread" } = options
   const scenario = new Scenario({ ...DEFAULT_SCENARIO, vcpus, ring, boots: 1, host: { cores, placement } })
-  const svsm = svsmLaunch(parseFirmware(syntheticFirmware(), "built-in firmware"), vcpus)
+  const svsm = svsmLaunch(parseFirmware(syntheticFirmware(), "built-in firmware"), vcpus, options.launch)
   const machine = new Machine({
     strategy,
     scenario,
@@ -99,6 +102,7 @@ export const runGuestProgram = (options: GuestRunOptions): GuestOutcome => {
     machine,
     ring,
     secretsGpa: parameters.secretsGpa,
+    cpuidGpa: parameters.cpuidGpa,
     firstCaGpa: parameters.callingAreaGpa,
     svsm: parameters.svsm,
     ramSize: parameters.ramSize,

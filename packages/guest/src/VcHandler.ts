@@ -18,32 +18,41 @@ import * as Instructions from "./ghcb/Instructions.ts"
 import { mmioRead, mmioWrite } from "./ghcb/Mmio.ts"
 import { ghcbIn, ghcbOut, ghcbStringIo } from "./ghcb/PortIo.ts"
 import { cpuidRegister, terminate } from "./MsrProtocol.ts"
+import { eaxWithSvsm, type SvsmPresence, serveCallingAreaMsr } from "./SvsmPresence.ts"
 
 /**
  * The #VC handler of early boot, by the MSR protocol alone. A page that is not validated means that the host swapped
  * it: the guest stops rather than validate it again.
+ * @param svsm the SVSM of the level that has this handler; left out where there is none
  * @spec APM2 15.35, 15.36.6
  */
-export const vcHandler: VcHandler = function* (errorCode, operation, result) {
-  switch (errorCode) {
-    case EXIT.CPUID: {
-      const eax = yield* cpuidRegister(operation.address, 0)
-      const ebx = yield* cpuidRegister(operation.address, 1)
-      const ecx = yield* cpuidRegister(operation.address, 2)
-      const edx = yield* cpuidRegister(operation.address, 3)
-      result.lo = eax
-      result.hi = ebx
-      result.ecx = ecx
-      result.edx = edx
-      return
+export const makeEarlyVcHandler = (svsm?: SvsmPresence): VcHandler =>
+  function* (errorCode, operation, result) {
+    switch (errorCode) {
+      case EXIT.CPUID: {
+        const eax = yield* cpuidRegister(operation.address, 0)
+        const ebx = yield* cpuidRegister(operation.address, 1)
+        const ecx = yield* cpuidRegister(operation.address, 2)
+        const edx = yield* cpuidRegister(operation.address, 3)
+        result.lo = eaxWithSvsm(svsm, operation.address, eax)
+        result.hi = ebx
+        result.ecx = ecx
+        result.edx = edx
+        return
+      }
+      case EXIT.MSR:
+        if (!serveCallingAreaMsr(svsm, operation, result)) yield* terminate(TERMINATE.GENERAL)
+        return
+      case EXIT.PAGE_NOT_VALIDATED:
+        yield* terminate(TERMINATE.PVALIDATE)
+        return
+      default:
+        yield* terminate(TERMINATE.GENERAL)
     }
-    case EXIT.PAGE_NOT_VALIDATED:
-      yield* terminate(TERMINATE.PVALIDATE)
-      return
-    default:
-      yield* terminate(TERMINATE.GENERAL)
   }
-}
+
+/** That of VMPL0, and of a guest without an SVSM. */
+export const vcHandler: VcHandler = makeEarlyVcHandler()
 
 /** What the #VC handler of one vCPU needs, and the DR7 that it keeps. */
 export interface VcContext {
@@ -56,6 +65,8 @@ export interface VcContext {
   readonly debugSwap?: boolean
   /** GPA of the CPUID page. Without one CPUID is what the hypervisor says. */
   readonly cpuidPage?: number
+  /** The SVSM below which the guest runs. */
+  readonly svsm?: SvsmPresence
 }
 
 /** DR7 after reset. */
@@ -92,6 +103,7 @@ export const makeVcHandler = (context: VcContext): VcHandler =>
       case EXIT.IOIO:
         return yield* servePort(context, operation, result)
       case EXIT.MSR:
+        if (serveCallingAreaMsr(context.svsm, operation, result)) return
         if (op === OP.RDMSR) return give(result, yield* need(Instructions.ghcbRdmsr(ghcb, address)))
         if (op === OP.WRMSR) return void (yield* need(Instructions.ghcbWrmsr(ghcb, address, { lo, hi })))
         return yield* refuse(ghcb, errorCode)
@@ -133,13 +145,13 @@ function* refuse(ghcb: Ghcb, errorCode: number): Program<never> {
   throw new GuestException("#GP")
 }
 
-function* serveCpuid({ ghcb, cpuidPage }: VcContext, operation: Operation, result: OperationResult): Program {
+function* serveCpuid({ ghcb, cpuidPage, svsm }: VcContext, operation: Operation, result: OperationResult): Program {
   const { address: leaf, lo: subleaf } = operation
   const answer =
     cpuidPage === undefined
       ? yield* need(Instructions.ghcbCpuid(ghcb, leaf, subleaf, yield* readXcr0()))
       : yield* pageCpuid(ghcb, cpuidPage, leaf, subleaf)
-  give(result, { lo: answer.eax, hi: answer.ebx })
+  give(result, { lo: eaxWithSvsm(svsm, leaf, answer.eax), hi: answer.ebx })
   result.ecx = answer.ecx
   result.edx = answer.edx
 }

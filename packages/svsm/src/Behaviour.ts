@@ -11,6 +11,8 @@ export const COCONUT_GUEST_VMPL = 2
 /** Everything in which the two behaviours differ: handlers ask here and never for a behaviour's name. */
 export interface Behaviour {
   readonly name: SvsmBehaviour
+  /** The CPUID page that the guest gets says already that there is an SVSM; else that is left to its #VC handler. */
+  readonly marksCpuidPage: boolean
   /** DEPOSIT_MEM and WITHDRAW_MEM are served, else UNSUPPORTED_CALL. */
   readonly exchangesMemory: boolean
   /** What CREATE_VCPU answers for an address that is not 4 KiB aligned. */
@@ -19,6 +21,8 @@ export interface Behaviour {
   readonly vcpuLevel: number | null
   /** A new VMSA's SEV_FEATURES must be the start-up vCPU's, else the caller's. */
   readonly comparesStartUpFeatures: boolean
+  /** CREATE_VCPU clears the new vCPU's calling area. */
+  readonly clearsNewArea: boolean
   /** A VMSA that begins a 2 MiB region is refused, for an erratum of the hardware. */
   readonly refusesAlignedVmsa: boolean
   /** DELETE_VCPU refuses VMSAs more privileged than the caller. */
@@ -31,10 +35,22 @@ export interface Behaviour {
   readonly grantedLevels: (callerVmpl: number) => ReadonlyArray<number>
   /** Memory that is not cleared after its validation; of size 0 where all is. */
   readonly notCleared: GuestRange
+  /** A long PVALIDATE list may be answered with INCOMPLETE before its end. */
+  readonly servesListsInParts: boolean
   /** No page is validated that is known to be: the hardware is not asked. */
   readonly refusesDoubleValidation: boolean
   /** What the attestation protocol answers for a call that it does not have. */
   readonly unknownAttestationCall: number
+  /** What attestation answers for a structure or a nonce, and the vTPM for a first word, that it cannot read. */
+  readonly unreadableArgument: number
+  /** The host is asked to fill all of the SVSM's room for certificates, and the guest must take all of it. */
+  readonly handsOnWholeCertificateRoom: boolean
+  /** A TPM's response that has no room in the buffer is refused; COCONUT-SVSM leaves the request there and succeeds. */
+  readonly refusesLongResponse: boolean
+  /** What DELETE_VCPU answers where RMPADJUST fails: null is the instruction's own result. */
+  readonly failedDelete: number | null
+  /** An NMI for another CPU by its physical ID arrives as one; COCONUT-SVSM posts its vector instead. */
+  readonly sendsPhysicalNmi: boolean
   /** call_pending is cleared when RAX is written, else before the call is served. */
   readonly clearsPendingAfterRax: boolean
   /** A call_pending that is neither 0 nor 1 is INVALID_FORMAT, else a pending call. */
@@ -56,18 +72,26 @@ const COCONUT_GRANTED = [COCONUT_GUEST_VMPL] as const
 export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
   specification: {
     name: "specification",
+    marksCpuidPage: false,
     exchangesMemory: true,
     misalignedVcpu: SVSM_RESULT.INVALID_PARAMETER,
     vcpuLevel: null,
     comparesStartUpFeatures: true,
+    clearsNewArea: true,
     refusesAlignedVmsa: true,
     guardsPrivilegedVmsas: true,
     knowsRunningVmsas: true,
     revokedLevels: [1, 2, 3],
     grantedLevels: (callerVmpl) => GRANTED[callerVmpl] ?? [],
     notCleared: { gpa: 0, size: 0 },
+    servesListsInParts: true,
     refusesDoubleValidation: true,
     unknownAttestationCall: SVSM_RESULT.UNSUPPORTED_CALL,
+    unreadableArgument: SVSM_RESULT.INVALID_ADDRESS,
+    handsOnWholeCertificateRoom: false,
+    refusesLongResponse: true,
+    failedDelete: null,
+    sendsPhysicalNmi: true,
     clearsPendingAfterRax: true,
     checksPending: true,
     remapsToSameArea: true,
@@ -76,18 +100,26 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
   },
   coconut: {
     name: "coconut",
+    marksCpuidPage: true,
     exchangesMemory: false,
     misalignedVcpu: SVSM_RESULT.INVALID_ADDRESS,
     vcpuLevel: COCONUT_GUEST_VMPL,
     comparesStartUpFeatures: false,
+    clearsNewArea: false,
     refusesAlignedVmsa: false,
     guardsPrivilegedVmsas: false,
     knowsRunningVmsas: false,
     revokedLevels: [2, 3],
     grantedLevels: () => COCONUT_GRANTED,
     notCleared: { gpa: 0xa_0000, size: 0x6_0000 },
+    servesListsInParts: false,
     refusesDoubleValidation: false,
     unknownAttestationCall: SVSM_RESULT.UNSUPPORTED_PROTOCOL,
+    unreadableArgument: SVSM_RESULT.INVALID_PARAMETER,
+    handsOnWholeCertificateRoom: true,
+    refusesLongResponse: false,
+    failedDelete: SVSM_RESULT.INVALID_ADDRESS,
+    sendsPhysicalNmi: false,
     clearsPendingAfterRax: false,
     checksPending: false,
     remapsToSameArea: false,

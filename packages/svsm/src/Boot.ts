@@ -2,6 +2,7 @@ import { apVmsa, Ghcb, sevInfo, terminate, vcHandler } from "@vmpl-lab/guest"
 import { AP_CREATION, GHCB_VERSION, HV_FEATURE, PAGE_SIZE, TERMINATE, VMSA } from "@vmpl-lab/sev-es"
 import { lidt, type Program, pause, read, readBytes, readRegister, rmpadjust, write, writeBytes } from "@vmpl-lab/vmpl"
 import { BEHAVIOUR } from "./Behaviour.ts"
+import { canServe } from "./GuestFeatures.ts"
 import { handOverGuestMemory } from "./GuestHandOver.ts"
 import { IMAGE, svsmGhcbGpa, svsmVmsaGpa } from "./Image.ts"
 import { setUpInterrupts } from "./Interrupts.ts"
@@ -69,7 +70,9 @@ function* makeGuestBootVmsa(state: SvsmState, base: number, ghcb: Ghcb): Program
   const { resetVector, callingAreaGpa, guestVmpl: vmpl } = state.parameters
   // As after a processor reset: the segment's base is the 64 KiB that end at the vector's page.
   const codeBase = resetVector - (resetVector % 0x1_0000)
-  const sevFeatures = state.parameters.interrupts?.guestFeatures ?? (yield readRegister(VMSA.sev_features)).lo
+  const { lo: own } = yield readRegister(VMSA.sev_features)
+  const sevFeatures = state.parameters.interrupts?.guestFeatures ?? own
+  if (!canServe(sevFeatures, own)) yield* terminate(TERMINATE.GENERAL)
   state.startUpFeatures = sevFeatures
   const vmsaGpa = base + IMAGE.GUEST_VMSA
   yield* makeVmsa(vmsaGpa, apVmsa({ vmpl, sevFeatures, codeBase, rip: resetVector - codeBase, argument: 0 }))

@@ -1,6 +1,6 @@
 import { CALLING_AREA } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { INITIAL_VMSA_GPA, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, rmpquery } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "./CoconutPanic.ts"
 import type { SvsmState } from "./State.ts"
@@ -8,8 +8,9 @@ import type { SvsmState } from "./State.ts"
 const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean => a < b + bSize && b < a + aSize
 
 /**
- * True when a range is guest memory that a guest may name: inside guest RAM or the firmware's range, hence outside of
- * the SVSM's own; no live VMSA page, no live calling area and no deposited page in it.
+ * True when a range is guest memory that a guest may name: wholly inside one of guest RAM, the firmware's range and high
+ * RAM, hence outside of the SVSM's own; no live VMSA page, no live calling area and no deposited page in it, and not the
+ * page where KVM launches the SVSM's VMSA.
  * @spec SVSM 6, conflict rules
  */
 export const validRegion = (state: SvsmState, gpa: number, size: number): boolean => {
@@ -19,6 +20,7 @@ export const validRegion = (state: SvsmState, gpa: number, size: number): boolea
   const inFirmware = gpa >= firmware.gpa && end <= firmware.gpa + firmware.size
   const inHighRam = gpa >= highRam.gpa && end <= highRam.gpa + highRam.size
   if (!Number.isSafeInteger(end) || !(inRam || inFirmware || inHighRam)) return false
+  if (overlaps(gpa, size, INITIAL_VMSA_GPA, PAGE_SIZE)) return false
   if (isDeposited(state, gpa, end)) return false
   return !state.registry.some(
     ({ vmsaGpa, caGpa }) => overlaps(gpa, size, vmsaGpa, PAGE_SIZE) || overlaps(gpa, size, caGpa, CALLING_AREA.SIZE)

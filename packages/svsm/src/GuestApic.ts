@@ -1,6 +1,6 @@
 import { X2APIC } from "@vmpl-lab/guest"
 
-/** First vector that is no exception's. */
+/** First vector that "all" lets pass. */
 export const FIRST_VECTOR = 31
 
 /** Vectors of a set of 256, by word. */
@@ -41,7 +41,7 @@ export class GuestApic {
 
   /** The host brings a vector. @returns false when the guest has not allowed it: it is dropped */
   post(vector: number): boolean {
-    if (vector < FIRST_VECTOR || !testBit(this.#allowed, vector)) return false
+    if (!testBit(this.#allowed, vector)) return false
     setBit(this.#requested, vector, true)
     return true
   }

@@ -1,5 +1,14 @@
-import { CALLING_AREA, SVSM_RESULT, terminate } from "@vmpl-lab/guest"
-import { PAGE_SIZE, SECRETS, TERMINATE } from "@vmpl-lab/sev-es"
+import { CALLING_AREA, CPUID_SEV, CPUID_SVSM, SVSM_RESULT, terminate } from "@vmpl-lab/guest"
+import {
+  CPUID_COUNT_MAX,
+  CPUID_FUNCTION,
+  CPUID_FUNCTION_BASE,
+  CPUID_FUNCTION_SIZE,
+  CPUID_PAGE,
+  PAGE_SIZE,
+  SECRETS,
+  TERMINATE
+} from "@vmpl-lab/sev-es"
 import { type Program, pvalidate, readBytes, write, writeBytes, zeroPage } from "@vmpl-lab/vmpl"
 import { FirmwareMessages } from "./FirmwareMessages.ts"
 import type { GuestRange } from "./Parameters.ts"
@@ -18,6 +27,7 @@ export function* handOverGuestMemory(state: SvsmState): Program {
   yield* grantRange(state, firmware)
   for (const range of preValidated) yield* grantRange(state, range)
   yield* fillSecrets(state, secretsGpa)
+  if (state.behaviour.marksCpuidPage) yield* markCpuidPage(cpuidGpa)
   for (const gpa of [secretsGpa, cpuidGpa]) yield* grantRange(state, { gpa, size: PAGE_SIZE })
   if (!callingAreaLaunched) {
     const { lo, carry } = yield pvalidate(callingAreaGpa, true)
@@ -33,6 +43,19 @@ function* grantRange(state: SvsmState, { gpa, size }: GuestRange): Program {
     if ((yield* grant(state, page, state.parameters.guestVmpl)) !== SVSM_RESULT.SUCCESS)
       yield* terminate(TERMINATE.GENERAL)
     state.validated.add(page / PAGE_SIZE)
+  }
+}
+
+/** Says in the guest's CPUID page that there is an SVSM. @spec SVSM 4.2 */
+function* markCpuidPage(gpa: number): Program {
+  const page = new Uint8Array(PAGE_SIZE)
+  yield readBytes(gpa, page)
+  const view = new DataView(page.buffer)
+  const count = Math.min(view.getUint32(CPUID_PAGE.count, true), CPUID_COUNT_MAX)
+  for (let i = 0; i < count; i++) {
+    const at = CPUID_FUNCTION_BASE + CPUID_FUNCTION_SIZE * i
+    if (view.getUint32(at + CPUID_FUNCTION.eax_in, true) !== CPUID_SEV) continue
+    yield write(gpa + at + CPUID_FUNCTION.eax, 4, (view.getUint32(at + CPUID_FUNCTION.eax, true) | CPUID_SVSM) >>> 0)
   }
 }
 

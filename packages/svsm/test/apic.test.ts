@@ -58,7 +58,8 @@ describe("the APIC protocol", () => {
       return [apic(state, asked), asked.rcxLo]
     }
     expect(configure(APIC_CONFIGURE.REGISTER)[0]).toBe(SUCCESS)
-    expect(configure(APIC_CONFIGURE.QUERY)).toEqual([SUCCESS, 2])
+    expect(state.apicUsers).toBe(2)
+    expect(configure(APIC_CONFIGURE.QUERY)).toEqual([SUCCESS, APIC_CONFIGURE.QUERY])
     expect(configure(3)[0]).toBe(INVALID_PARAMETER)
     expect(configure(APIC_CONFIGURE.QUERY, 1)[0]).toBe(INVALID_PARAMETER)
     expect(configure(APIC_CONFIGURE.DEREGISTER)[0]).toBe(SUCCESS)
@@ -160,6 +161,15 @@ describe("the ICR", () => {
     expect([apic(state, read), read.rdxLo, read.rdxHi]).toEqual([SUCCESS, FIXED | 0x41, 7])
   })
 
+  it("takes the lowest vectors and the trigger mode, of which nothing comes", () => {
+    const { state, guest } = withApic()
+    for (const rdx of [FIXED | 3, FIXED | 0x8003]) {
+      expect(apic(state, request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.ICR, rdx }))).toBe(SUCCESS)
+    }
+    apic(state, request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.SELF_IPI, rdx: 3 }))
+    expect(guest.next()).toBe(-1)
+  })
+
   it("sends an NMI as one", () => {
     const { state, apics } = cpus(1)
     const asked = request(APIC_CALL.WRITE_REGISTER, { rcx: X2APIC.ICR, rdx: FIXED | (4 << 8) })
@@ -171,7 +181,6 @@ describe("the ICR", () => {
     ["SMI", 2 << 8],
     ["INIT", 5 << 8],
     ["start-up", 6 << 8],
-    ["an exception's vector", 30],
     ["a reserved bit", FIXED | 0x41 | (1 << 13)],
     ["an upper reserved bit", FIXED | 0x41 | (1 << 20)]
   ])("refuses %s", (_, rdx) => {

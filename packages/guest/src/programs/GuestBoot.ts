@@ -1,25 +1,31 @@
-import { AP_CREATION, GHCB_VERSION, HV_FEATURE, SECRETS, TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
-import { cpuid, lidt, type Program, read, readRegister, writeBytes } from "@vmpl-lab/vmpl"
+import { AP_CREATION, GHCB_VERSION, HV_FEATURE, PAGE_SIZE, SECRETS, TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
+import { cpuid, lidt, type Program, read, readRegister, rmpadjust, writeBytes } from "@vmpl-lab/vmpl"
 import { apVmsa } from "../ApVmsa.ts"
 import { Ghcb } from "../Ghcb.ts"
 import { sevInfo, terminate } from "../MsrProtocol.ts"
 import { type PvalidateEntry, pvalidateCapacity, pvalidateList } from "../PvalidateList.ts"
 import { CALLING_AREA, CORE_CALL, PROTOCOL, SVSM_RESULT, SvsmCaller } from "../SvsmCall.ts"
-import { vcHandler } from "../VcHandler.ts"
+import { CPUID_SEV } from "../SvsmPresence.ts"
+import { makeEarlyVcHandler } from "../VcHandler.ts"
 import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan, LEVEL_BLOCK, levelBlockOf } from "./GuestPlan.ts"
 import { workload } from "./Workload.ts"
 
 /** CPUID 8000_001F EAX: SEV-SNP. */
 const CPUID_SNP = 1 << 4
 
+/** Where a segment register's base is. */
+const SEGMENT_BASE = 8
+
 /** The guest's boot processor at its level: finds the SVSM, accepts memory through it, starts the APs, makes its calls. */
 export function* bootProcessor(plan: GuestPlan): Program {
-  yield lidt(vcHandler)
-  const { lo: eax } = yield cpuid(0x8000_001f)
+  const presence: { caGpa: number | null } = { caGpa: null }
+  yield lidt(makeEarlyVcHandler(presence))
+  const { lo: eax } = yield cpuid(CPUID_SEV)
   if ((eax & CPUID_SNP) === 0) yield* terminate(TERMINATE.SNP_UNSUPPORTED)
   const { min, max } = yield* sevInfo()
   if (min > GHCB_VERSION.MAX || max < GHCB_VERSION.MAX) yield* terminate(TERMINATE.PROTOCOL_UNSUPPORTED)
   const caGpa = yield* findSvsm(plan)
+  presence.caGpa = caGpa
   const early = new SvsmCaller(caGpa, "msr", null)
   yield* acceptHeap(plan, early)
 
@@ -33,30 +39,51 @@ export function* bootProcessor(plan: GuestPlan): Program {
   const remapped = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.REMAP_CA, { rcx: block + BLOCK.CALLING_AREA })
   if (remapped !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.CA_REMAP)
   svsm.caGpa = block + BLOCK.CALLING_AREA
+  presence.caGpa = svsm.caGpa
   for (let apicId = 1; apicId < plan.vcpus; apicId++) yield* startAp(plan, svsm, ghcb, apicId)
   yield* plan.body?.(plan, 0, svsm.caGpa) ?? workload(plan, 0, svsm)
 }
 
 /** An application processor at the same level; RDI holds its APIC ID. */
 export function* applicationProcessor(plan: GuestPlan): Program {
-  yield lidt(vcHandler)
+  const presence: { caGpa: number | null } = { caGpa: null }
+  yield lidt(makeEarlyVcHandler(presence))
   const apicId = (yield readRegister(VMSA.rdi)).lo
   const block = blockOf(plan, apicId)
+  // Its creator has named the calling area to CREATE_VCPU.
+  presence.caGpa = block + BLOCK.CALLING_AREA
   const ghcb = new Ghcb(block + BLOCK.GHCB)
   yield* ghcb.setUp()
   const svsm = new SvsmCaller(block + BLOCK.CALLING_AREA, plan.ring, ghcb)
   yield* plan.body?.(plan, apicId, svsm.caGpa) ?? workload(plan, apicId, svsm)
 }
 
-/** The secrets page tells whether there is an SVSM, and where the first calling area is. @spec SVSM 4.1 */
+/**
+ * An RMPADJUST that only VMPL0 may do: changing the rights of VMPL1. The page is that of the code itself, of which the
+ * guest knows before it knows anything else.
+ * @spec Linux svsm_setup_ca
+ */
+function* isAtVmpl0(): Program<boolean> {
+  const base = yield readRegister(VMSA.cs + SEGMENT_BASE)
+  const code = toNumber(base.lo, base.hi) + (yield readRegister(VMSA.rip)).lo
+  return (yield rmpadjust(code - (code % PAGE_SIZE), 1, 0, false)).lo === 0
+}
+
+/**
+ * The secrets page tells whether there is an SVSM, and where the first calling area is. At VMPL0 there is nothing to
+ * find, and this boot code is not for it.
+ * @spec SVSM 4.1; Linux svsm_setup_ca
+ */
 function* findSvsm({ secretsGpa }: GuestPlan): Program<number> {
+  if (yield* isAtVmpl0()) yield* terminate(TERMINATE.GENERAL)
+  if (secretsGpa === 0) yield* terminate(TERMINATE.SECRETS_PAGE)
   const size = yield read(secretsGpa + SECRETS.svsm_size, 8)
   if (size.lo === 0 && size.hi === 0) yield* terminate(TERMINATE.NO_SVSM)
   const vmpl = (yield read(secretsGpa + SECRETS.svsm_guest_vmpl, 1)).lo
   if (vmpl === 0) yield* terminate(TERMINATE.SVSM_VMPL0)
   const { lo, hi } = yield read(secretsGpa + SECRETS.svsm_caa, 8)
   const caGpa = toNumber(lo, hi)
-  if (caGpa % 4096 !== 0) yield* terminate(TERMINATE.SVSM_CAA)
+  if (caGpa % PAGE_SIZE !== 0) yield* terminate(TERMINATE.SVSM_CAA)
   return caGpa
 }
 

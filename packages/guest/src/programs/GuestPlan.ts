@@ -8,6 +8,7 @@ export const CALL_KIND = { QUERY_PROTOCOL: 0, PVALIDATE: 1, REMAP_CA: 2 } as con
 export interface GuestPlan {
   readonly vcpus: number
   /** GPA of the secrets page, from the firmware's metadata. */
+  /** GPA of the secrets page; 0 where the loader has told of none. */
   readonly secretsGpa: number
   /** First of the pages that the guest uses for itself. */
   readonly heapGpa: number

@@ -85,7 +85,7 @@ function* body(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, caGpa
   if (isRestricted) yield* installDoorbell(ghcb, block + PAGE.DOORBELL)
   yield lidt(
     guestIdt({
-      vc: { ghcb },
+      vc: { ghcb, svsm },
       onInterrupt: isAlternate ? () => endThroughSvsm(svsm) : endAtApic,
       ...(isRestricted ? { hv: { doorbell: block + PAGE.DOORBELL, onMachineCheck: stop } } : {})
     })

@@ -4,7 +4,7 @@ import { apVmsa } from "../ApVmsa.ts"
 import { Ghcb } from "../Ghcb.ts"
 import { keepingGhcbMsr, runVmplMsr, terminate } from "../MsrProtocol.ts"
 import { CORE_CALL, PROTOCOL, type Ring, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
-import { vcHandler } from "../VcHandler.ts"
+import { makeEarlyVcHandler } from "../VcHandler.ts"
 import { GUEST_VMPL } from "./GuestBoot.ts"
 import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan, LEVEL_BLOCK, levelBlockOf } from "./GuestPlan.ts"
 
@@ -73,9 +73,12 @@ function* createLevel(plan: GuestPlan, apicId: number, vmpl: number, svsm: SvsmC
 
 /** The start of every less privileged level's code: RDI holds the APIC ID. It rings back once it is set up. */
 export function* enterLevel(plan: GuestPlan, vmpl: number): Program<LevelContext & { readonly apicId: number }> {
-  yield lidt(vcHandler)
+  const svsm: { caGpa: number | null } = { caGpa: null }
+  yield lidt(makeEarlyVcHandler(svsm))
   const apicId = (yield readRegister(VMSA.rdi)).lo
-  const ghcb = new Ghcb(levelBlockOf(plan, apicId, vmpl) + LEVEL_BLOCK.GHCB)
+  const block = levelBlockOf(plan, apicId, vmpl)
+  svsm.caGpa = block + LEVEL_BLOCK.CALLING_AREA
+  const ghcb = new Ghcb(block + LEVEL_BLOCK.GHCB)
   yield* ghcb.setUp()
   const context = { ghcb, ring: plan.ring, apicId }
   yield* ringLevel(context, plan.guestVmpl ?? GUEST_VMPL)

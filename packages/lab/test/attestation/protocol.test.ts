@@ -126,11 +126,11 @@ const TABLE: ReadonlyArray<readonly [row: Row, expected: Partial<Answered>]> = [
   ],
   [
     { name: "an operation outside of RAM", rcx: null },
-    { result: INVALID_PARAMETER, ...NO_LENGTHS }
+    { result: INVALID_ADDRESS, ...NO_LENGTHS }
   ],
   [
     { name: "an operation that is not validated", rcx: AT.END },
-    { result: INVALID_PARAMETER, ...NO_LENGTHS }
+    { result: INVALID_ADDRESS, ...NO_LENGTHS }
   ],
   [
     { name: "reserved 0x0c", change: () => ({ 12: 1 }) },
@@ -170,7 +170,7 @@ const TABLE: ReadonlyArray<readonly [row: Row, expected: Partial<Answered>]> = [
   ],
   [
     { name: "a nonce that is not validated", change: (base) => ({ 16: BigInt(base + AT.END) }) },
-    { result: INVALID_PARAMETER, ...NO_LENGTHS }
+    { result: INVALID_ADDRESS, ...NO_LENGTHS }
   ],
   [
     { name: "certificates of more than 16 KiB", change: () => ({ 56: CERTIFICATES + 1 }) },
@@ -193,10 +193,10 @@ const TABLE: ReadonlyArray<readonly [row: Row, expected: Partial<Answered>]> = [
   ],
   [
     {
-      name: "misaligned certificates, before a report that wraps",
+      name: "a report that wraps, before misaligned certificates",
       change: () => ({ 48: 8n, 0: -0x1000n & (2n ** 64n - 1n), 8: 2 * PAGE })
     },
-    { result: INVALID_PARAMETER, ...NO_LENGTHS }
+    { result: INVALID_ADDRESS, ...NO_LENGTHS }
   ],
   [
     {

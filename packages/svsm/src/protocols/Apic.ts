@@ -43,18 +43,16 @@ const setRegister = (request: SvsmRequest, name: "rcx" | "rdx", value: number): 
 
 /**
  * One count for the guest: who needs the emulation. It begins at 1, and once it has come down to 0 the emulation is off
- * on the CPU that took it there, for good.
+ * for good on each CPU that looks. The count itself is nobody's to read.
  */
 const configure = (state: SvsmState, request: SvsmRequest): number => {
   if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_PARAMETER
   switch (request.rcxLo) {
     case APIC_CONFIGURE.QUERY:
-      setRegister(request, "rcx", state.apicUsers)
-      return SVSM_RESULT.SUCCESS
+      return leaveUnused(state, request)
     case APIC_CONFIGURE.DEREGISTER:
       state.apicUsers = Math.max(0, state.apicUsers - 1)
-      if (state.apicUsers === 0) state.interrupts[request.caller.apicId]!.guestApic = null
-      return SVSM_RESULT.SUCCESS
+      return leaveUnused(state, request)
     case APIC_CONFIGURE.REGISTER:
       if (state.apicUsers === 0 || state.apicUsers === APIC_USERS_MAX) return SVSM_RESULT.FAIL_BASE
       state.apicUsers++
@@ -62,6 +60,12 @@ const configure = (state: SvsmState, request: SvsmRequest): number => {
     default:
       return SVSM_RESULT.INVALID_PARAMETER
   }
+}
+
+/** Nobody needs the emulation any more: it is off on the CPU that asks, whichever took the count down. */
+const leaveUnused = (state: SvsmState, request: SvsmRequest): number => {
+  if (state.apicUsers === 0) state.interrupts[request.caller.apicId]!.guestApic = null
+  return SVSM_RESULT.SUCCESS
 }
 
 /** RCX is the register's x2APIC MSR, RDX its value. */
@@ -98,7 +102,7 @@ const writeRegister = (guest: GuestApic, { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmReq
       guest.icrHi = rdxHi
       return SVSM_RESULT.SUCCESS
     case X2APIC.SELF_IPI:
-      if (!isByte || rdxLo < FIRST_VECTOR) return SVSM_RESULT.INVALID_PARAMETER
+      if (!isByte) return SVSM_RESULT.INVALID_PARAMETER
       guest.postOwn(rdxLo)
       return SVSM_RESULT.SUCCESS
     default:
@@ -106,13 +110,13 @@ const writeRegister = (guest: GuestApic, { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmReq
   }
 }
 
-/** RCX: vector, enable, all; "all" is every vector that is no exception's. */
+/** RCX: vector, enable, all; "all" is every vector that is no exception's, and when disabled every one there is. */
 const configureVector = (guest: GuestApic, { rcxLo, rcxHi }: SvsmRequest): number => {
   const known = 0xff | APIC_VECTOR.ENABLE | APIC_VECTOR.ALL
   if (rcxHi !== 0 || (rcxLo & ~known) !== 0) return SVSM_RESULT.INVALID_PARAMETER
   const on = (rcxLo & APIC_VECTOR.ENABLE) !== 0
   if ((rcxLo & APIC_VECTOR.ALL) === 0) guest.allow(rcxLo & 0xff, on)
-  else for (let vector = FIRST_VECTOR; vector < VECTORS; vector++) guest.allow(vector, on)
+  else for (let vector = on ? FIRST_VECTOR : 0; vector < VECTORS; vector++) guest.allow(vector, on)
   return SVSM_RESULT.SUCCESS
 }
 

@@ -2,6 +2,8 @@ import { createHash } from "node:crypto"
 import { ATTESTATION_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import { certificateTableSize, GUID_SIZE, guidText, hi32, layout, lo32, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, writeBytes } from "@vmpl-lab/vmpl"
+import { COCONUT_PANIC } from "../CoconutPanic.ts"
+import { validRegion } from "../GuestAddress.ts"
 import { MESSAGE_PAGES } from "../Image.ts"
 import { servicesManifest } from "../ServiceManifest.ts"
 import type { SvsmState } from "../State.ts"
@@ -81,20 +83,24 @@ export const attestationProtocol: Protocol = {
  * @spec-silent the order of the checks, and what is answered where the firmware gives no report
  */
 function* attest(state: SvsmState, request: SvsmRequest, size: number): Program<number> {
+  const { unreadableArgument, handsOnWholeCertificateRoom } = state.behaviour
   const bytes = yield* readGuest(state, request, BigInt(gpaOf(request.rcxLo, request.rcxHi)), size)
-  const operation = bytes === null ? null : decode(bytes)
+  if (bytes === null) return unreadableArgument
+  const operation = decode(bytes)
   if (operation === null) return INVALID_PARAMETER
   const manifest = manifestOf(state, operation.guid)
   if (manifest === null) return UNSUPPORTED_PROTOCOL
   const { nonce: from, certificates } = operation
   const inPage = from.size === NONCE_SIZE && Number(from.gpa % BigInt(PAGE_SIZE)) + NONCE_SIZE <= PAGE_SIZE
-  const nonce = inPage ? yield* readGuest(state, request, from.gpa, NONCE_SIZE) : null
-  if (nonce === null || certificates.size > CERTIFICATES_MAX) return INVALID_PARAMETER
+  if (!inPage) return INVALID_PARAMETER
+  const nonce = yield* readGuest(state, request, from.gpa, NONCE_SIZE)
+  if (nonce === null) return unreadableArgument
 
   const { messages } = state
   if (messages === null) return INVALID_REQUEST
   const data = new Uint8Array(createHash("sha512").update(nonce).update(manifest).digest())
-  const pages = Math.ceil(certificates.size / PAGE_SIZE)
+  const wanted = handsOnWholeCertificateRoom ? CERTIFICATES_MAX : certificates.size
+  const pages = certificates.size === 0 ? 0 : Math.min(Math.ceil(wanted / PAGE_SIZE), MESSAGE_PAGES.CERTIFICATE_COUNT)
   const reply = yield* messages.report(request.caller.apicId, data, pages)
   if (reply === null || (!reply.ok && reply.pagesNeeded === 0)) return INVALID_REQUEST
   if (!reply.ok) {
@@ -102,7 +108,8 @@ function* attest(state: SvsmState, request: SvsmRequest, size: number): Program<
     setRegister(request, "rdx", reply.pagesNeeded * PAGE_SIZE)
     return INVALID_PARAMETER
   }
-  const table = reply.certificates.subarray(0, certificateTableSize(reply.certificates))
+  const used = certificateTableSize(reply.certificates)
+  const table = reply.certificates.subarray(0, used > 0 && handsOnWholeCertificateRoom ? CERTIFICATES_MAX : used)
   return yield* answer(state, request, operation, { report: reply.payload, manifest, certificates: table })
 }
 
@@ -139,19 +146,33 @@ interface Answer {
 
 const ADDRESS_END = 1n << 64n
 
+/** Why a buffer cannot be an output, or SUCCESS. */
+const refused = ({ gpa, size }: Buffer64): number => {
+  if (gpa % BigInt(PAGE_SIZE) !== 0n) return INVALID_PARAMETER
+  return gpa + BigInt(size) >= ADDRESS_END ? INVALID_ADDRESS : SUCCESS
+}
+
 function* answer(state: SvsmState, request: SvsmRequest, operation: Operation, given: Answer): Program<number> {
+  const { report, manifest, certificates } = operation
+  for (const buffer of [manifest, report, certificates]) {
+    const isCertificates = buffer === certificates
+    if (isCertificates && buffer.size === 0) continue
+    if (isCertificates && buffer.size > CERTIFICATES_MAX) return INVALID_PARAMETER
+    const why = refused(buffer)
+    if (why !== SUCCESS) return why
+  }
   const outputs: Array<readonly [Buffer64, Uint8Array]> = [
-    [operation.report, given.report],
-    [operation.manifest, given.manifest]
+    [report, given.report],
+    [manifest, given.manifest]
   ]
-  if (operation.certificates.size > 0) outputs.push([operation.certificates, given.certificates])
-  if (outputs.some(([{ gpa }]) => gpa % BigInt(PAGE_SIZE) !== 0n)) return INVALID_PARAMETER
-  if (outputs.some(([{ gpa, size }]) => gpa + BigInt(size) > ADDRESS_END)) return INVALID_ADDRESS
+  if (certificates.size > 0 && given.certificates.length > 0) outputs.push([certificates, given.certificates])
   setRegister(request, "rcx", given.manifest.length)
-  setRegister(request, "rdx", given.certificates.length)
+  setRegister(request, "rdx", certificates.size > 0 ? given.certificates.length : 0)
   setRegister(request, "r8", given.report.length)
   if (outputs.some(([{ size }, bytes]) => size < bytes.length)) return INVALID_PARAMETER
   for (const [{ gpa }, bytes] of outputs) {
+    // The end is rounded up to a page before it is looked at.
+    if (gpa + BigInt(bytes.length) > ADDRESS_END - BigInt(PAGE_SIZE)) state.wouldPanic(COCONUT_PANIC.ADDRESS_OVERFLOW)
     if (!(yield* copyGuest(state, request, gpa, bytes, writeBytes))) return INVALID_ADDRESS
   }
   return SUCCESS
@@ -179,6 +200,8 @@ function* copyGuest(
 ): Program<boolean> {
   if (address + BigInt(bytes.length) > BigInt(Number.MAX_SAFE_INTEGER)) return false
   const gpa = Number(address)
+  // A range may not straddle two entries of the memory map, though each of its pages lies in one.
+  if (!validRegion(state, gpa, bytes.length)) return false
   return yield* eachCallersPage(state, caller, gpa, bytes.length, (offset, length) =>
     operation(gpa + offset, bytes.subarray(offset, offset + length))
   )

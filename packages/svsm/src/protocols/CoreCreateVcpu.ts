@@ -5,7 +5,7 @@ import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
 import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { grant, revoke } from "./Permissions.ts"
-import { gpaOf, instructionResult, type SvsmRequest } from "./Request.ts"
+import { gpaOf, instructionResult, KNOWN_STATUS, type SvsmRequest } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
 
@@ -23,14 +23,16 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
   if (vmsaGpa === caGpa) return SVSM_RESULT.INVALID_ADDRESS
   yield* state.lock.write()
   try {
-    for (const [gpa, size] of [
+    const ranges = [
       [vmsaGpa, PAGE_SIZE],
       [caGpa, CALLING_AREA.SIZE]
-    ] as const) {
-      if (!validRegion(state, gpa, size) || !isValidated(state, gpa, size)) return SVSM_RESULT.INVALID_ADDRESS
+    ] as const
+    if (!ranges.every(([gpa, size]) => validRegion(state, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
+    if (apicId >= state.parameters.vcpus) return SVSM_RESULT.INVALID_PARAMETER
+    for (const [gpa, size] of ranges) {
+      if (!isValidated(state, gpa, size)) return SVSM_RESULT.INVALID_ADDRESS
       if (!(yield* mayWrite(state, request.vmpl, gpa, size))) return SVSM_RESULT.INVALID_ADDRESS
     }
-    if (apicId >= state.parameters.vcpus) return SVSM_RESULT.INVALID_PARAMETER
     // A VMSA that starts a 2 MiB region runs into the false RMP faults of an erratum, and KVM refuses it.
     if (behaviour.refusesAlignedVmsa && vmsaGpa % SIZE_2M === 0) return SVSM_RESULT.INVALID_PARAMETER
     const revoked = yield* revoke(state, vmsaGpa)
@@ -43,9 +45,9 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
     const { lo: eax } = yield rmpadjust(vmsaGpa, vmpl, PERMISSION.READ, true)
     if (eax !== 0) {
       yield* grant(state, vmsaGpa, request.vmpl)
-      return instructionResult(state, eax)
+      return instructionResult(state, eax, KNOWN_STATUS.RMPADJUST)
     }
-    yield write(caGpa, CALLING_AREA.SIZE, 0)
+    if (behaviour.clearsNewArea) yield write(caGpa, CALLING_AREA.SIZE, 0)
     state.register({ vmsaGpa, caGpa, apicId, vmpl, guestOwned: true })
     return SVSM_RESULT.SUCCESS
   } finally {

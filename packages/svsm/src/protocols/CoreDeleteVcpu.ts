@@ -6,7 +6,7 @@ import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import type { GuestVmsa, SvsmState } from "../State.ts"
 import { grant, revoke } from "./Permissions.ts"
 import { NO_RETURN } from "./Protocol.ts"
-import { gpaOf, instructionResult, type SvsmRequest } from "./Request.ts"
+import { gpaOf, instructionResult, KNOWN_STATUS, type SvsmRequest } from "./Request.ts"
 
 /** The VMSA belongs to a vCPU that runs, or that an SVSM CPU is serving. @spec SVSM 6.4 */
 const RESULT_IN_USE = SVSM_RESULT.FAIL_BASE + RETURN_CODE.FAIL_INUSE
@@ -42,11 +42,13 @@ function* takeBack(state: SvsmState, request: SvsmRequest, vmsa: GuestVmsa): Pro
   const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
   yield write(vmsaGpa + VMSA.efer, 4, efer & ~EFER_SVME)
   // With the VMSA bit cleared the hardware runs it no more; a VMSA that it runs cannot lose the bit.
-  const { lo: eax } = yield rmpadjust(vmsaGpa, 1, 0, false)
+  const { lo: eax } = yield rmpadjust(vmsaGpa, state.behaviour.revokedLevels[0]!, 0, false)
   if (eax !== 0) {
     yield write(vmsaGpa + VMSA.efer, 4, efer)
     if (wasServed) levels[vmsa.vmpl] = vmsa
-    return eax === RETURN_CODE.FAIL_INUSE ? inUse(state) : instructionResult(state, eax)
+    return eax === RETURN_CODE.FAIL_INUSE
+      ? inUse(state)
+      : (state.behaviour.failedDelete ?? instructionResult(state, eax, KNOWN_STATUS.RMPADJUST))
   }
   yield* revoke(state, vmsaGpa)
   state.unregister(vmsa)

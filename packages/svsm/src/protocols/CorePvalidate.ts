@@ -7,7 +7,7 @@ import type { SvsmState } from "../State.ts"
 import { rescindRegion, validateRegion } from "./CorePvalidate2m.ts"
 import { type ListEntry, serveList, whyKept } from "./PageList.ts"
 import { grant, revoke } from "./Permissions.ts"
-import { instructionResult, RESULT_UNCHANGED, type SvsmRequest } from "./Request.ts"
+import { instructionResult, KNOWN_STATUS, RESULT_UNCHANGED, type SvsmRequest } from "./Request.ts"
 
 const ENTRY = { VALIDATE: 0x4, IGNORE_CF: 0x8, RESERVED: 0xff0 } as const
 
@@ -48,7 +48,7 @@ function* validate(state: SvsmState, gpa: number, vmpl: number, unchanged: numbe
   state.changing.add(gfn)
   try {
     const { lo, carry } = yield pvalidate(gpa, true)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
     if (carry && (behaviour.refusesDoubleValidation || unchanged !== SVSM_RESULT.SUCCESS)) return unchanged
     state.validated.add(gfn)
     const { gpa: hole, size } = behaviour.notCleared
@@ -72,7 +72,7 @@ function* rescind(state: SvsmState, gpa: number, vmpl: number, unchanged: number
     const revoked = yield* revoke(state, gpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
     const { lo, carry } = yield pvalidate(gpa, false)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
     state.validated.delete(gfn)
     return carry ? unchanged : SVSM_RESULT.SUCCESS
   } finally {

@@ -6,7 +6,7 @@ import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { grantRegion, revokeRegion } from "./Permissions.ts"
-import { instructionResult } from "./Request.ts"
+import { instructionResult, KNOWN_STATUS } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
 const SIZE_MISMATCH = SVSM_RESULT.FAIL_BASE + RETURN_CODE.FAIL_SIZEMISMATCH
@@ -24,7 +24,7 @@ export function* validateRegion(state: SvsmState, gpa: number, vmpl: number, unc
   state.changing.addRegion(gfn)
   try {
     const { lo, carry } = yield pvalidate(gpa, true, 1)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
     if (carry) return unchanged
     state.validated.addRegion(gfn)
     yield zeroRegion(gpa)
@@ -48,7 +48,7 @@ export function* rescindRegion(state: SvsmState, gpa: number, vmpl: number, unch
     const revoked = yield* revokeRegion(state, gpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
     const { lo, carry } = yield pvalidate(gpa, false, 1)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
     state.validated.deleteRegion(gfn)
     return carry ? unchanged : SVSM_RESULT.SUCCESS
   } finally {

@@ -50,7 +50,8 @@ export function* serveList(
     if (count === 0 || count > room || next >= count) return SVSM_RESULT.INVALID_PARAMETER
     let result: number = SVSM_RESULT.SUCCESS
     const { entriesPerCall } = state.parameters
-    const end = entriesPerCall === 0 ? count : Math.min(count, next + entriesPerCall)
+    const isWhole = entriesPerCall === 0 || !state.behaviour.servesListsInParts
+    const end = isWhole ? count : Math.min(count, next + entriesPerCall)
     while (next < end && result === SVSM_RESULT.SUCCESS) {
       const { lo, hi } = yield read(list + PVALIDATE_LIST_HEADER + 8 * next, 8)
       const entry = entryOf(lo, hi, reserved)

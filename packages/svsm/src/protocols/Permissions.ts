@@ -3,7 +3,7 @@ import { PERMISSION, RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, rmpadjust } from "@vmpl-lab/vmpl"
 import type { SvsmState } from "../State.ts"
-import { instructionResult } from "./Request.ts"
+import { instructionResult, KNOWN_STATUS } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
 
@@ -11,7 +11,7 @@ const SIZE_2M = 0x20_0000
 export function* grant(state: SvsmState, gpa: number, vmpl: number): Program<number> {
   for (const level of state.behaviour.grantedLevels(vmpl)) {
     const { lo } = yield rmpadjust(gpa, level, PERMISSION.ALL, false)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.RMPADJUST)
   }
   return SVSM_RESULT.SUCCESS
 }
@@ -20,7 +20,7 @@ export function* grant(state: SvsmState, gpa: number, vmpl: number): Program<num
 export function* revoke(state: SvsmState, gpa: number): Program<number> {
   for (const level of state.behaviour.revokedLevels) {
     const { lo } = yield rmpadjust(gpa, level, 0, false)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.RMPADJUST)
   }
   return SVSM_RESULT.SUCCESS
 }
@@ -39,7 +39,7 @@ export function* grantRegion(state: SvsmState, gpa: number, vmpl: number): Progr
       }
       return SVSM_RESULT.SUCCESS
     }
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.RMPADJUST)
   }
   return SVSM_RESULT.SUCCESS
 }
@@ -48,7 +48,7 @@ export function* grantRegion(state: SvsmState, gpa: number, vmpl: number): Progr
 export function* revokeRegion(state: SvsmState, gpa: number): Program<number> {
   for (const level of state.behaviour.revokedLevels) {
     const { lo } = yield rmpadjust(gpa, level, 0, false, 1)
-    if (lo !== 0) return instructionResult(state, lo)
+    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.RMPADJUST)
   }
   return SVSM_RESULT.SUCCESS
 }

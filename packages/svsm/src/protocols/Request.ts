@@ -1,4 +1,5 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
+import { RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import type { GuestVmsa, SvsmState } from "../State.ts"
@@ -23,9 +24,19 @@ export interface SvsmRequest {
 /** Highest EAX that has a result of its own. */
 const HIGHEST_STATUS = 0xf
 
-/** Result of a failed PVALIDATE or RMPADJUST: 0x8000_1000 + EAX; EAX above 15 is out of range. @spec SVSM 6.2 */
-export const instructionResult = (state: SvsmState, eax: number): number => {
-  if (eax > HIGHEST_STATUS) state.wouldPanic(COCONUT_PANIC.INSTRUCTION_STATUS)
+/** What each instruction may leave in EAX as COCONUT-SVSM knows it. */
+const { FAIL_INPUT, FAIL_PERMISSION, FAIL_SIZEMISMATCH } = RETURN_CODE
+export const KNOWN_STATUS = {
+  PVALIDATE: new Set<number>([FAIL_INPUT, FAIL_SIZEMISMATCH]),
+  RMPADJUST: new Set<number>([FAIL_INPUT, FAIL_PERMISSION, FAIL_SIZEMISMATCH])
+} as const
+
+/**
+ * Result of a failed PVALIDATE or RMPADJUST: 0x8000_1000 + EAX; EAX above 15 is out of range.
+ * @spec SVSM 6.2
+ */
+export const instructionResult = (state: SvsmState, eax: number, known: ReadonlySet<number>): number => {
+  if (!known.has(eax)) state.wouldPanic(COCONUT_PANIC.INSTRUCTION_STATUS)
   return SVSM_RESULT.FAIL_BASE + (eax <= HIGHEST_STATUS ? eax : 0x11)
 }
 

@@ -55,25 +55,33 @@ const query = (request: SvsmRequest): number => {
   return SVSM_RESULT.SUCCESS
 }
 
+/** Bytes at the buffer's start that tell the platform command: they are looked at before the rest of its page. */
+const COMMAND_SIZE = 4
+
 /**
- * VTPM_CMD. The request is copied before it is looked at, and the checks come in COCONUT's order. A response that has
- * no room in the buffer is refused; COCONUT drops it and reports success.
+ * VTPM_CMD. The request is copied before it is looked at, and the checks come in COCONUT's order.
  * @spec SVSM 8.2 tables 16 and 17
+ * @spec-silent the order of the checks, and what becomes of a response that has no room in the buffer
  */
 function* command(state: SvsmState, tpm: TpmPort, caller: Caller, gpa: number): Program<number> {
-  if (gpa === 0 || !isGuestBuffer(state, gpa, 4)) return SVSM_RESULT.INVALID_PARAMETER
-  if (!(yield* isCallersBuffer(state, caller, gpa, SIZE))) return SVSM_RESULT.INVALID_ADDRESS
-  const buffer = new Uint8Array(SIZE)
+  if (gpa === 0) return SVSM_RESULT.INVALID_PARAMETER
+  if (!isGuestBuffer(state, gpa, COMMAND_SIZE)) return state.behaviour.unreadableArgument
+  if (!(yield* isCallersBuffer(state, caller, gpa, COMMAND_SIZE))) return SVSM_RESULT.INVALID_ADDRESS
+  const isWhole = yield* isCallersBuffer(state, caller, gpa, SIZE)
+  const buffer = new Uint8Array(isWhole ? SIZE : COMMAND_SIZE)
   if (!(yield* readGuest(state, caller, gpa, buffer))) return SVSM_RESULT.INVALID_ADDRESS
   const view = new DataView(buffer.buffer)
   if (view.getUint32(REQUEST.command, true) !== TPM_SEND_COMMAND) return SVSM_RESULT.INVALID_PARAMETER
+  if (!isWhole) return SVSM_RESULT.INVALID_ADDRESS
   const size = view.getUint32(REQUEST.size, true)
   if (buffer[REQUEST.locality] !== 0 || size > REQUEST.DATA_MAX) return SVSM_RESULT.INVALID_PARAMETER
   const answer = yield* tpm.ask(buffer.slice(REQUEST.data, REQUEST.data + size))
   if (answer.response === null) return SVSM_RESULT.INVALID_REQUEST
   const { response, ns } = answer
   if (ns > 0) yield work(ns)
-  if (response.length > RESPONSE.DATA_MAX) return SVSM_RESULT.INVALID_REQUEST
+  if (response.length > RESPONSE.DATA_MAX) {
+    return state.behaviour.refusesLongResponse ? SVSM_RESULT.INVALID_REQUEST : SVSM_RESULT.SUCCESS
+  }
   const reply = new Uint8Array(RESPONSE.data + response.length)
   new DataView(reply.buffer).setUint32(RESPONSE.size, response.length, true)
   reply.set(response, RESPONSE.data)
