@@ -71,7 +71,10 @@ export const mmMessage = (receiver: string, body: Uint8Array): Uint8Array => {
   return bytes
 }
 
-/** A message to the variable service, with `fill` writing what is behind its header. */
+/**
+ * A message to the variable service, with `fill` writing what is behind its header. Where the status will be is none
+ * yet: a service that leaves the message as it is has not said that all is well.
+ */
 const toVariables = (
   fn: number,
   size: number,
@@ -79,6 +82,7 @@ const toVariables = (
 ): Uint8Array => {
   const body = new Uint8Array(VARIABLE_HEADER.SIZE + size)
   setU64(new DataView(body.buffer), VARIABLE_HEADER.function, fn)
+  body.fill(0xff, VARIABLE_HEADER.status, VARIABLE_HEADER.SIZE)
   const bytes = body.subarray(VARIABLE_HEADER.SIZE)
   fill(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), bytes)
   return mmMessage(MM_RECEIVER.VARIABLE, body)
@@ -147,6 +151,7 @@ export const policyMessage = (command: number, body: Uint8Array = new Uint8Array
   view.setUint32(POLICY_HEADER.signature, POLICY_HEADER.SIGNATURE, true)
   view.setUint32(POLICY_HEADER.revision, POLICY_HEADER.REVISION, true)
   view.setUint32(POLICY_HEADER.command, command, true)
+  bytes.fill(0xff, POLICY_HEADER.result, POLICY_HEADER.SIZE)
   bytes.set(body, POLICY_HEADER.SIZE)
   return mmMessage(MM_RECEIVER.VARIABLE_POLICY, bytes)
 }

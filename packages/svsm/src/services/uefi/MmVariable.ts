@@ -42,9 +42,8 @@ const { SUCCESS, INVALID_PARAMETER, BUFFER_TOO_SMALL, BAD_BUFFER_SIZE } = EFI_ST
 
 const only = (status: number): Served => ({ status, changed: 0 })
 
-/** The answer to a payload that is shorter than its function's structure. */
-const short = ({ rules }: VariableService): Served | null =>
-  rules.shortMessage === null ? null : only(rules.shortMessage)
+/** The answer to a payload that is shorter than its function's structure, or longer than any variable makes it. */
+const misfit = ({ rules }: VariableService): Served | null => (rules.misfit === null ? null : only(rules.misfit))
 
 /** The name in `size` bytes from `at`, whose last unit is its end; a status where it has none, or is not in there. */
 const nameAt = ({ rules }: VariableService, { bytes }: Payload, at: number, size: number): string | number => {
@@ -70,7 +69,7 @@ const accessed = (
 
 const getVariable: Handler = (service, payload) => {
   const { bytes, view } = payload
-  if (bytes.length < ACCESS_VARIABLE.name) return short(service)
+  if (bytes.length < ACCESS_VARIABLE.name) return misfit(service)
   const access = accessed(service, payload)
   if (typeof access === "number") return only(access)
   const found = service.get(access.named)
@@ -86,7 +85,7 @@ const getVariable: Handler = (service, payload) => {
 
 const setVariable: Handler = (service, payload) => {
   const { bytes, view } = payload
-  if (bytes.length < ACCESS_VARIABLE.name) return short(service)
+  if (bytes.length < ACCESS_VARIABLE.name) return misfit(service)
   const access = accessed(service, payload)
   if (typeof access === "number") return only(access)
   const attributes = view.getUint32(ACCESS_VARIABLE.attributes, true)
@@ -97,7 +96,7 @@ const setVariable: Handler = (service, payload) => {
 /** The name ends within its size, and the room behind it, which is the rest of the message, ends with zero too. */
 const getNextVariableName: Handler = (service, payload) => {
   const { bytes, view } = payload
-  if (bytes.length < NEXT_NAME.name) return short(service)
+  if (bytes.length < NEXT_NAME.name) return misfit(service)
   const size = getU64(view, NEXT_NAME.name_size)
   if (NEXT_NAME.name + size > bytes.length) return only(service.rules.outsideOfMessage)
   const room = nameAt(service, payload, NEXT_NAME.name, bytes.length - NEXT_NAME.name)
@@ -116,7 +115,7 @@ const getNextVariableName: Handler = (service, payload) => {
 }
 
 const queryVariableInfo: Handler = (service, { bytes, view }) => {
-  if (bytes.length < QUERY_INFO.SIZE) return short(service)
+  if (bytes.length < QUERY_INFO.SIZE) return misfit(service)
   const info = service.info(view.getUint32(QUERY_INFO.attributes, true))
   if (typeof info === "number") return only(info)
   setU64(view, QUERY_INFO.max_storage, info.maxStorage)
@@ -132,7 +131,7 @@ const namedAt = (service: VariableService, payload: Payload, nameAtOffset: numbe
 }
 
 const lockVariable: Handler = (service, payload) => {
-  if (payload.bytes.length < NEXT_NAME.name) return short(service)
+  if (payload.bytes.length < NEXT_NAME.name) return misfit(service)
   const named = namedAt(service, payload, NEXT_NAME.name)
   if (typeof named === "number") return only(named)
   // An entry tells its size in 16 bits.
@@ -144,7 +143,7 @@ const NAME_IN_POLICY_MAX = 0xffff - POLICY_ENTRY.SIZE
 
 const setProperty: Handler = (service, payload) => {
   const { bytes, view } = payload
-  if (bytes.length < VARIABLE_PROPERTY.name) return short(service)
+  if (bytes.length < VARIABLE_PROPERTY.name) return misfit(service)
   const named = namedAt(service, payload, VARIABLE_PROPERTY.name)
   if (typeof named === "number") return only(named)
   if (view.getUint16(VARIABLE_PROPERTY.revision, true) !== VARIABLE_PROPERTY.REVISION) return only(INVALID_PARAMETER)
@@ -159,7 +158,7 @@ const setProperty: Handler = (service, payload) => {
 
 const getProperty: Handler = (service, payload) => {
   const { bytes, view } = payload
-  if (bytes.length < VARIABLE_PROPERTY.name) return short(service)
+  if (bytes.length < VARIABLE_PROPERTY.name) return misfit(service)
   const named = namedAt(service, payload, VARIABLE_PROPERTY.name)
   if (typeof named === "number") return only(named)
   const property = service.property(named)
@@ -173,13 +172,13 @@ const getProperty: Handler = (service, payload) => {
 }
 
 const getPayloadSize: Handler = (service, { bytes, view }) => {
-  if (bytes.length < PAYLOAD_SIZE_SIZE) return short(service)
+  if (bytes.length < PAYLOAD_SIZE_SIZE) return misfit(service)
   setU64(view, 0, PAYLOAD_MAX)
   return { status: SUCCESS, changed: PAYLOAD_SIZE_SIZE }
 }
 
 const getRuntimeCacheInfo: Handler = (service, { bytes, view }) => {
-  if (bytes.length < RUNTIME_CACHE_INFO.SIZE) return short(service)
+  if (bytes.length < RUNTIME_CACHE_INFO.SIZE) return misfit(service)
   setU64(view, RUNTIME_CACHE_INFO.hob, 0)
   setU64(view, RUNTIME_CACHE_INFO.non_volatile, VARIABLE_LIMITS.STORE)
   setU64(view, RUNTIME_CACHE_INFO.volatile, VARIABLE_LIMITS.STORE)
@@ -212,13 +211,13 @@ const HANDLERS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
  * @returns how many of them make the answer, from the start; 0 leaves the guest's message as it is
  */
 export const serveVariables = (service: VariableService, message: Uint8Array): number => {
-  if (message.length < VARIABLE_HEADER.SIZE || message.length - VARIABLE_HEADER.SIZE > PAYLOAD_MAX) return 0
+  if (message.length < VARIABLE_HEADER.SIZE) return 0
   const header = new DataView(message.buffer, message.byteOffset, VARIABLE_HEADER.SIZE)
   const bytes = message.subarray(VARIABLE_HEADER.SIZE)
   const fn = getU64(header, VARIABLE_HEADER.function)
   const handler = service.rules.functions.has(fn) ? HANDLERS.get(fn)! : () => only(EFI_STATUS.UNSUPPORTED)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const served = handler(service, { bytes, view })
+  const served = bytes.length > PAYLOAD_MAX ? misfit(service) : handler(service, { bytes, view })
   if (served === null) return 0
   setEfiStatus(header, VARIABLE_HEADER.status, served.status)
   return VARIABLE_HEADER.SIZE + served.changed

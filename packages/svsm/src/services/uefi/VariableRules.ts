@@ -9,8 +9,8 @@ export interface VariableRules {
   readonly functions: ReadonlySet<number>
   /** Commands of POLICY_COMMAND that are served; others are EFI_UNSUPPORTED. */
   readonly policyCommands: ReadonlySet<number>
-  /** The status left in a message too short for its function; null leaves the message as it is. */
-  readonly shortMessage: number | null
+  /** The status left in a message too short or too long for its function; null leaves the message as it is. */
+  readonly misfit: number | null
   /** The status for a name or data that leaves the message. */
   readonly outsideOfMessage: number
   /** The status for a name without an end. */
@@ -50,7 +50,7 @@ export const EDK2_RULES: VariableRules = {
     MM_VARIABLE.GET_RUNTIME_CACHE_INFO
   ]),
   policyCommands: new Set<number>(Object.values(POLICY_COMMAND)),
-  shortMessage: null,
+  misfit: null,
   outsideOfMessage: EFI_STATUS.ACCESS_DENIED,
   endlessName: EFI_STATUS.ACCESS_DENIED,
   hiddenRead: EFI_STATUS.NOT_FOUND,
@@ -79,7 +79,7 @@ export const VIRTFW_RULES: VariableRules = {
     MM_VARIABLE.GET_PAYLOAD_SIZE
   ]),
   policyCommands: new Set<number>([POLICY_COMMAND.IS_ENABLED, POLICY_COMMAND.REGISTER, POLICY_COMMAND.LOCK]),
-  shortMessage: EFI_STATUS.BAD_BUFFER_SIZE,
+  misfit: EFI_STATUS.BAD_BUFFER_SIZE,
   outsideOfMessage: EFI_STATUS.BAD_BUFFER_SIZE,
   endlessName: EFI_STATUS.INVALID_PARAMETER,
   hiddenRead: EFI_STATUS.ACCESS_DENIED,
