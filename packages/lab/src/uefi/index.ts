@@ -1,0 +1,1 @@
+export { pkcs7Verifier } from "./Pkcs7.ts"
