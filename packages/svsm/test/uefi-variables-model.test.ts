@@ -136,7 +136,10 @@ const name = fc.record({
 })
 const data = fc
   .tuple(
-    fc.oneof({ weight: 2, arbitrary: fc.nat(3) }, { weight: 2, arbitrary: fc.constantFrom(0x4000, 0x8000, 0x8300, 0x8380, 0x9000) }),
+    fc.oneof(
+      { weight: 2, arbitrary: fc.nat(3) },
+      { weight: 2, arbitrary: fc.constantFrom(0x4000, 0x8000, 0x8300, 0x8380, 0x9000) }
+    ),
     fc.nat(255)
   )
   .map(([length, value]) => new Uint8Array(length).fill(value))

@@ -1,7 +1,7 @@
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, writeBytes } from "@vmpl-lab/vmpl"
 import { PROTOCOL, SVSM_RESULT, type SvsmCaller } from "../SvsmCall.ts"
-import { EFI_STATUS, MM_HEADER, MM_RECEIVER, MM_VARIABLE, NO_STATUS, UEFI_MM_CALL } from "./MmMessage.ts"
+import { EFI_STATUS, MM_RECEIVER, MM_VARIABLE, NO_STATUS, UEFI_MM_CALL } from "./MmMessage.ts"
 import {
   eventMessage,
   getVariableMessage,
@@ -9,6 +9,8 @@ import {
   nextNameIn,
   nextNameMessage,
   noticeMessage,
+  payloadSizeIn,
+  payloadSizeMessage,
   queryInfoIn,
   queryInfoMessage,
   setVariableMessage,
@@ -18,9 +20,6 @@ import {
   variableIn,
   variableStatus
 } from "./VariableMessages.ts"
-
-/** Headers of the variable service before a name, and the name's end. */
-const VARIABLE_OVERHEAD = 16 + 36 + 2
 
 /** Where an enumeration begins. */
 export const FIRST_VARIABLE: VariableName = { name: "", guid: "00000000-0000-0000-0000-000000000000" }
@@ -49,11 +48,6 @@ export class VariableDriver {
     this.#svsm = svsm
     this.#bufferGpa = bufferGpa
     this.#bufferSize = bufferSize
-  }
-
-  /** Bytes that a name and its data may have together in one message. */
-  get room(): number {
-    return this.#bufferSize - MM_HEADER.SIZE - VARIABLE_OVERHEAD
   }
 
   /** Sends a message, which is replaced by the answer. @returns the call's result */
@@ -104,6 +98,13 @@ export class VariableDriver {
     const message = queryInfoMessage(attributes)
     const outcome = yield* this.#variables(message)
     return { ...outcome, ...queryInfoIn(message) }
+  }
+
+  /** GetPayloadSize: most bytes of a request behind its two headers; null where the service refuses. */
+  *payloadSize(): Program<number | null> {
+    const message = payloadSizeMessage()
+    const { status } = yield* this.#variables(message)
+    return status === EFI_STATUS.SUCCESS ? payloadSizeIn(message) : null
   }
 
   /** LockVariable. */
