@@ -4,7 +4,7 @@ import { measureSnp } from "@vmpl-lab/hypervisor"
 import { type EndorsementKey, type PlatformIdentity, type ReportVersion, tcbBytes } from "@vmpl-lab/psp"
 import { CERTIFICATE_GUID, encodeCertificateTable, guidBytes } from "@vmpl-lab/sev-es"
 import type { Profile } from "@vmpl-lab/sim"
-import type { ServiceManifest } from "@vmpl-lab/svsm"
+import type { Protocol, ServiceManifest } from "@vmpl-lab/svsm"
 import { builtInFirmware } from "../Compare.ts"
 import { DEFAULT_SCENARIO } from "../DefaultScenario.ts"
 import { Machine } from "../Machine.ts"
@@ -20,7 +20,10 @@ export interface AttestInput {
   readonly nonce: Uint8Array
   /** GUID of the one service asked for; null: all. */
   readonly service: string | null
+  /** Services that attest, beside those of `protocols`. */
   readonly services: ReadonlyArray<ServiceManifest>
+  /** What the SVSM serves beside what it always does. */
+  readonly protocols?: ReadonlyArray<Protocol>
   readonly key: EndorsementKey
   readonly reportVersion: ReportVersion
   readonly strategy: Strategy
@@ -64,6 +67,7 @@ export const runAttest = (input: AttestInput): AttestOutcome => {
     calls: true,
     svsm,
     guestVmpl,
+    services: input.protocols ?? [],
     identity: { vlekLoaded: key === "VLEK", reportVersion, aliasCheckComplete: true },
     certificates: (identity) => hostCertificates(identity, key),
     body: attestBody({

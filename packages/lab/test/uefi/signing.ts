@@ -50,6 +50,8 @@ export interface Signer {
   readonly key: KeyObject
   readonly name: Name
   readonly der: Uint8Array
+  /** The modulus of its key, as it is in the certificate. */
+  readonly publicKeyBits: Uint8Array
 }
 
 const nameOf = (commonName: string): Name =>
@@ -94,7 +96,8 @@ export const signer = (commonName: string, keyName: TestKeyName, issuer?: Signer
   })
   const signatureValue = bufferOf(sign("sha256", bytesOf(tbsCertificate), issuer?.key ?? key))
   const certificate = new Certificate({ tbsCertificate, signatureAlgorithm: algorithm(RSA_SHA256), signatureValue })
-  return { key, name, der: bytesOf(certificate) }
+  const { n } = createPublicKey(key).export({ format: "jwk" })
+  return { key, name, der: bytesOf(certificate), publicKeyBits: Uint8Array.from(Buffer.from(n!, "base64url")) }
 }
 
 /** How a message differs from the plainest one. */

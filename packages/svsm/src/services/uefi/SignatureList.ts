@@ -1,5 +1,5 @@
 import { EFI_STATUS } from "@vmpl-lab/guest"
-import { GUID_SIZE, guidText, layout, offsetsOf } from "@vmpl-lab/sev-es"
+import { GUID_SIZE, guidBytes, guidText, layout, offsetsOf } from "@vmpl-lab/sev-es"
 
 /** EFI_SIGNATURE_LIST. Source: UEFI 2.10, 32.4.1 */
 export const SIGNATURE_LIST_FIELDS = layout([
@@ -75,6 +75,22 @@ export const certificatesIn = (bytes: Uint8Array): ReadonlyArray<Uint8Array> =>
   (signatureLists(bytes) ?? [])
     .filter(({ type }) => type === SIGNATURE_TYPE.X509)
     .flatMap(({ signatures }) => signatures.map((signature) => signature.slice(GUID_SIZE)))
+
+/** A list of signatures of one kind and size, all of one owner, as its bytes. @param owner GUID as text */
+export const signatureListBytes = (type: string, owner: string, signatures: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const size = GUID_SIZE + (signatures[0]?.length ?? 0)
+  const bytes = new Uint8Array(SIGNATURE_LIST.SIZE + size * signatures.length)
+  const view = new DataView(bytes.buffer)
+  bytes.set(guidBytes(type), SIGNATURE_LIST.type)
+  view.setUint32(SIGNATURE_LIST.list_size, bytes.length, true)
+  view.setUint32(SIGNATURE_LIST.signature_size, size, true)
+  for (const [i, signature] of signatures.entries()) {
+    const at = SIGNATURE_LIST.SIZE + i * size
+    bytes.set(guidBytes(owner), at)
+    bytes.set(signature, at + GUID_SIZE)
+  }
+  return bytes
+}
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
 
