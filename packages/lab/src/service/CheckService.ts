@@ -6,6 +6,8 @@ import type { CapabilityName, Service } from "./Define.ts"
 const U32_MAX = 0xffff_ffff
 /** AMD's reference code has these. @spec SVSM 3 */
 const RESERVED = { first: 0x8000_0000, last: 0x8000_ffff } as const
+/** What COCONUT-SVSM calls UEFI-MM. */
+const UEFI_MM = 4
 const BUFFER_MAX = 8192
 const CAPABILITIES: ReadonlyArray<CapabilityName> = ["secrets", "clock", "random", "host"]
 
@@ -100,8 +102,8 @@ const protocolTrouble = (protocol: unknown): Trouble => {
   const whole = wholeTrouble("protocol", protocol, 0, U32_MAX)
   if (whole !== undefined) return whole
   const number = protocol as number
-  const isTaken = number <= PROTOCOL.UEFI_MM || (number >= RESERVED.first && number <= RESERVED.last)
-  const taken = `0 to ${PROTOCOL.UEFI_MM} (${Object.keys(PROTOCOL).join(", ")}, ...) and 0x80000000 to 0x8000ffff are taken`
+  const isTaken = number <= UEFI_MM || (number >= RESERVED.first && number <= RESERVED.last)
+  const taken = `0 to ${UEFI_MM} (${Object.keys(PROTOCOL).join(", ")}, ...) and 0x80000000 to 0x8000ffff are taken`
   return isTaken ? `protocol: ${number}, but ${taken}` : undefined
 }
 
