@@ -8,12 +8,19 @@ import {
   variablesBody
 } from "@vmpl-lab/guest"
 import { STRATEGIES, type Strategy, strategyName } from "@vmpl-lab/hv-strategies"
-import { DEFAULT_SCENARIO, GuestMachine, Machine, serviceGuest, svsmLaunch, uefiVariableJobs } from "@vmpl-lab/lab"
+import {
+  builtInFirmware,
+  DEFAULT_SCENARIO,
+  GuestMachine,
+  Machine,
+  serviceGuest,
+  svsmLaunch,
+  uefiVariableJobs
+} from "@vmpl-lab/lab"
 import { GUEST_BUFFER_COST, SVSM_BEHAVIOURS, type SvsmBehaviour, UEFI_MM_COST, uefiMm } from "@vmpl-lab/svsm"
 import type { Program } from "@vmpl-lab/vmpl"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { builtInFirmware } from "../../packages/lab/src/Compare.ts"
 import { profile } from "../support/guestRun.ts"
 
 const { NON_VOLATILE, BOOTSERVICE_ACCESS, RUNTIME_ACCESS } = EFI_VARIABLE

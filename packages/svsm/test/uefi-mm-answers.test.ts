@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs"
 import {
   CORE_CALL,
   EFI_VARIABLE,
@@ -25,8 +24,7 @@ import {
   type Variable
 } from "@vmpl-lab/guest"
 import { PAGE_SIZE, setU64 } from "@vmpl-lab/sev-es"
-import { SHIPPED_PROTOCOLS, SVSM_BEHAVIOURS, type SvsmBehaviour, uefiMm } from "@vmpl-lab/svsm"
-import { describe, expect, it } from "vitest"
+import { expect, it } from "vitest"
 import {
   CA,
   FIRMWARE,
@@ -36,6 +34,7 @@ import {
   SVSM_DATA,
   UNVALIDATED
 } from "../../../test/support/scriptedHost.ts"
+import { svsmAnswers } from "../../../test/support/uefiAnswers.ts"
 import {
   BUFFER,
   BUFFER_SIZE,
@@ -47,20 +46,7 @@ import {
   take
 } from "../../../test/support/uefiHost.ts"
 
-/** A row of docs/svsm.checks.json. */
-interface Row {
-  readonly id: string
-  readonly specification: string
-  readonly coconut: string
-  readonly coconutStops?: boolean
-}
-const ROWS: ReadonlyArray<Row> = JSON.parse(
-  readFileSync(new URL("../../../docs/svsm.checks.json", import.meta.url), "utf8")
-)
-
-type Case = (host: ScriptedHost) => string
-const CASES = new Map<string, Case>()
-const answer = (id: string, run: Case): void => void CASES.set(id, run)
+const { answer, check } = svsmAnswers()
 
 const GUID = "11111111-2222-3333-4444-555555555555"
 const { NON_VOLATILE, BOOTSERVICE_ACCESS, RUNTIME_ACCESS, APPEND_WRITE } = EFI_VARIABLE
@@ -314,22 +300,7 @@ answer("uefi-policy/signature", (host) => {
   return policy(host, message)
 })
 
-const stopsOf = (host: ScriptedHost): number => [...host.state.panics.values()].reduce((sum, times) => sum + times, 0)
-
-describe.each(SVSM_BEHAVIOURS)("as %s", (behaviour: SvsmBehaviour) => {
-  const rows = ROWS.filter(({ id }) => CASES.has(id))
-
-  it.each(rows.map((row) => [row.id, row] as const))("%s is answered as the table says", (id, row) => {
-    const host = new ScriptedHost(behaviour, [...SHIPPED_PROTOCOLS, uefiMm()]).boot()
-    expect(CASES.get(id)!(host)).toBe(row[behaviour])
-    expect(stopsOf(host) > 0).toBe(behaviour === "coconut" && row.coconutStops === true)
-  })
-})
-
-it("every case is a row of the table, and the other way round", () => {
-  const ids = ROWS.map(({ id }) => id).filter((id) => id.startsWith("uefi-"))
-  expect([...CASES.keys()].sort()).toEqual([...ids].sort())
-})
+check()
 
 it("has room for buffers where the cases put them", () => {
   expect(BUFFER + 256 * 1024).toBeLessThanOrEqual(2 * MIB)
