@@ -12,7 +12,7 @@ import {
   variableStatus
 } from "@vmpl-lab/guest"
 import { EXIT, PAGE_SIZE, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
-import { SHIPPED_PROTOCOLS, uefiMm } from "@vmpl-lab/svsm"
+import { SHIPPED_PROTOCOLS, SVSM_BEHAVIOURS, uefiMm } from "@vmpl-lab/svsm"
 import { expect, it } from "vitest"
 import { OTHER_CA, PAGE, ScriptedHost } from "../../../test/support/scriptedHost.ts"
 import { BUFFER, put, request, take } from "../../../test/support/uefiHost.ts"
@@ -74,4 +74,24 @@ it.each([
   ["all of it for reading", [1, 1]]
 ])("does not write for a less privileged level into what it may write %s", (_, rights) => {
   expect(asVmpl3(rights)).toMatchObject({ result: SVSM_RESULT.INVALID_ADDRESS, isUnchanged: true })
+})
+
+it("looks at each page of a message under either behaviour, and at the rest of the buffer as it says", () => {
+  for (const behaviour of SVSM_BEHAVIOURS) {
+    for (const [denied, expected] of [
+      [0, SVSM_RESULT.INVALID_ADDRESS],
+      [1, SVSM_RESULT.INVALID_ADDRESS],
+      [2, behaviour === "coconut" ? SVSM_RESULT.SUCCESS : SVSM_RESULT.INVALID_ADDRESS]
+    ] as const) {
+      const host = new ScriptedHost(behaviour, [...SHIPPED_PROTOCOLS, uefiMm()]).boot()
+      // The caller is not the guest's most privileged level.
+      Object.assign(host.state.parameters, { guestVmpl: 1 })
+      const message = setVariableMessage(VARIABLE)
+      put(host, BUFFER, message)
+      host.setEntry(BUFFER + denied * PAGE_SIZE, { perms: [ALL, ALL, 1, 0] })
+      const rdx = 3 * PAGE_SIZE
+      const { result } = host.call(PROTOCOL.UEFI_MM, UEFI_MM_CALL.REQUEST, { rcx: BUFFER, rdx })
+      expect([behaviour, denied, result]).toEqual([behaviour, denied, expected])
+    }
+  }
 })

@@ -92,6 +92,14 @@ describe("policies", () => {
     expect(sizes("Other")).toEqual([false, false, false])
   })
 
+  it("hold in the order of their registration where they fit alike", () => {
+    const to = mode()
+    register(to, { name: "Boot#0", guid: GUID, minSize: 4 })
+    register(to, { name: "Boot0#", guid: GUID, lock: LOCK_POLICY.LOCK_NOW })
+    to.variables.endDxe()
+    expect([set(to, { name: "Boot00" }), set(to, { name: "Boot01" })]).toEqual(["INVALID_PARAMETER", "WRITE_PROTECTED"])
+  })
+
   it("lock with the creation", () => {
     const to = mode()
     register(to, { name: "A", guid: GUID, lock: LOCK_POLICY.LOCK_ON_CREATE })

@@ -36,6 +36,12 @@ describe("a signature of a variable", () => {
     expect(isSignedBy(signedData(content, stranger, { hash: "sha1" }), content, [stranger.der])).toBe(false)
   })
 
+  it("is not good with its content, or without a signer", () => {
+    for (const shape of [{ isAttached: true }, { hasNoSigner: true }]) {
+      expect(isSignedBy(signedData(content, stranger, shape), content, [stranger.der])).toBe(false)
+    }
+  })
+
   it("is good by a chain to who is trusted, which must be whole", () => {
     const whole = signedData(content, leaf, { more: [middle] })
     expect(isSignedBy(whole, content, [root.der])).toBe(true)

@@ -64,6 +64,14 @@ describe("setup mode", () => {
     expect(modes(store)).toEqual([1, 0, null])
   })
 
+  it("takes none whose descriptor is longer than the data", () => {
+    const { data, ...rest } = unsigned(KEK, NONE)
+    const tooLong = data.slice()
+    new DataView(tooLong.buffer).setUint32(16, data.length - 16 + 1, true)
+    expect(set(service(), { ...rest, data })).toBe("NOT_FOUND")
+    expect(set(service(), { ...rest, data: tooLong })).toBe("SECURITY_VIOLATION")
+  })
+
   it("takes a PK that signs itself only", () => {
     const store = service()
     expect(set(store, unsigned(PK, databaseOf(platform)))).toBe("SECURITY_VIOLATION")
@@ -156,9 +164,10 @@ describe("user mode", () => {
   })
 
   it("refuses times that have more than seconds", () => {
-    const { data, ...rest } = signedWrite(DBX, databaseOf(stranger), 5, exchange)
+    const writeAt = (time: Uint8Array) => signedWrite(DBX, databaseOf(stranger), 5, exchange, { time })
+    expect(set(secured(), writeAt(timeOf(5)))).toBe("SUCCESS")
     for (const at of [7, 8, 12, 14, 15]) {
-      expect(set(secured(), { ...rest, data: data.with(at, 1) })).toBe("SECURITY_VIOLATION")
+      expect(set(secured(), writeAt(timeOf(5).with(at, 1)))).toBe("SECURITY_VIOLATION")
     }
   })
 
@@ -183,6 +192,10 @@ describe("user mode", () => {
     const sizeless = list.slice()
     new DataView(sizeless.buffer).setUint32(24, 0, true)
     expect(bad(DB, sizeless)).toBe("INVALID_PARAMETER")
+    expect(bad(DB, listOf(SIGNATURE_TYPE.X509, [NONE]))).toBe("INVALID_PARAMETER")
+    const odd = Uint8Array.from([...list, 0])
+    new DataView(odd.buffer).setUint32(16, odd.length, true)
+    expect(bad(DB, odd)).toBe("INVALID_PARAMETER")
     expect(bad(PK, databaseOf(platform, stranger))).toBe("INVALID_PARAMETER")
     expect(bad(DB, databaseOf(platform, stranger))).toBe("SUCCESS")
   })

@@ -5,6 +5,7 @@ import {
   CertificateSet,
   ContentInfo,
   DigestAlgorithmIdentifiers,
+  EncapsulatedContent,
   EncapsulatedContentInfo,
   IssuerAndSerialNumber,
   id_data,
@@ -105,13 +106,24 @@ export interface SignatureShape {
   readonly hash?: keyof typeof SHA
   readonly hasAttributes?: boolean
   readonly isWrapped?: boolean
+  /** The content is in it. */
+  readonly isAttached?: boolean
+  /** Nobody has signed. */
+  readonly hasNoSigner?: boolean
   /** Certificates beside the signer's. */
   readonly more?: ReadonlyArray<Signer>
 }
 
 /** SignedData over content that is not in it, DER. */
 export const signedData = (content: Uint8Array, by: Signer, shape: SignatureShape = {}): Uint8Array => {
-  const { hash = "sha256", hasAttributes = false, isWrapped = false, more = [] } = shape
+  const {
+    hash = "sha256",
+    hasAttributes = false,
+    isWrapped = false,
+    isAttached = false,
+    hasNoSigner = false,
+    more = []
+  } = shape
   const { tbsCertificate } = AsnConvert.parse(by.der, Certificate)
   const attributes = [
     new Attribute({ attrType: "1.2.840.113549.1.9.3", attrValues: [bufferOf(objectIdentifier(id_data))] }),
@@ -135,11 +147,14 @@ export const signedData = (content: Uint8Array, by: Signer, shape: SignatureShap
   info.signature = new OctetString(bufferOf(sign(hash, signed, by.key)))
   const data = new SignedData({
     digestAlgorithms: new DigestAlgorithmIdentifiers([algorithm(SHA[hash])]),
-    encapContentInfo: new EncapsulatedContentInfo({ eContentType: id_data }),
+    encapContentInfo: new EncapsulatedContentInfo({
+      eContentType: id_data,
+      ...(isAttached ? { eContent: new EncapsulatedContent({ single: new OctetString(bufferOf(content)) }) } : {})
+    }),
     certificates: new CertificateSet(
       [by, ...more].map(({ der }) => new CertificateChoices({ certificate: AsnConvert.parse(der, Certificate) }))
     ),
-    signerInfos: new SignerInfos([info])
+    signerInfos: new SignerInfos(hasNoSigner ? [] : [info])
   })
   if (!isWrapped) return bytesOf(data)
   return bytesOf(new ContentInfo({ contentType: id_signedData, content: bufferOf(bytesOf(data)) }))
@@ -210,9 +225,10 @@ export const signedWrite = (
   data: Uint8Array,
   second: number,
   by: Signer,
-  shape: SignatureShape & { readonly append?: boolean } = {}
+  shape: SignatureShape & { readonly append?: boolean; readonly time?: Uint8Array } = {}
 ): Variable => {
-  const attributes = DATABASE_ATTRIBUTES | (shape.append === true ? EFI_VARIABLE.APPEND_WRITE : 0)
-  const content = signedBytes({ ...name, attributes, data }, timeOf(second))
-  return { ...name, attributes, data: withDescriptor(timeOf(second), signedData(content, by, shape), data) }
+  const { append = false, time = timeOf(second) } = shape
+  const attributes = DATABASE_ATTRIBUTES | (append ? EFI_VARIABLE.APPEND_WRITE : 0)
+  const content = signedBytes({ ...name, attributes, data }, time)
+  return { ...name, attributes, data: withDescriptor(time, signedData(content, by, shape), data) }
 }
