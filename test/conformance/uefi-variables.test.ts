@@ -23,7 +23,7 @@ import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { profile } from "../support/guestRun.ts"
 
-const { NON_VOLATILE, BOOTSERVICE_ACCESS, RUNTIME_ACCESS } = EFI_VARIABLE
+const { NON_VOLATILE, BOOTSERVICE_ACCESS, RUNTIME_ACCESS, APPEND_WRITE } = EFI_VARIABLE
 const { SUCCESS, NOT_FOUND, WRITE_PROTECTED, ACCESS_DENIED, BUFFER_TOO_SMALL } = EFI_STATUS
 const OWNER = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 const BOOT: Variable = {
@@ -84,31 +84,67 @@ const expected = (behaviour: SvsmBehaviour): ReadonlyArray<unknown> => {
   ]
 }
 
-const boot = (strategy: Strategy, behaviour: SvsmBehaviour): ReadonlyArray<unknown> => {
-  const svsm = svsmLaunch(builtInFirmware(), 1, { behaviour })
-  const seen: Array<unknown> = []
+type Use = Parameters<typeof variablesBody>[0]["use"]
+
+/** Runs a guest whose vCPUs use variables, to its end. */
+const runGuest = (strategy: Strategy, behaviour: SvsmBehaviour, vcpus: number, use: Use): Machine => {
+  const svsm = svsmLaunch(builtInFirmware(), vcpus, { behaviour })
   const machine = new Machine({
     strategy,
-    scenario: { ...DEFAULT_SCENARIO, vcpus: 1, calls: 0, boots: 1 },
+    scenario: { ...DEFAULT_SCENARIO, vcpus, calls: 0, boots: 1 },
     profile,
     seed: 1,
     calls: true,
     svsm,
     services: [uefiMm()],
-    body: variablesBody({
-      gpa: svsm.heapGpa + 0x10_0000,
-      pages: PAGES,
-      use: (driver) => firmware(driver, seen)
-    })
+    body: variablesBody({ gpa: svsm.heapGpa + 0x10_0000, pages: PAGES, use })
   })
   while (machine.stepMany(50_000));
   expect(machine.failure()).toBe(null)
-  return seen
+  return machine
+}
+
+const VCPUS = 3
+const ROUNDS = 6
+
+/** Each vCPU changes a variable of its own and one of all, and looks at its own between. */
+function* contender(driver: VariableDriver, apicId: number, seen: Array<string>): Program {
+  const own = { ...BOOT, name: `Own${apicId}` }
+  for (let round = 0; round < ROUNDS; round++) {
+    const data = new Uint8Array(600).fill(16 * apicId + round)
+    yield* driver.setVariable({ ...own, data })
+    yield* driver.setVariable({
+      ...BOOT,
+      name: "All",
+      attributes: BOOT.attributes | APPEND_WRITE,
+      data: Uint8Array.of(apicId)
+    })
+    const { status, data: read } = yield* driver.getVariable(own, data.length)
+    seen.push(`${apicId} ${status} ${read.length} ${read.every((byte) => byte === 16 * apicId + round)}`)
+  }
 }
 
 describe.each(STRATEGIES.map((strategy) => [strategyName(strategy), strategy] as const))("under %s", (_, strategy) => {
   it.each(SVSM_BEHAVIOURS)("a firmware keeps its variables, as %s", (behaviour) => {
-    expect(boot(strategy, behaviour)).toEqual(expected(behaviour))
+    const seen: Array<unknown> = []
+    runGuest(strategy, behaviour, 1, (driver) => firmware(driver, seen))
+    expect(seen).toEqual(expected(behaviour))
+  })
+
+  it("vCPUs at once lose nothing of what any of them has written", () => {
+    const seen: Array<string> = []
+    let all: Uint8Array = new Uint8Array(0)
+    let ended = 0
+    runGuest(strategy, "specification", VCPUS, function* (driver, apicId) {
+      yield* contender(driver, apicId, seen)
+      if (++ended === VCPUS) all = (yield* driver.getVariable({ ...BOOT, name: "All" }, 100)).data
+    })
+    const good = Array.from({ length: VCPUS }, (_, apicId) => Array<string>(ROUNDS).fill(`${apicId} 0 600 true`))
+    expect([...seen].sort()).toEqual(good.flat())
+    const times = Array.from({ length: VCPUS }, (_, apicId) => all.filter((byte) => byte === apicId).length)
+    expect(times).toEqual(Array(VCPUS).fill(ROUNDS))
+    // They were at it at the same time: nobody's rounds are all in one piece.
+    expect(Buffer.from(all).toString("hex")).not.toMatch(/(00){6}.*(01){6}.*(02){6}/)
   })
 
   it("a request's time is the switch, the copies and what the store does", async () => {

@@ -9,13 +9,14 @@ import { BLOCK, blockOf, type GuestBody, type GuestPlan } from "./GuestPlan.ts"
 
 /** What a guest does with UEFI variables. */
 export interface VariablesPlan {
-  /** The driver's buffer: pages of RAM one behind the other that nobody uses, not validated yet. */
+  /** Buffers of the vCPUs' drivers, one behind the other: RAM that nobody uses, not validated yet. */
   readonly gpa: number
+  /** Pages of each buffer. */
   readonly pages: number
-  readonly use: (driver: VariableDriver) => Program
+  readonly use: (driver: VariableDriver, apicId: number) => Program
 }
 
-/** The boot processor uses variables, and is done. */
+/** Every vCPU uses variables by a driver of its own, and is done. */
 export const variablesBody =
   (variables: VariablesPlan): GuestBody =>
   (plan, apicId, caGpa): Program =>
@@ -25,12 +26,11 @@ function* run({ gpa, pages, use }: VariablesPlan, plan: GuestPlan, apicId: numbe
   const block = blockOf(plan, apicId)
   const svsm = new SvsmCaller(caGpa, plan.ring, new Ghcb(block + BLOCK.GHCB))
   plan.report.ready(apicId)
-  if (apicId === 0) {
-    const entries = Array.from({ length: pages }, (_, page) => ({ gpa: gpa + page * PAGE_SIZE, validate: true }))
-    yield writeBytes(block + BLOCK.LIST, pvalidateList(entries))
-    const accepted = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
-    if (accepted !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
-    yield* use(new VariableDriver(svsm, gpa, pages * PAGE_SIZE))
-  }
+  const own = gpa + apicId * pages * PAGE_SIZE
+  const entries = Array.from({ length: pages }, (_, page) => ({ gpa: own + page * PAGE_SIZE, validate: true }))
+  yield writeBytes(block + BLOCK.LIST, pvalidateList(entries))
+  const accepted = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
+  if (accepted !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
+  yield* use(new VariableDriver(svsm, own, pages * PAGE_SIZE), apicId)
   plan.report.done(apicId)
 }

@@ -2,7 +2,7 @@ import { MM_HEADER, PROTOCOL, SVSM_RESULT, UEFI_MM_BUFFER_MAX, UEFI_MM_CALL } fr
 import { getU64, guidText, PAGE_SIZE, toNumber } from "@vmpl-lab/sev-es"
 import { type Program, work } from "@vmpl-lab/vmpl"
 import { validRegion } from "../GuestAddress.ts"
-import { RwLock } from "../Lock.ts"
+import { type Lock, RwLock } from "../Lock.ts"
 import { SERVICE_GUID } from "../ServiceManifest.ts"
 import type { SvsmState } from "../State.ts"
 import { isCallersBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
@@ -54,12 +54,7 @@ export const uefiMm = ({ verifier, enrolled = {} }: UefiMmOptions = {}): UefiMm 
       if (request.call !== UEFI_MM_CALL.REQUEST) return unknownCall(state, PROTOCOL.UEFI_MM)
       const buffer = checkedBuffer(state, request)
       if (typeof buffer === "number") return buffer
-      yield* lock.write()
-      try {
-        return yield* serveMessage(state, managementMode(state), request.vmpl, buffer)
-      } finally {
-        lock.release()
-      }
+      return yield* serveMessage(state, managementMode(state), lock, request.vmpl, buffer)
     }
   }
 }
@@ -102,7 +97,13 @@ const checkedBuffer = (state: SvsmState, request: SvsmRequest): Buffer | number 
  * Copies the message, has it served, and puts the answer in its place. It is never longer than the message, and nothing
  * else of the guest's memory is written.
  */
-function* serveMessage(state: SvsmState, mode: ManagementMode, vmpl: number, { gpa, size }: Buffer): Program<number> {
+function* serveMessage(
+  state: SvsmState,
+  mode: ManagementMode,
+  lock: Lock,
+  vmpl: number,
+  { gpa, size }: Buffer
+): Program<number> {
   const { SIZE } = MM_HEADER
   const { wholeBuffer } = state.behaviour.uefiMm
   if (!(yield* isCallersBuffer(state, vmpl, gpa, wholeBuffer ? size : SIZE))) return INVALID_ADDRESS
@@ -113,8 +114,19 @@ function* serveMessage(state: SvsmState, mode: ManagementMode, vmpl: number, { g
   if (!wholeBuffer && !(yield* isCallersBuffer(state, vmpl, gpa, SIZE + length))) return INVALID_ADDRESS
   const message = new Uint8Array(length)
   if (!(yield* readGuest(state, gpa + SIZE, message))) return INVALID_ADDRESS
-  const answered = mode.dispatch(guidText(header, MM_HEADER.guid), message)
-  yield work(UEFI_MM_COST.MESSAGE + takeStoreTime(mode.variables.variables.steps))
+  const answered = yield* dispatch(mode, lock, guidText(header, MM_HEADER.guid), message)
   const isWritten = yield* writeGuest(state, gpa + SIZE, message.subarray(0, answered))
   return isWritten ? SUCCESS : INVALID_ADDRESS
+}
+
+/** One message at a time: the store is all vCPUs'. @returns how many bytes of the message make the answer */
+function* dispatch(mode: ManagementMode, lock: Lock, receiver: string, message: Uint8Array): Program<number> {
+  yield* lock.write()
+  try {
+    const answered = mode.dispatch(receiver, message)
+    yield work(UEFI_MM_COST.MESSAGE + takeStoreTime(mode.variables.variables.steps))
+    return answered
+  } finally {
+    lock.release()
+  }
 }
