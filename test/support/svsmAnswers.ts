@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { apVmsa, CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EXIT, PAGE_SIZE, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
-import { COCONUT_PANIC, SVSM_BEHAVIOURS, type SvsmBehaviour } from "@vmpl-lab/svsm"
+import { COCONUT_PANIC, type Protocol, SHIPPED_PROTOCOLS, SVSM_BEHAVIOURS, type SvsmBehaviour } from "@vmpl-lab/svsm"
 import { OP } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 import { type CallRegisters, LIST, ScriptedHost } from "./scriptedHost.ts"
@@ -23,8 +23,11 @@ export type Case = (host: ScriptedHost, behaviour: SvsmBehaviour) => string
 
 const stopsOf = (host: ScriptedHost): number => [...host.state.panics.values()].reduce((sum, times) => sum + times, 0)
 
-/** Collects the cases of a test file; `check` compares each with its row, in both behaviours. */
-export const svsmAnswers = () => {
+/**
+ * Collects the cases of a test file; `check` compares each with its row, in both behaviours.
+ * @param more protocols beside those that every SVSM serves, made anew for each case
+ */
+export const svsmAnswers = (more: () => ReadonlyArray<Protocol> = () => []) => {
   const cases = new Map<string, Case>()
   const answer = (id: string, run: Case): void => {
     if (cases.has(id)) throw new Error(`${id} is answered twice`)
@@ -35,7 +38,7 @@ export const svsmAnswers = () => {
       it.each([...cases])("%s is answered as the table says", (id, run) => {
         const row = ROWS.find((one) => one.id === id)
         expect(row, "a row of the table").toBeDefined()
-        const host = new ScriptedHost(behaviour).boot()
+        const host = new ScriptedHost(behaviour, [...SHIPPED_PROTOCOLS, ...more()]).boot()
         expect(run(host, behaviour)).toBe(row![behaviour])
         expect(stopsOf(host) > 0).toBe(behaviour === "coconut" && row!.coconutStops === true)
         expect([...host.state.panics.keys()].every((why) => WHY.includes(why))).toBe(true)

@@ -19,8 +19,8 @@ export const SVSM_VMPL = 0
 /** Calling area: one byte says that a call waits. @spec SVSM 5 table 2 */
 export const CALLING_AREA = { call_pending: 0, mem_available: 1, no_eoi_required: 2, SIZE: 8 } as const
 
-/** SVSM protocols. @spec SVSM table 3 */
-export const PROTOCOL = { CORE: 0, ATTESTATION: 1, VTPM: 2, APIC: 3 } as const
+/** SVSM protocols; the last one is COCONUT-SVSM's. @spec SVSM table 3 */
+export const PROTOCOL = { CORE: 0, ATTESTATION: 1, VTPM: 2, APIC: 3, UEFI_MM: 4 } as const
 
 /** Calls of the attestation protocol. @spec SVSM table 10 */
 export const ATTESTATION_CALL = { ATTEST_SERVICES: 0, ATTEST_SINGLE_SERVICE: 1 } as const

@@ -1,9 +1,9 @@
 import { GHCB, GHCB_MSR, VMSA } from "@vmpl-lab/sev-es"
 import { OP } from "@vmpl-lab/vmpl"
 import { expect } from "vitest"
+import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 import { resultName, svsmAnswers } from "../../../test/support/svsmAnswers.ts"
 import { CORE_CALL, Ghcb, NOT_SERVED, PROTOCOL, type Ring, SVSM_RESULT, SvsmCaller } from "../src/index.ts"
-import { ScriptedMachine } from "../../../test/support/scriptedMachine.ts"
 
 const { answer, check } = svsmAnswers()
 const CA = 0x1_0000

@@ -3,6 +3,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import { BadBytes } from "./attestation/BadBytes.ts"
 import { isFirmwareError, loadIgvm } from "./FirmwareFile.ts"
 import { igvmFlag, numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { nonceFlag } from "./HexFlags.ts"
@@ -11,6 +12,8 @@ import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeOut } from "./Output.ts"
 import { RunFailed } from "./RunFailed.ts"
 
+/** Largest file of a certificate that is taken: what a variable may hold. */
+const CERTIFICATE_BYTES_MAX = 0x8000
 /** Largest TPMT_PUBLIC that is taken; one of RSA-4096 has less. */
 const EK_BYTES_MAX = 4096
 
@@ -20,7 +23,7 @@ const flags = {
     Flag.withDefault(0)
   ),
   nonce: nonceFlag("nonce"),
-  service: optional(Flag.Literals("service", ["vtpm"])).pipe(
+  service: optional(Flag.Literals("service", ["vtpm", "uefi"])).pipe(
     Flag.withDescription("Ask for this service's manifest only, at VMPL 0")
   ),
   ek: optional(Flag.String("ek")).pipe(
@@ -28,6 +31,10 @@ const flags = {
     Flag.withDescription("TPMT_PUBLIC of the vTPM's EK; the project's own test key unless given")
   ),
   igvm: igvmFlag,
+  pk: optional(Flag.String("pk")).pipe(
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Certificate, PEM or DER, that is enrolled as PK of the UEFI variables, with --service uefi")
+  ),
   key: Flag.Literals("key", ["VCEK", "VLEK"]).pipe(
     Flag.withDescription("Key of the chip, or of the cloud's operator"),
     Flag.withDefault("VCEK" as const)
@@ -75,6 +82,23 @@ const checkFolder = Effect.fn("checkFolder")(function* (folder: string) {
   if (found.length > 0) return yield* bad(`--output: ${folder}: not empty, expected a new or an empty folder`)
 })
 
+/** The protocol of UEFI variables, where it is asked for; with a certificate as PK there is secure boot. */
+const uefiProtocols = Effect.fn("uefiProtocols")(function* (service: string | undefined, pk: string | undefined) {
+  if (service !== "uefi") {
+    if (pk === undefined) return []
+    return yield* bad("--pk: given without --service uefi, expected both: the key is one of UEFI variables")
+  }
+  const [{ uefiMm }, { pkcs7Verifier, platformKey }] = yield* Effect.promise(() =>
+    Promise.all([import("@vmpl-lab/svsm"), import("./uefi/index.ts")])
+  )
+  if (pk === undefined) return [uefiMm({ verifier: pkcs7Verifier })]
+  const bytes = yield* readInputFile(pk, CERTIFICATE_BYTES_MAX)
+  const PK = yield* Effect.try({ try: () => platformKey(bytes, pk), catch: (cause) => cause }).pipe(
+    Effect.catch((cause) => (cause instanceof BadBytes ? bad(`--pk: ${cause.message}`) : Effect.die(cause)))
+  )
+  return [uefiMm({ verifier: pkcs7Verifier, enrolled: { PK } })]
+})
+
 /** Writes the files into a folder. */
 const writeFolder = Effect.fn("writeFolder")(
   function* (folder: string, files: ReadonlyMap<string, Uint8Array>) {
@@ -97,6 +121,7 @@ export const attest = Command.make(
     if (options.ek !== undefined && vmpl !== 0) {
       return yield* bad(`--ek: given with --vmpl ${vmpl}, expected --vmpl 0, where there are services`)
     }
+    const protocols = yield* uefiProtocols(service, options.pk)
     const [{ runAttest }, { evidenceFiles }, { testEndorsementPublic }, { SERVICE_GUID }, choice, { loadProfile }] =
       yield* Effect.promise(() =>
         Promise.all([
@@ -119,8 +144,9 @@ export const attest = Command.make(
     const input = {
       vmpl,
       nonce,
-      service: service === undefined ? null : SERVICE_GUID.VTPM,
+      service: service === undefined ? null : SERVICE_GUID[service === "vtpm" ? "VTPM" : "UEFI_MM"],
       services: [{ guid: SERVICE_GUID.VTPM, bytes: () => ek }],
+      protocols,
       key: options.key,
       reportVersion: Number(options.reportVersion) as 2 | 3 | 5,
       processor: options.processor,

@@ -1,5 +1,6 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import type { GuestRange } from "./Parameters.ts"
+import { EDK2_RULES, type VariableRules, VIRTFW_RULES } from "./services/uefi/VariableRules.ts"
 
 /** Whose answers the SVSM gives where the specification and COCONUT-SVSM differ. */
 export const SVSM_BEHAVIOURS = ["specification", "coconut"] as const
@@ -61,6 +62,17 @@ export interface Behaviour {
   readonly lazyEoi: boolean
   /** CONFIGURE_VTOM looks at the bits that must be zero. */
   readonly checksVtomBits: boolean
+  readonly uefiMm: UefiMmBehaviour
+}
+
+/** The UEFI MM protocol, of which the specification says nothing: there its general rules hold. */
+export interface UefiMmBehaviour {
+  /** Address and alignment come before the size and are INVALID_ADDRESS; else all else comes before the address. */
+  readonly addressFirst: boolean
+  /** All of the buffer must be the caller's, else only what its message takes. */
+  readonly wholeBuffer: boolean
+  /** How the variable service behind it answers. */
+  readonly rules: VariableRules
 }
 
 const upTo = (vmpl: number): ReadonlyArray<number> => Array.from({ length: vmpl }, (_, i) => i + 1)
@@ -96,7 +108,8 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     checksPending: true,
     remapsToSameArea: true,
     lazyEoi: false,
-    checksVtomBits: true
+    checksVtomBits: true,
+    uefiMm: { addressFirst: false, wholeBuffer: true, rules: EDK2_RULES }
   },
   coconut: {
     name: "coconut",
@@ -124,6 +137,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     checksPending: false,
     remapsToSameArea: false,
     lazyEoi: true,
-    checksVtomBits: false
+    checksVtomBits: false,
+    uefiMm: { addressFirst: true, wholeBuffer: false, rules: VIRTFW_RULES }
   }
 }

@@ -28,7 +28,7 @@ export class SvsmState {
   behaviour: Behaviour = BEHAVIOUR.specification
   /** By number. */
   readonly protocols: ReadonlyMap<number, Protocol>
-  /** What the services of this SVSM say of themselves in reports; a service adds its own when it starts. */
+  /** What the services of this SVSM say of themselves in reports, those of its protocols first. */
   readonly services: Array<ServiceManifest> = []
   /** The way to the AMD-SP; null until the SVSM has read its key. */
   messages: FirmwareMessages | null = null
@@ -69,6 +69,7 @@ export class SvsmState {
   constructor(protocols: ReadonlyArray<Protocol> = SHIPPED_PROTOCOLS, lock: Lock = new RwLock()) {
     this.protocols = protocolTable(protocols)
     this.lock = lock
+    for (const { manifest } of protocols) if (manifest !== undefined) this.services.push(manifest(this))
   }
 
   /** A VMSA that exists from now on: its CPU serves it in place of an earlier one of that level. */

@@ -4,7 +4,7 @@ import { type IgvmFile, measureSnp } from "@vmpl-lab/hypervisor"
 import type { EndorsementKey, PlatformIdentity, PlatformIdentityOptions, ReportVersion } from "@vmpl-lab/psp"
 import { CERTIFICATE_GUID, encodeCertificateTable, guidBytes } from "@vmpl-lab/sev-es"
 import type { Profile } from "@vmpl-lab/sim"
-import type { ServiceManifest } from "@vmpl-lab/svsm"
+import type { Protocol, ServiceManifest } from "@vmpl-lab/svsm"
 import { builtInFirmware } from "../Compare.ts"
 import { DEFAULT_SCENARIO } from "../DefaultScenario.ts"
 import { igvmLaunch } from "../IgvmLaunch.ts"
@@ -29,7 +29,10 @@ export interface AttestInput {
   readonly nonce: Uint8Array
   /** GUID of the one service asked for; null: all. */
   readonly service: string | null
+  /** Services that attest, beside those of `protocols`. */
   readonly services: ReadonlyArray<ServiceManifest>
+  /** What the SVSM serves beside what it always does. */
+  readonly protocols?: ReadonlyArray<Protocol>
   readonly key: EndorsementKey
   readonly reportVersion: ReportVersion
   /** Whose reports and certificates these are; Genoa's when left out. */
@@ -78,6 +81,7 @@ export const runAttest = (input: AttestInput): AttestOutcome => {
     svsm,
     guestVmpl,
     identity: { ...PROCESSORS[processor], vlekLoaded: key === "VLEK", reportVersion, aliasCheckComplete: true },
+    services: input.protocols ?? [],
     certificates: (identity) => hostCertificates(identity, key),
     body: attestBody({
       gpa: svsm.heapGpa + PAGES_OFFSET,

@@ -1,5 +1,6 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import type { Program } from "@vmpl-lab/vmpl"
+import type { ServiceManifest } from "../ServiceManifest.ts"
 import type { SvsmState } from "../State.ts"
 import type { SvsmRequest } from "./Request.ts"
 
@@ -19,6 +20,8 @@ export interface Protocol {
    * @returns the result code or NO_RETURN, or the program that comes to it
    */
   readonly serve: (state: SvsmState, request: SvsmRequest) => Program<number> | number
+  /** What the service behind it says of itself in reports; left out, it is in none. */
+  readonly manifest?: (state: SvsmState) => ServiceManifest
 }
 
 /** Number of the attestation protocol, the one in whose unknown calls the behaviours differ. @spec SVSM table 3 */

@@ -1,0 +1,2 @@
+export { pkcs7Verifier } from "./Pkcs7.ts"
+export { platformKey } from "./PlatformKey.ts"
