@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
+import { type Kvm, launch, type Meter, type VmConfig, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { PlatformIdentity, PlatformIdentityOptions, SnpFirmware } from "@vmpl-lab/psp"
 import {
   ACCOUNT,
@@ -59,6 +59,8 @@ export interface MachineOptions {
   readonly identity?: PlatformIdentityOptions | undefined
   /** The certificates that the host gives its guests, made for the platform that it has. */
   readonly certificates?: (identity: PlatformIdentity) => Uint8Array
+  /** KVM's side of interrupts, where the guest has some without a workload that does. */
+  readonly vmConfig?: VmConfig
   /** Level at which the guest boots, where it is another than the workload's. */
   readonly guestVmpl?: number
 }
@@ -111,7 +113,7 @@ export class Machine {
       boot: options.boot,
       rmpSwitches: scenario.rmpSwitches,
       strategyOptions: scenario.strategyOptions,
-      vmConfig: this.interrupts?.vmConfig,
+      vmConfig: options.vmConfig ?? this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
       identity: options.identity,
       trace: options.trace

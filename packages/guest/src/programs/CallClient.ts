@@ -97,6 +97,8 @@ function* callJob(
   const begin = yield* now()
   const result = yield* svsm.call(protocol, call, registers)
   const ns = (yield* now()) - begin
+  const isRemapped = protocol === PROTOCOL.CORE && call === CORE_CALL.REMAP_CA && result === SVSM_RESULT.SUCCESS
+  if (isRemapped) svsm.caGpa = registers.rcx ?? 0
   const rcx = yield* register(VMSA.rcx)
   const rdx = yield* register(VMSA.rdx)
   const r8 = yield* register(VMSA.r8)

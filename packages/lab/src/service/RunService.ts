@@ -11,6 +11,8 @@ import { exampleJob, Fuzzer, resultName } from "./ServiceJobs.ts"
 /** One call of a service under one strategy. Times are medians in virtual ns; the parts belong to the median call. */
 export interface ServiceLatency {
   readonly strategy: string
+  /** The protocol, or the service's name. */
+  readonly protocol: string
   readonly call: string
   readonly samples: number
   /** What the SVSM answered, each result once, in the order in which they came. */
@@ -18,6 +20,8 @@ export interface ServiceLatency {
   readonly ns: number
   readonly switchNs: number
   readonly serviceNs: number
+  /** Of these, what somebody's assumption gives as one number, such as a TPM's work or a handler's `costNs`. */
+  readonly assumedNs: number
 }
 
 /** What became of random calls. */
@@ -48,10 +52,15 @@ export const medianOutcome = (outcomes: ReadonlyArray<JobOutcome>): JobOutcome =
   [...outcomes].sort((a, b) => a.ns - b.ns)[Math.ceil(outcomes.length / 2) - 1]!
 
 /** Where a job's time went, as a row. */
-export const latencyRow = (strategy: string, call: string, outcomes: ReadonlyArray<JobOutcome>): ServiceLatency => {
+export const latencyRow = (
+  what: Pick<ServiceLatency, "strategy" | "protocol" | "call" | "assumedNs">,
+  outcomes: ReadonlyArray<JobOutcome>
+): ServiceLatency => {
   const { ns, switchNs } = medianOutcome(outcomes)
   const results = [...new Set(outcomes.map(({ result }) => resultName(result)))]
-  return { strategy, call, samples: outcomes.length, results, ns, switchNs, serviceNs: ns - switchNs }
+  const { strategy, protocol, call, assumedNs } = what
+  const serviceNs = ns - switchNs
+  return { strategy, protocol, call, samples: outcomes.length, results, ns, switchNs, serviceNs, assumedNs }
 }
 
 /** Runs every call of a service with its example under each strategy, then random calls. */
@@ -70,7 +79,8 @@ export const runService = Effect.fnUntraced(function* (options: RunServiceOption
         return yield* new RunFailed({ why: `${service.name}, ${key}: its buffers need more than two pages` })
       const outcomes: Array<JobOutcome> = []
       for (let i = 0; i < options.calls; i++) outcomes.push(yield* guest.run(job))
-      latency.push(latencyRow(name, key, outcomes))
+      const { costNs: assumedNs } = call
+      latency.push(latencyRow({ strategy: name, protocol: service.name, call: key, assumedNs }, outcomes))
     }
     if (options.fuzz > 0) {
       const fuzzer = new Fuzzer(service, seed, launched.svsm.parameters, guest.buffers)

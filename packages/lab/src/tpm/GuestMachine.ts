@@ -4,7 +4,7 @@ import type { Profile } from "@vmpl-lab/sim"
 import type { Protocol } from "@vmpl-lab/svsm"
 import { OutsidePort } from "@vmpl-lab/vmpl"
 import * as Effect from "effect/Effect"
-import { Machine } from "../Machine.ts"
+import { Machine, type MachineOptions } from "../Machine.ts"
 import { RunFailed } from "../RunFailed.ts"
 import type { Scenario } from "../Scenario.ts"
 import type { SvsmLaunch } from "../SvsmLaunch.ts"
@@ -20,7 +20,7 @@ export interface OutsideAnswerer {
 }
 
 /** What a guest for somebody outside of it is made of. */
-export interface GuestMachineOptions {
+export interface GuestMachineOptions extends Pick<MachineOptions, "certificates" | "vmConfig"> {
   readonly strategy: Strategy
   readonly scenario: Scenario
   readonly profile: Profile

@@ -16,9 +16,12 @@ export const oneStrategy = Effect.fnUntraced(function* (text: string) {
   return yield* new InputInvalid({ line })
 })
 
+/** The scenario of a guest of one vCPU that waits for what it is to do. */
+export const serviceScenario = new Scenario({ ...DEFAULT_SCENARIO, name: "service", vcpus: 1, calls: 0, boots: 1 })
+
 /** A guest of one vCPU with the built-in firmware, which waits for what it is to do. */
 export const serviceGuest = (strategy: Strategy) => {
-  const scenario = new Scenario({ ...DEFAULT_SCENARIO, name: "service", vcpus: 1, calls: 0, boots: 1 })
+  const scenario = serviceScenario
   const svsm = svsmLaunch(builtInFirmware(), scenario.vcpus)
   return { name: strategyName(strategy), launched: { strategy, scenario, svsm } }
 }
