@@ -1,3 +1,4 @@
+export * from "./AcceptRange.ts"
 export * from "./ApJumpTable.ts"
 export * from "./ApVmsa.ts"
 export * from "./CpuidTable.ts"

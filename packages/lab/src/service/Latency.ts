@@ -12,8 +12,8 @@ import { GuestMachine, type JobOutcome } from "../tpm/GuestMachine.ts"
 import { serviceScenario } from "../tpm/ServiceGuest.ts"
 import type { TpmBackEnd } from "../tpm/Swtpm.ts"
 import { responseCode, TPM_RC } from "../tpm/TpmMessage.ts"
-import type { LatencyGroup, LatencyPlace } from "./latency/LatencyGroup.ts"
-import { latencyGroups } from "./latency/LatencyGroups.ts"
+import type { CallGroup, LatencyPlace } from "./latency/CallGroup.ts"
+import { callGroups } from "./latency/CallGroups.ts"
 import { latencyRow, type ServiceLatency } from "./RunService.ts"
 import { resultName } from "./ServiceJobs.ts"
 
@@ -34,7 +34,7 @@ const REGION = 2 * MIB
 const boot = Effect.fnUntraced(function* (
   strategy: Strategy,
   { profile, seed }: Pick<LatencyOptions, "profile" | "seed">,
-  groups: ReadonlyArray<LatencyGroup>
+  groups: ReadonlyArray<CallGroup>
 ) {
   const isAlternate = groups.some(({ alternateInjection }) => alternateInjection === true)
   const svsm = svsmLaunch(builtInFirmware(), serviceScenario.vcpus, {
@@ -80,7 +80,7 @@ const succeed = (guest: GuestMachine, what: string, job: ClientJob) =>
   })
 
 /** Groups that go together into one guest: those with the same way of interrupts. */
-const guestsOf = (groups: ReadonlyArray<LatencyGroup>): ReadonlyArray<ReadonlyArray<LatencyGroup>> =>
+const guestsOf = (groups: ReadonlyArray<CallGroup>): ReadonlyArray<ReadonlyArray<CallGroup>> =>
   [false, true]
     .map((alternate) => groups.filter(({ alternateInjection = false }) => alternateInjection === alternate))
     .filter(({ length }) => length > 0)
@@ -91,7 +91,7 @@ export const serviceLatency = Effect.fnUntraced(function* (options: LatencyOptio
   for (const strategy of options.strategies) {
     const name = strategyName(strategy)
     if (options.tpm !== null) yield* options.tpm.powerCycle
-    for (const groups of guestsOf(latencyGroups(options.tpm))) {
+    for (const groups of guestsOf(callGroups(options.tpm))) {
       const { guest, place } = yield* boot(strategy, options, groups)
       for (const { protocol, setUp, calls } of groups) {
         const what = (call: string): string => `${name}, ${protocol} ${call}`
@@ -103,8 +103,9 @@ export const serviceLatency = Effect.fnUntraced(function* (options: LatencyOptio
           }
         }
         for (const { call, outcomes } of listed) {
-          const { name: callName, assumedNs = 0 } = call
-          rows.push(latencyRow({ strategy: name, protocol, call: callName, assumedNs }, outcomes))
+          const { name: callName, givenNs = 0 } = call
+          if (callName === "") continue
+          rows.push(latencyRow({ strategy: name, protocol, call: callName, givenNs }, outcomes))
         }
       }
       yield* guest.end

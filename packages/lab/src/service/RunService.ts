@@ -20,8 +20,8 @@ export interface ServiceLatency {
   readonly ns: number
   readonly switchNs: number
   readonly serviceNs: number
-  /** Of these, what somebody's assumption gives as one number, such as a TPM's work or a handler's `costNs`. */
-  readonly assumedNs: number
+  /** Of these, what is given as one number: a TPM's work, a handler's `costNs`. */
+  readonly givenNs: number
 }
 
 /** What became of random calls. */
@@ -53,14 +53,14 @@ export const medianOutcome = (outcomes: ReadonlyArray<JobOutcome>): JobOutcome =
 
 /** Where a job's time went, as a row. */
 export const latencyRow = (
-  what: Pick<ServiceLatency, "strategy" | "protocol" | "call" | "assumedNs">,
+  what: Pick<ServiceLatency, "strategy" | "protocol" | "call" | "givenNs">,
   outcomes: ReadonlyArray<JobOutcome>
 ): ServiceLatency => {
   const { ns, switchNs } = medianOutcome(outcomes)
   const results = [...new Set(outcomes.map(({ result }) => resultName(result)))]
-  const { strategy, protocol, call, assumedNs } = what
+  const { strategy, protocol, call, givenNs } = what
   const serviceNs = ns - switchNs
-  return { strategy, protocol, call, samples: outcomes.length, results, ns, switchNs, serviceNs, assumedNs }
+  return { strategy, protocol, call, samples: outcomes.length, results, ns, switchNs, serviceNs, givenNs }
 }
 
 /** Runs every call of a service with its example under each strategy, then random calls. */
@@ -79,8 +79,8 @@ export const runService = Effect.fnUntraced(function* (options: RunServiceOption
         return yield* new RunFailed({ why: `${service.name}, ${key}: its buffers need more than two pages` })
       const outcomes: Array<JobOutcome> = []
       for (let i = 0; i < options.calls; i++) outcomes.push(yield* guest.run(job))
-      const { costNs: assumedNs } = call
-      latency.push(latencyRow({ strategy: name, protocol: service.name, call: key, assumedNs }, outcomes))
+      const { costNs: givenNs } = call
+      latency.push(latencyRow({ strategy: name, protocol: service.name, call: key, givenNs }, outcomes))
     }
     if (options.fuzz > 0) {
       const fuzzer = new Fuzzer(service, seed, launched.svsm.parameters, guest.buffers)

@@ -1,6 +1,5 @@
 import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
-import { TPM_COSTS } from "../tpm/TpmCosts.ts"
 import { duration } from "../Units.ts"
 import { HANDLER_COST } from "./Handlers.ts"
 import type { FuzzRecord, ServiceLatency, ServiceRun } from "./RunService.ts"
@@ -36,10 +35,10 @@ const inOrder = (rows: ReadonlyArray<ServiceLatency>): ReadonlyArray<ServiceLate
 export const latencyNotes = (): string =>
   [
     "Simulated, not measured: virtual time from the guest's call to its return, of which switch is the round trip.",
-    "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, all assumed: what a handler",
-    `  says, ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied,`,
-    `  ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret, and ${duration(TPM_COSTS.state.ns)} for a short TPM command.`,
-    "  The AMD-SP's work on a message is the profile's. Loads and stores of the SVSM's own are free, and so is its hashing."
+    "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, assumed: what a handler says,",
+    `  ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied, ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret;`,
+    "  of others: a TPM's own work, measured on swtpm, and the AMD-SP's on a message, which is the profile's. Loads and",
+    "  stores of the SVSM's own are free, and so is its hashing."
   ].join("\n")
 
 const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {

@@ -1,5 +1,5 @@
 import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, PROTOCOL, X2APIC } from "@vmpl-lab/guest"
-import { callJob, type LatencyGroup } from "./LatencyGroup.ts"
+import { type CallGroup, callJob } from "./CallGroup.ts"
 
 /** A vector of the guest's that no interrupt comes with. */
 const VECTOR = 0x40
@@ -10,7 +10,7 @@ const apic = (name: string, call: number, registers: { readonly rcx?: number; re
 }
 
 /** The five calls of the APIC protocol. */
-export const apicCalls: LatencyGroup = {
+export const apicCalls: CallGroup = {
   protocol: "APIC",
   alternateInjection: true,
   calls: () => [

@@ -2,7 +2,7 @@ import { ATTEST_PAGES, ATTESTATION_CALL, attestOperation, type ClientJob, PROTOC
 import { guidBytes } from "@vmpl-lab/sev-es"
 import { SERVICE_GUID } from "@vmpl-lab/svsm"
 import { testEndorsementPublic } from "../../attestation/EndorsementPublic.ts"
-import { callJob, type LatencyGroup, pagesFrom, pvalidateJob } from "./LatencyGroup.ts"
+import { type CallGroup, callJob, pagesFrom, pvalidateJob } from "./CallGroup.ts"
 
 const NONCE = new Uint8Array(64).fill(0x5a)
 const PAGES = (ATTEST_PAGES.SIZE - ATTEST_PAGES.OPERATION) / 0x1000
@@ -21,7 +21,7 @@ const attest = (gpa: number, single: boolean, certificatePages: number): ClientJ
 }
 
 /** Both calls of the attestation protocol. What the one service says of itself is the key of the project's own test EK. */
-export const attestationCalls: LatencyGroup = {
+export const attestationCalls: CallGroup = {
   protocol: "attestation",
   prepare: ({ services }) => services.push({ guid: SERVICE_GUID.VTPM, bytes: testEndorsementPublic }),
   setUp: ({ buffers: [list], pages }) => [pvalidateJob(list!, pagesFrom(pages + ATTEST_PAGES.OPERATION, PAGES, true))],

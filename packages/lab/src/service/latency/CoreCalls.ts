@@ -1,5 +1,5 @@
 import { apVmsa, CORE_CALL, CORE_VERSION_1, PROTOCOL, pvalidateList } from "@vmpl-lab/guest"
-import { callJob, type LatencyGroup, pagesFrom, pvalidateJob } from "./LatencyGroup.ts"
+import { type CallGroup, callJob, pagesFrom, pvalidateJob } from "./CallGroup.ts"
 
 /** Pages of the longer list. */
 const MANY = 64
@@ -12,7 +12,7 @@ const core = (call: number, rcx: number, rest: { readonly rdx?: number; readonly
   callJob(PROTOCOL.CORE, call, { rcx, ...rest })
 
 /** The eight calls of the core protocol. */
-export const coreCalls: LatencyGroup = {
+export const coreCalls: CallGroup = {
   protocol: "core",
   setUp: ({ buffers: [list], region, smallRegion }) => [
     pvalidateJob(list!, [{ gpa: region, validate: true, is2m: true }]),

@@ -12,7 +12,7 @@ import {
   WITH_SESSIONS,
   withSize
 } from "../../tpm/TpmMessage.ts"
-import { callJob, type LatencyGroup } from "./LatencyGroup.ts"
+import { type CallGroup, callJob } from "./CallGroup.ts"
 
 const RS_PW = 0x4000_0009
 const RH_NULL = 0x4000_0007
@@ -86,7 +86,7 @@ const COMMANDS: ReadonlyArray<readonly [command: Uint8Array, detail: string]> = 
 ]
 
 /** Both calls of the vTPM protocol, the second with some commands. */
-export const vtpmCalls = ({ service, answerer }: TpmService): LatencyGroup => ({
+export const vtpmCalls = ({ service, answerer }: TpmService): CallGroup => ({
   protocol: "vTPM",
   services: [service],
   answerers: [answerer],
@@ -96,7 +96,7 @@ export const vtpmCalls = ({ service, answerer }: TpmService): LatencyGroup => ({
     ...COMMANDS.map(([command, detail]) => ({
       name: `VTPM_CMD, ${commandName(command)}${detail}`,
       job: () => tpm(command),
-      assumedNs: tpmNs(command)
+      givenNs: tpmNs(command)
     }))
   ]
 })

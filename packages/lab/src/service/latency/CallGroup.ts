@@ -20,20 +20,20 @@ export interface LatencyPlace {
   readonly sevFeatures: number
 }
 
-/** One call of the table. */
+/** One call of the table; without a name it is made, but not in the table. */
 export interface LatencyCall {
   readonly name: string
   /** @param round counts from 0 */
   readonly job: (round: number) => ClientJob
-  /** Virtual ns of its service time that somebody's assumption gives as one number, such as a TPM's work. */
-  readonly assumedNs?: number
+  /** Virtual ns of its service time that are given as one number, such as a TPM's work. */
+  readonly givenNs?: number
 }
 
 /**
  * Calls of one protocol, in an order in which the later ones undo what the earlier ones did: a round of all of them can
  * be made again and again.
  */
-export interface LatencyGroup {
+export interface CallGroup {
   readonly protocol: string
   /** The SVSM has the guest's APIC: the guest's level runs under alternate injection, VMPL0 under restricted. */
   readonly alternateInjection?: boolean
