@@ -9,7 +9,7 @@ import type { SvsmParameters } from "./Parameters.ts"
  * validated as they are taken, hence VMPL0's alone: no other level is ever granted a right to them.
  */
 export class SvsmHeap {
-  #taken = 0
+  #taken = 0;
 
   /** A page of zeros for good; null when there is none left. @returns its GPA */
   *allocate(parameters: SvsmParameters): Program<number | null> {

@@ -37,7 +37,7 @@ const copyNs = (length: number): number => Math.ceil((length * GUEST_BUFFER_COST
 export class SecretStore {
   readonly #places = new Map<string, Place>()
   /** Slots that are not in use, by their size. */
-  readonly #free = new Map<number, Array<number>>()
+  readonly #free = new Map<number, Array<number>>();
 
   /** @returns a copy, or null where there is none */
   *get(key: string): Program<Uint8Array | null> {
