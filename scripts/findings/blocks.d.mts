@@ -5,5 +5,10 @@ export interface Block {
   readonly needs: ReadonlyArray<CommandName>
   readonly make: (results: Results) => string
 }
-export const BLOCKS: { readonly [name: string]: Block; readonly interrupts: Block; readonly levels: Block }
+export const BLOCKS: {
+  readonly [name: string]: Block
+  readonly interrupts: Block
+  readonly levels: Block
+  readonly services: Block
+}
 export const README_BLOCK: Block

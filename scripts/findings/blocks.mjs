@@ -2,6 +2,7 @@
 import { COMMANDS } from "./commands.mjs"
 import * as f from "./figures.mjs"
 import { finding, shell, table } from "./markdown.mjs"
+import { services } from "./services.mjs"
 
 const { code, duration, kib, nameOf, percent, ratio } = f
 const MULTI = "multi-vmpl-vcpu"
@@ -439,6 +440,7 @@ export const BLOCKS = {
   memory: { needs: ["memory"], make: memory },
   levels: { needs: ["best", "fourLevels"], make: levels },
   interrupts: { needs: ["normal", "restricted", "alternate"], make: interrupts },
+  services: { needs: ["services"], make: services },
   machine: { needs: ["best", "derive", "otherMachine", "validate"], make: machine }
 }
 

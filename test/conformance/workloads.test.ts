@@ -88,6 +88,7 @@ describe("memory acceptance", () => {
           vcpus: fc.integer({ min: 1, max: 3 }),
           entrySize: fc.constantFrom("2M" as const, "4K" as const),
           fragmentedPermille: fc.constantFrom(0, 500, 1_000),
+          by: fc.constantFrom("list" as const, "range" as const),
           entriesPerList: fc.integer({ min: 60, max: 511 }),
           entriesPerCall: fc.constantFrom(0, 50, 511),
           seed: fc.integer({ min: 1, max: 1_000 })
@@ -101,7 +102,8 @@ describe("memory acceptance", () => {
           for (const { validated, perms } of pages) expect([validated, perms]).toEqual([true, [ALL, ALL, ALL, 0]])
           const small = pages.filter(({ large }) => !large).length / REGION_PAGES
           const fallbacks = shares.reduce((sum, share) => sum + share.fallbacks, 0)
-          expect(fallbacks).toBe(keys.entrySize === "2M" ? small : 0)
+          // By range the SVSM does again what the host backs with small pages, and the guest does not hear of it.
+          expect(fallbacks).toBe(keys.entrySize === "2M" && keys.by === "list" ? small : 0)
           // A 4 KiB entry splits whatever it meets.
           if (keys.entrySize === "4K") expect(small).toBe(regions)
         }
@@ -128,8 +130,8 @@ describe("memory acceptance", () => {
     expect(machine.hardware.rmp.bytes).toBeLessThan(8 * 2 ** 20)
   })
 
-  it("goes on where the SVSM stopped with INCOMPLETE", () => {
-    const keys = { mebibytes: 40, entrySize: "2M", entriesPerList: 20 } as const
+  it.each(["list", "range"] as const)("goes on where the SVSM stopped with INCOMPLETE, by %s", (by) => {
+    const keys = { mebibytes: 40, entrySize: "2M", entriesPerList: 20, by } as const
     const switches = [0, 20, 7, 1].map((entriesPerCall) => {
       const memoryAcceptance = { ...keys, entriesPerCall }
       const machine = runWorkload(STRATEGIES[0]!, { workload: "memory-acceptance", vcpus: 1, memoryAcceptance })

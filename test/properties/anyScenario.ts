@@ -45,6 +45,7 @@ const memoryAcceptance = fc.record({
   mebibytes: fc.integer({ min: 1, max: 4 }).map((regions) => 2 * regions),
   entrySize: fc.constantFrom("2M" as const, "4K" as const),
   fragmentedPermille: fc.constantFrom(0, 500, 1_000),
+  by: fc.constantFrom("list" as const, "range" as const),
   entriesPerCall: fc.constantFrom(0, 100)
 })
 

@@ -7,7 +7,9 @@ import { BLOCKS, README_BLOCK } from "../../scripts/findings/blocks.mjs"
 import { COMMANDS, printsJson, wordsOf } from "../../scripts/findings/commands.mjs"
 import { between, finding } from "../../scripts/findings/markdown.mjs"
 import { results } from "../../scripts/findings/run.mjs"
+import { serviceRows } from "../../scripts/findings/services.mjs"
 import { vmplLab } from "../support/shell.ts"
+import { hasSwtpm } from "../tpm/Tools.ts"
 import { scratch } from "./results.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -29,6 +31,7 @@ const small = (command: string, out: string): ReadonlyArray<string> => {
   if (command.startsWith("sweep")) return [...kept(["-o"]), "--dry-run"]
   if (command.startsWith("merge")) return ["merge", "--help"]
   if (command.startsWith("profile")) return [...kept(["-o"]), "-o", out]
+  if (command.startsWith("service")) return [...words, "--calls", "1", "--strategy", "planes/kernel", "--json"]
   return command === "validate" ? ["validate"] : [...words, "--draws", "1", "--calls", "1"]
 }
 
@@ -59,6 +62,25 @@ it("has current parts where runs are short", { timeout: 120_000 }, async () => {
   expect(between(document, "interrupts", BLOCKS.interrupts.make(found))).toBe(document)
   expect(between(document, "levels", BLOCKS.levels.make(found))).toBe(document)
   expect(between(readme, "table", README_BLOCK.make(found))).toBe(readme)
+})
+
+/** Cells of a table's rows, whatever its columns' widths. */
+const cellsIn = (text: string): ReadonlyArray<string> =>
+  [...text.matchAll(/^\|(.*)\|$/gm)].map(([, row]) =>
+    row!
+      .split("|")
+      .map((cell) => cell.trim())
+      .join("|")
+  )
+
+const withoutTpm = hasSwtpm ? "" : ", but for the vTPM's rows: swtpm is not installed"
+it(`has a current table of services${withoutTpm}`, { timeout: 120_000 }, async () => {
+  const found = await results(["services"])
+  if (hasSwtpm) expect(between(document, "services", BLOCKS.services.make(found))).toBe(document)
+  const { rows } = serviceRows(found.services as never)
+  const inDocument = cellsIn(document)
+  expect(rows.length).toBeGreaterThan(20)
+  for (const row of rows) expect(inDocument).toContain(row.join("|"))
 })
 
 it("stops at a sentence that does not hold, and at a mark that is missing", () => {

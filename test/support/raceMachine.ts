@@ -18,6 +18,7 @@ import {
   type FirmwareMessages,
   type GuestVmsa,
   type HandlerPort,
+  handledCalls,
   handledService,
   NO_LOCK,
   RwLock,
@@ -176,7 +177,7 @@ export class RaceMachine {
       words: [],
       costNs: 0
     } as const
-    const services = [vtpm(tpm), handledService(SERVICE, { MIN: 1, MAX: 1 }, [rule], handler)]
+    const services = [vtpm(tpm), handledService(SERVICE, { MIN: 1, MAX: 1 }, handledCalls([rule], handler))]
     this.state = new SvsmState([...SHIPPED_PROTOCOLS, ...services], without === "lock" ? NO_LOCK : new RwLock())
     this.state.behaviour = BEHAVIOUR[behaviour]
     this.state.messages = MESSAGES

@@ -115,23 +115,27 @@ export class SvsmCaller {
    * @returns the 32-bit result, or NOT_SERVED
    * @spec SVSM 5
    */
-  *call(protocol: number, call: number, { rcx = 0, rdx = 0, r8 = 0 }: CallArguments): Program<number> {
+  *call(protocol: number, call: number, values: CallArguments): Program<number> {
     for (;;) {
-      // REMAP_CA changes caGpa only after its success: the exchange below must look at the area that was rung.
-      const { markPending, takePending } = this.#pendingOf(this.caGpa)
-      yield sequence([
-        writeRegister(VMSA.rax, call, protocol),
-        writeRegister(VMSA.rcx, lo32(rcx), hi32(rcx)),
-        writeRegister(VMSA.rdx, lo32(rdx), hi32(rdx)),
-        writeRegister(VMSA.r8, lo32(r8), hi32(r8)),
-        markPending
-      ])
-      const rang = this.#ring === "page" ? yield* this.#ghcb!.runVmpl(SVSM_VMPL) : yield* this.#ringMsr()
-      const old = (yield takePending).lo
-      if (!rang || old !== 0) return NOT_SERVED
-      const result = (yield READ_RAX).lo
+      const result = yield* this.once(protocol, call, values)
       if (result !== SVSM_RESULT.INCOMPLETE && result !== SVSM_RESULT.BUSY) return result
     }
+  }
+
+  /** The same, not repeated: for calls that say in a register how far they came. */
+  *once(protocol: number, call: number, { rcx = 0, rdx = 0, r8 = 0 }: CallArguments): Program<number> {
+    // REMAP_CA changes caGpa only after its success: the exchange below must look at the area that was rung.
+    const { markPending, takePending } = this.#pendingOf(this.caGpa)
+    yield sequence([
+      writeRegister(VMSA.rax, call, protocol),
+      writeRegister(VMSA.rcx, lo32(rcx), hi32(rcx)),
+      writeRegister(VMSA.rdx, lo32(rdx), hi32(rdx)),
+      writeRegister(VMSA.r8, lo32(r8), hi32(r8)),
+      markPending
+    ])
+    const rang = this.#ring === "page" ? yield* this.#ghcb!.runVmpl(SVSM_VMPL) : yield* this.#ringMsr()
+    const old = (yield takePending).lo
+    return !rang || old !== 0 ? NOT_SERVED : (yield READ_RAX).lo
   }
 
   /** Operations on the byte of an area: they are the same until the area moves. */

@@ -80,6 +80,28 @@ export const interruptLaunch = (scenario: Scenario): InterruptLaunch | undefined
   }
 }
 
+/**
+ * KVM for a guest that takes interrupts. The series with planes want the I/O APIC in user space; MSIs do not need one.
+ * @param lowerLevelEvents VMPL0 gets those of the levels below it, as alternate injection needs
+ */
+export const interruptVmConfig = (lowerLevelEvents: boolean): VmConfig => {
+  const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION
+  return { ...DEFAULT_VM_CONFIG, irqchip: "split", lowerLevelEvents, hvFeatures }
+}
+
+/** A launch under alternate injection with no source of interrupts at VMPL0. */
+export const ALTERNATE_INJECTION: InterruptLaunch = {
+  svsmFeatures: INJECTION_FEATURE.restricted,
+  svsm: {
+    guestFeatures: SEV_FEATURES.SNPActive | INJECTION_FEATURE.alternate,
+    takes: true,
+    timerVector: 0,
+    timerPeriodNs: 0,
+    ipiVector: 0,
+    callsPerIpi: 0
+  }
+}
+
 /** One machine's sources, guest and measurement of interrupts. */
 export class InterruptRun {
   readonly vmConfig: VmConfig
@@ -92,10 +114,7 @@ export class InterruptRun {
    * @param counting whether the guest is up: what is raised before does not count
    */
   constructor(keys: Interrupts, first: BodyPlan | undefined, seed: number, counting: () => boolean) {
-    // The series with planes want the I/O APIC in user space; MSIs do not need one.
-    const lowerLevelEvents = keys.injection === "alternate"
-    const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION
-    this.vmConfig = { ...DEFAULT_VM_CONFIG, irqchip: "split", lowerLevelEvents, hvFeatures }
+    this.vmConfig = interruptVmConfig(keys.injection === "alternate")
     this.body = interruptGuest(guestPlan(keys, first))
     const tags = keys.sources.map(({ source, vmpl }): [number, InterruptTag] => [
       VECTORS[source][vmpl],

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
+import { type Kvm, launch, type Meter, type VmConfig, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { PlatformIdentity, PlatformIdentityOptions, SnpFirmware } from "@vmpl-lab/psp"
 import {
   ACCOUNT,
@@ -31,7 +31,7 @@ import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
 import type { HostRecord } from "./WorkloadRecord.ts"
-import { workOf } from "./workloads/Work.ts"
+import { type Work, workOf } from "./workloads/Work.ts"
 
 /** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
 const NO_PROGRESS_NS = 10_000_000_000
@@ -53,12 +53,16 @@ export interface MachineOptions {
   readonly services?: ReadonlyArray<Protocol>
   /** What each vCPU does once it is up, instead of the scenario's workload. */
   readonly body?: GuestBody
+  /** A workload in place of the scenario's, levels included. */
+  readonly work?: Work
   /** Questions to the world outside of the simulation: it stops while one is open. */
   readonly outside?: ReadonlyArray<{ readonly open: unknown }>
   /** What the platform's firmware signs as. */
   readonly identity?: PlatformIdentityOptions | undefined
   /** The certificates that the host gives its guests, made for the platform that it has. */
   readonly certificates?: (identity: PlatformIdentity) => Uint8Array
+  /** KVM's side of interrupts, where the guest has some without a workload that does. */
+  readonly vmConfig?: VmConfig
   /** Level at which the guest boots, where it is another than the workload's. */
   readonly guestVmpl?: number
 }
@@ -111,7 +115,7 @@ export class Machine {
       boot: options.boot,
       rmpSwitches: scenario.rmpSwitches,
       strategyOptions: scenario.strategyOptions,
-      vmConfig: this.interrupts?.vmConfig,
+      vmConfig: options.vmConfig ?? this.interrupts?.vmConfig,
       counting: (apicId) => this.log.isReady(apicId),
       identity: options.identity,
       trace: options.trace
@@ -203,7 +207,7 @@ export class Machine {
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
-    const work = workOf(scenario, seed)
+    const work = this.#options.work ?? workOf(scenario, seed)
     const plan: GuestPlan = {
       vcpus: scenario.vcpus,
       secretsGpa: parameters.secretsGpa,

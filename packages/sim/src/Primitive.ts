@@ -49,7 +49,8 @@ export const PRIMITIVES = [
   "deep_idle_exit",
   "halt_poll_wake",
   "srcu_grace_period",
-  "create_vm_tail"
+  "create_vm_tail",
+  "psp_guest_request"
 ] as const
 
 export type PrimitiveName = (typeof PRIMITIVES)[number]

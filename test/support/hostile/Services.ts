@@ -5,6 +5,7 @@ import {
   type HandlerEvent,
   type HandlerPort,
   type HandlerStep,
+  handledCalls,
   handledService,
   type Protocol,
   type TpmPort,
@@ -36,7 +37,7 @@ const service = (
   const buffer = { register: "rcx", size: { register: "rdx", min: 16, max: 8192 }, align: 1 } as const
   const rules = [0, 1].map((call) => ({ call, buffers: [buffer], words: [], costNs: 100 }))
   return {
-    protocol: handledService(number, { MIN: 1, MAX: 1 }, rules, port),
+    protocol: handledService(number, { MIN: 1, MAX: 1 }, handledCalls(rules, port)),
     answer: () => {
       const question = port.open
       if (question === undefined) return

@@ -93,6 +93,32 @@ function* askFirmware({ gpa, nonce, vmpl, keySelect }: AttestPlan, plan: GuestPl
 const OPERATION = { report: 0x00, nonce: 0x10, manifest: 0x20, certificates: 0x30, guid: 0x40, SIZE: 0x58 } as const
 const REPORT_SIZE = 0x4a0
 
+/**
+ * What RCX points at: where nonce and outputs are, by ATTEST_PAGES from `gpa` on.
+ * @param service 16 bytes of a GUID; null: all services
+ * @param certificatePages 0: no certificates
+ * @spec SVSM 7 table 10
+ */
+export const attestOperation = (
+  gpa: number,
+  nonceSize: number,
+  service: Uint8Array | null,
+  certificatePages: number
+): Uint8Array => {
+  const operation = new Uint8Array(OPERATION.SIZE)
+  const view = new DataView(operation.buffer)
+  const buffer = (at: number, page: number, size: number): void => {
+    view.setBigUint64(at, BigInt(gpa + page), true)
+    view.setUint32(at + 8, size, true)
+  }
+  buffer(OPERATION.report, ATTEST_PAGES.REPORT, PAGE_SIZE)
+  buffer(OPERATION.nonce, ATTEST_PAGES.NONCE, nonceSize)
+  buffer(OPERATION.manifest, ATTEST_PAGES.MANIFEST, PAGE_SIZE)
+  buffer(OPERATION.certificates, ATTEST_PAGES.SVSM_CERTIFICATES, certificatePages * PAGE_SIZE)
+  if (service !== null) operation.set(service, OPERATION.guid)
+  return operation
+}
+
 /** ATTEST_SERVICES or ATTEST_SINGLE_SERVICE. */
 function* askSvsm({ gpa, nonce, service }: AttestPlan, svsm: SvsmCaller): Program<Attested> {
   const entries: Array<PvalidateEntry> = []
@@ -105,17 +131,7 @@ function* askSvsm({ gpa, nonce, service }: AttestPlan, svsm: SvsmCaller): Progra
   if (validated !== SVSM_RESULT.SUCCESS) {
     return { result: validated, report: NOTHING, certificates: NOTHING, manifest: NOTHING }
   }
-  const operation = new Uint8Array(OPERATION.SIZE)
-  const view = new DataView(operation.buffer)
-  const buffer = (at: number, page: number, size: number): void => {
-    view.setBigUint64(at, BigInt(gpa + page), true)
-    view.setUint32(at + 8, size, true)
-  }
-  buffer(OPERATION.report, ATTEST_PAGES.REPORT, PAGE_SIZE)
-  buffer(OPERATION.nonce, ATTEST_PAGES.NONCE, nonce.length)
-  buffer(OPERATION.manifest, ATTEST_PAGES.MANIFEST, PAGE_SIZE)
-  buffer(OPERATION.certificates, ATTEST_PAGES.SVSM_CERTIFICATES, ATTEST_PAGES.CERTIFICATE_PAGES * PAGE_SIZE)
-  if (service !== null) operation.set(service, OPERATION.guid)
+  const operation = attestOperation(gpa, nonce.length, service, ATTEST_PAGES.CERTIFICATE_PAGES)
   yield writeBytes(gpa + ATTEST_PAGES.OPERATION, operation)
   yield writeBytes(gpa + ATTEST_PAGES.NONCE, nonce)
   const call = service === null ? ATTESTATION_CALL.ATTEST_SERVICES : ATTESTATION_CALL.ATTEST_SINGLE_SERVICE

@@ -1,5 +1,6 @@
 import { PAGE_SIZE, PSC_OP, type PscEntry, TERMINATE } from "@vmpl-lab/sev-es"
 import { type Program, read, write, writeBytes } from "@vmpl-lab/vmpl"
+import { acceptCall, acceptRange, unitBytes } from "../AcceptRange.ts"
 import { pageStateChanges } from "../ghcb/PageStateChanges.ts"
 import { terminate } from "../MsrProtocol.ts"
 import { type PvalidateEntry, pvalidateList } from "../PvalidateList.ts"
@@ -21,6 +22,8 @@ export interface AcceptancePlan {
   /** Size of the entries that are tried first. */
   readonly is2m: boolean
   readonly entriesPerList: number
+  /** The SVSM is told a range and does all of it; else the guest changes page states and lists pages. */
+  readonly byRange?: boolean
   /** vCPUs that accept, from APIC ID 0 on. */
   readonly acceptors: number
 }
@@ -43,7 +46,8 @@ export function* acceptMemory(plan: AcceptancePlan, guest: GuestPlan, apicId: nu
   const share = shareOf(plan, apicId)
   const beginNs = yield* now()
   const acceptance = new Acceptance(plan, guest, apicId, hands)
-  yield* acceptance.range(share.gpa, share.bytes, plan.is2m)
+  if (plan.byRange === true) yield* acceptance.inOneCall(share.gpa, share.bytes, plan.is2m)
+  else yield* acceptance.range(share.gpa, share.bytes, plan.is2m)
   const { pageStateNs, calls, fallbacks } = acceptance
   const endNs = yield* now()
   guest.report.accepted?.(apicId, { bytes: share.bytes, beginNs, endNs, pageStateNs, calls, fallbacks })
@@ -74,6 +78,20 @@ class Acceptance {
       yield* this.#makePrivate(entries)
       yield* this.#validate(entries)
     }
+  }
+
+  /** By the memory acceptance protocol: the SVSM asks the host too, and finds out about 4 KiB pages itself. */
+  *inOneCall(gpa: number, bytes: number, is2m: boolean): Program {
+    if (bytes === 0) return
+    const { svsm, guard } = this.#hands
+    const { result, calls } = yield* acceptRange((rcx, rdx, r8) => guard(acceptCall(svsm)(rcx, rdx, r8)), {
+      gpa,
+      units: bytes / unitBytes(is2m),
+      is2m
+    })
+    this.calls += calls
+    this.#guest.report.called(this.#apicId, CALL_KIND.PVALIDATE, result)
+    if (result !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
   }
 
   *#makePrivate(entries: ReadonlyArray<PvalidateEntry>): Program {

@@ -31,7 +31,8 @@ const NOT_SCALED: ReadonlySet<PrimitiveName> = new Set([
   "launch_update_4k",
   "deep_idle_exit",
   "srcu_grace_period",
-  "create_vm_tail"
+  "create_vm_tail",
+  "psp_guest_request"
 ])
 
 export const scalingOf = (name: PrimitiveName): Scaling =>

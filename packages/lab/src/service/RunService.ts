@@ -2,6 +2,7 @@ import type { Strategy } from "@vmpl-lab/hv-strategies"
 import type { Profile } from "@vmpl-lab/sim"
 import * as Effect from "effect/Effect"
 import { RunFailed } from "../RunFailed.ts"
+import type { ClientLevels } from "../tpm/ClientWork.ts"
 import { GuestMachine, type JobOutcome } from "../tpm/GuestMachine.ts"
 import { serviceGuest } from "../tpm/ServiceGuest.ts"
 import type { Service } from "./Define.ts"
@@ -11,6 +12,8 @@ import { exampleJob, Fuzzer, resultName } from "./ServiceJobs.ts"
 /** One call of a service under one strategy. Times are medians in virtual ns; the parts belong to the median call. */
 export interface ServiceLatency {
   readonly strategy: string
+  /** The protocol, or the service's name. */
+  readonly protocol: string
   readonly call: string
   readonly samples: number
   /** What the SVSM answered, each result once, in the order in which they came. */
@@ -18,6 +21,8 @@ export interface ServiceLatency {
   readonly ns: number
   readonly switchNs: number
   readonly serviceNs: number
+  /** Of these, what is given as one number: a TPM's work, a handler's `costNs`. */
+  readonly givenNs: number
 }
 
 /** What became of random calls. */
@@ -41,6 +46,8 @@ export interface RunServiceOptions {
   readonly calls: number
   /** Random calls under each strategy. */
   readonly fuzz: number
+  /** Where the caller is and where the service; VMPL2 and VMPL0 when left out. */
+  readonly levels?: ClientLevels
 }
 
 /** The sample in the middle by its time. */
@@ -48,10 +55,15 @@ export const medianOutcome = (outcomes: ReadonlyArray<JobOutcome>): JobOutcome =
   [...outcomes].sort((a, b) => a.ns - b.ns)[Math.ceil(outcomes.length / 2) - 1]!
 
 /** Where a job's time went, as a row. */
-export const latencyRow = (strategy: string, call: string, outcomes: ReadonlyArray<JobOutcome>): ServiceLatency => {
+export const latencyRow = (
+  what: Pick<ServiceLatency, "strategy" | "protocol" | "call" | "givenNs">,
+  outcomes: ReadonlyArray<JobOutcome>
+): ServiceLatency => {
   const { ns, switchNs } = medianOutcome(outcomes)
   const results = [...new Set(outcomes.map(({ result }) => resultName(result)))]
-  return { strategy, call, samples: outcomes.length, results, ns, switchNs, serviceNs: ns - switchNs }
+  const { strategy, protocol, call, givenNs } = what
+  const serviceNs = ns - switchNs
+  return { strategy, protocol, call, samples: outcomes.length, results, ns, switchNs, serviceNs, givenNs }
 }
 
 /** Runs every call of a service with its example under each strategy, then random calls. */
@@ -60,9 +72,16 @@ export const runService = Effect.fnUntraced(function* (options: RunServiceOption
   const latency: Array<ServiceLatency> = []
   const fuzz: Array<FuzzRecord> = []
   for (const strategy of options.strategies) {
-    const { name, launched } = serviceGuest(strategy)
-    const { service: served, answerer } = hostService(service, seed)
-    const guest = new GuestMachine({ ...launched, profile, seed, services: [served], answerers: [answerer] })
+    const { name, launched } = serviceGuest(strategy, options.levels)
+    const { service: served, answerer, serveCall } = hostService(service, seed)
+    const guest = new GuestMachine({
+      ...launched,
+      profile,
+      seed,
+      services: launched.levels.serviceVmpl === 0 ? [served] : [],
+      answerers: [answerer],
+      levelCalls: new Map([[service.protocol, serveCall]])
+    })
     yield* guest.boot
     for (const [key, call] of Object.entries(service.calls)) {
       const job = exampleJob(service, call, guest.buffers[0]!)
@@ -70,7 +89,8 @@ export const runService = Effect.fnUntraced(function* (options: RunServiceOption
         return yield* new RunFailed({ why: `${service.name}, ${key}: its buffers need more than two pages` })
       const outcomes: Array<JobOutcome> = []
       for (let i = 0; i < options.calls; i++) outcomes.push(yield* guest.run(job))
-      latency.push(latencyRow(name, key, outcomes))
+      const { costNs: givenNs } = call
+      latency.push(latencyRow({ strategy: name, protocol: service.name, call: key, givenNs }, outcomes))
     }
     if (options.fuzz > 0) {
       const fuzzer = new Fuzzer(service, seed, launched.svsm.parameters, guest.buffers)

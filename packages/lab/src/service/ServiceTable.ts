@@ -1,37 +1,45 @@
 import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
-import { TPM_COSTS } from "../tpm/TpmCosts.ts"
+import type { ClientLevels } from "../tpm/ClientWork.ts"
 import { duration } from "../Units.ts"
-import { HANDLER_COST } from "./Handlers.ts"
+import { HANDLER_COST } from "./Capabilities.ts"
 import type { FuzzRecord, ServiceLatency, ServiceRun } from "./RunService.ts"
 
-/** Latencies, one row for each call and strategy. */
-export const latencyTable = (rows: ReadonlyArray<ServiceLatency>): string =>
-  grid(
-    ["call", "strategy", "samples", "p50", "switch", "service", "result"],
-    [2, 3, 4, 5],
-    [...rows]
-      .sort((a, b) => order(rows, a) - order(rows, b))
-      .map(({ call, strategy, samples, ns, switchNs, serviceNs, results }) => [
-        call,
-        strategy,
-        String(samples),
-        ...[ns, switchNs, serviceNs].map(duration),
-        results.join(", ")
-      ])
-  )
+/** Latencies, one row for each call and strategy; the protocol stands with it where there are several. */
+export const latencyTable = (rows: ReadonlyArray<ServiceLatency>): string => {
+  const hasProtocols = new Set(rows.map(({ protocol }) => protocol)).size > 1
+  const lead = hasProtocols ? ["protocol"] : []
+  const head = [...lead, "call", "strategy", "samples", "p50", "switch", "service", "result"]
+  const numbers = [2, 3, 4, 5].map((column) => column + lead.length)
+  const cells = inOrder(rows).map(({ protocol, call, strategy, samples, ns, switchNs, serviceNs, results }) => [
+    ...(hasProtocols ? [protocol] : []),
+    call,
+    strategy,
+    String(samples),
+    ...[ns, switchNs, serviceNs].map(duration),
+    results.join(", ")
+  ])
+  return grid(head, numbers, cells)
+}
 
 /** Calls together, strategies in the order in which they ran. */
-const order = (rows: ReadonlyArray<ServiceLatency>, row: ServiceLatency): number =>
-  rows.findIndex(({ call }) => call === row.call) * rows.length + rows.indexOf(row)
+const inOrder = (rows: ReadonlyArray<ServiceLatency>): ReadonlyArray<ServiceLatency> => {
+  const calls = new Map<string, Array<ServiceLatency>>()
+  for (const row of rows) {
+    const key = JSON.stringify([row.protocol, row.call])
+    calls.set(key, [...(calls.get(key) ?? []), row])
+  }
+  return [...calls.values()].flat()
+}
 
 /** What the numbers rest on. */
 export const latencyNotes = (): string =>
   [
     "Simulated, not measured: virtual time from the guest's call to its return, of which switch is the round trip.",
-    "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, all assumed: what a handler",
-    `  says, ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied,`,
-    `  ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret, and ${duration(TPM_COSTS.state.ns)} for a short TPM command.`
+    "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, assumed: what a handler says,",
+    `  ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied, ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret;`,
+    "  of others: a TPM's own work, measured on swtpm, and the AMD-SP's on a message, which is the profile's. Loads and",
+    "  stores of the SVSM's own are free, and so is its hashing."
   ].join("\n")
 
 const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {
@@ -42,9 +50,9 @@ const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {
 }
 
 /** A run as text. */
-export const serviceText = (name: string, { latency, fuzz }: ServiceRun): string =>
+export const serviceText = (name: string, { vmpl, serviceVmpl }: ClientLevels, { latency, fuzz }: ServiceRun): string =>
   [
-    `Latency of the calls of ${name}`,
+    `Latency of the calls of ${name} at VMPL${serviceVmpl}, from VMPL${vmpl}`,
     latencyTable(latency),
     "",
     latencyNotes(),

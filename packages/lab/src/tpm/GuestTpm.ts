@@ -1,10 +1,10 @@
 import { SVSM_RESULT, VTPM_BUFFER } from "@vmpl-lab/guest"
-import { type TpmPort, vtpm } from "@vmpl-lab/svsm"
+import { type Protocol, type TpmPort, vtpm } from "@vmpl-lab/svsm"
 import { OutsidePort } from "@vmpl-lab/vmpl"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { RunFailed } from "../RunFailed.ts"
-import { GuestMachine, type GuestMachineOptions } from "./GuestMachine.ts"
+import { GuestMachine, type GuestMachineOptions, type OutsideAnswerer } from "./GuestMachine.ts"
 import type { TpmBackEnd } from "./Swtpm.ts"
 import { tpmNs } from "./TpmCosts.ts"
 import { responseCode, startupClear, TPM_RC, tpmError } from "./TpmMessage.ts"
@@ -42,32 +42,47 @@ const refusal = (locality: number, length: number): number => {
   return length > VTPM_BUFFER.REQUEST.DATA_MAX ? TPM_RC.COMMAND_SIZE : TPM_RC.FAILURE
 }
 
+/** The vTPM protocol with the TPM behind it. */
+export interface TpmService {
+  readonly service: Protocol
+  readonly answerer: OutsideAnswerer
+  /** Virtual ns of the TPM's own work so far. */
+  readonly workedNs: () => number
+}
+
+/** A TPM as one SVSM serves it. */
+export const tpmService = (tpm: TpmBackEnd): TpmService => {
+  const port: TpmPort = new OutsidePort()
+  let worked = 0
+  const answer = Effect.suspend(() => {
+    const command = port.open!.ask
+    const ns = tpmNs(command)
+    return Effect.map(tpm.send(command), (response) => {
+      worked += ns
+      port.answer({ response, ns })
+    })
+  })
+  return { service: vtpm(port), answerer: { port, answer }, workedNs: () => worked }
+}
+
 /** Boots a guest whose SVSM has a TPM; its firmware has started the TPM up when this returns. */
 export const guestTpm = Effect.fnUntraced(function* (
   tpm: TpmBackEnd,
   options: Omit<GuestMachineOptions, "services" | "answerers">
 ) {
-  const port: TpmPort = new OutsidePort()
-  let inTpm = 0
-  const answer = Effect.suspend(() => {
-    const command = port.open!.ask
-    const ns = tpmNs(command)
-    return Effect.map(tpm.send(command), (response) => {
-      inTpm += ns
-      port.answer({ response, ns })
-    })
-  })
-  const guest = new GuestMachine({ ...options, services: [vtpm(port)], answerers: [{ port, answer }] })
+  const { service, answerer, workedNs } = tpmService(tpm)
+  const guest = new GuestMachine({ ...options, services: [service], answerers: [answerer] })
   const turn = Semaphore.makeUnsafe(1)
   const send: GuestTpm["send"] = (command, locality) =>
     Effect.gen(function* () {
-      inTpm = 0
+      const before = workedNs()
       const { result, response, ns, switchNs } = yield* guest.run({
         kind: "tpm",
         command,
         locality,
         size: command.length
       })
+      const inTpm = workedNs() - before
       const timing = { ns, switchNs, tpmNs: inTpm, serviceNs: ns - switchNs - inTpm }
       const served = result === SVSM_RESULT.SUCCESS
       return { response: served ? response : tpmError(refusal(locality, command.length)), result, timing }

@@ -19,6 +19,8 @@ export const MemoryAcceptanceKeys = Schema.Struct({
   mebibytes: between(2, 65_536).pipe(Schema.check(Schema.isMultipleOf(2))),
   /** Size of the PVALIDATE list entries that the guest tries first. */
   entrySize: Schema.Literals(["4K", "2M"]),
+  /** PVALIDATE lists after page state changes of the guest's own, or a range in one call; `list` when left out. */
+  by: Schema.optionalKey(Schema.Literals(["list", "range"])),
   /** Of 1000 regions of 2 MiB, how many the host can back with 4 KiB pages only. */
   fragmentedPermille: Schema.optionalKey(between(0, 1_000)),
   /** Entries of one PVALIDATE list, 253 when left out. */
@@ -44,8 +46,9 @@ export const acceptanceTrouble = (scenario: Scenario) => {
 
 /** The guest's plan: which memory, in entries of which size. */
 export const acceptancePlan = (scenario: Scenario, acceptors: number): AcceptancePlan => {
-  const { mebibytes, entrySize, entriesPerList = ENTRIES_PER_LIST } = keysOf(scenario)
-  return { gpa: HIGH_RAM_GPA, bytes: mebibytes * MIB, is2m: entrySize === "2M", entriesPerList, acceptors }
+  const { mebibytes, entrySize, by, entriesPerList = ENTRIES_PER_LIST } = keysOf(scenario)
+  const is2m = entrySize === "2M"
+  return { gpa: HIGH_RAM_GPA, bytes: mebibytes * MIB, is2m, byRange: by === "range", entriesPerList, acceptors }
 }
 
 /** The memory that is there, and how the host backs it: the same regions under every strategy. */

@@ -47,16 +47,22 @@ function* validate(state: SvsmState, gpa: number, vmpl: number, unchanged: numbe
   if (state.changing.has(gfn)) return unchanged
   state.changing.add(gfn)
   try {
-    const { lo, carry } = yield pvalidate(gpa, true)
-    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
-    if (carry && (behaviour.refusesDoubleValidation || unchanged !== SVSM_RESULT.SUCCESS)) return unchanged
-    state.validated.add(gfn)
-    const { gpa: hole, size } = behaviour.notCleared
-    if (gpa < hole || gpa >= hole + size) yield zeroPage(gpa)
-    return yield* grant(state, gpa, vmpl)
+    return yield* validateKept(state, gpa, vmpl, unchanged)
   } finally {
     state.changing.delete(gfn)
   }
+}
+
+/** The same for a page that is not validated, and that its caller keeps from all others by `state.changing`. */
+export function* validateKept(state: SvsmState, gpa: number, vmpl: number, unchanged: number): Program<number> {
+  const { behaviour } = state
+  const { lo, carry } = yield pvalidate(gpa, true)
+  if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
+  if (carry && (behaviour.refusesDoubleValidation || unchanged !== SVSM_RESULT.SUCCESS)) return unchanged
+  state.validated.add(gpa / PAGE_SIZE)
+  const { gpa: hole, size } = behaviour.notCleared
+  if (gpa < hole || gpa >= hole + size) yield zeroPage(gpa)
+  return yield* grant(state, gpa, vmpl)
 }
 
 /** Takes a page from every level below, then rescinds it. */

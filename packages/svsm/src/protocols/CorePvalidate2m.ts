@@ -9,7 +9,7 @@ import { grantRegion, revokeRegion } from "./Permissions.ts"
 import { instructionResult, KNOWN_STATUS } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
-const SIZE_MISMATCH = SVSM_RESULT.FAIL_BASE + RETURN_CODE.FAIL_SIZEMISMATCH
+export const SIZE_MISMATCH = SVSM_RESULT.FAIL_BASE + RETURN_CODE.FAIL_SIZEMISMATCH
 
 /**
  * Validates a 2 MiB region, clears it, and grants it. Where the RMP has 4 KiB entries the instruction says
@@ -23,15 +23,20 @@ export function* validateRegion(state: SvsmState, gpa: number, vmpl: number, unc
   if (state.validated.touchesRegion(gfn) || state.changing.touchesRegion(gfn)) return SIZE_MISMATCH
   state.changing.addRegion(gfn)
   try {
-    const { lo, carry } = yield pvalidate(gpa, true, 1)
-    if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
-    if (carry) return unchanged
-    state.validated.addRegion(gfn)
-    yield zeroRegion(gpa)
-    return yield* grantRegion(state, gpa, vmpl)
+    return yield* validateKeptRegion(state, gpa, vmpl, unchanged)
   } finally {
     state.changing.deleteRegion(gfn)
   }
+}
+
+/** The same for a region of which nothing is validated, and that its caller keeps from all others by `state.changing`. */
+export function* validateKeptRegion(state: SvsmState, gpa: number, vmpl: number, unchanged: number): Program<number> {
+  const { lo, carry } = yield pvalidate(gpa, true, 1)
+  if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
+  if (carry) return unchanged
+  state.validated.addRegion(gpa / PAGE_SIZE)
+  yield zeroRegion(gpa)
+  return yield* grantRegion(state, gpa, vmpl)
 }
 
 /** Takes a 2 MiB region from every level below, then rescinds it. */

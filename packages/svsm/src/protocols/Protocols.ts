@@ -1,6 +1,7 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import type { Program } from "@vmpl-lab/vmpl"
 import type { SvsmState } from "../State.ts"
+import { memoryAcceptance } from "../services/MemoryAcceptance.ts"
 import { apicProtocol } from "./Apic.ts"
 import { attestationProtocol } from "./Attestation.ts"
 import { coreProtocol } from "./Core.ts"
@@ -8,7 +9,12 @@ import type { Protocol } from "./Protocol.ts"
 import type { SvsmRequest } from "./Request.ts"
 
 /** What every SVSM of this model serves. Services of one's own are registered beside them: `new SvsmState([...])`. */
-export const SHIPPED_PROTOCOLS: ReadonlyArray<Protocol> = [coreProtocol, attestationProtocol, apicProtocol]
+export const SHIPPED_PROTOCOLS: ReadonlyArray<Protocol> = [
+  coreProtocol,
+  attestationProtocol,
+  apicProtocol,
+  memoryAcceptance
+]
 
 /** Protocols by number. Throws RangeError where two have one number. */
 export const protocolTable = (protocols: ReadonlyArray<Protocol>): ReadonlyMap<number, Protocol> => {

@@ -34,6 +34,7 @@ export const guestRequest = (vcpu: Vcpu, thread: HostThread, exit: GhcbExit): nu
   const stored = hardware.host.writePage(requestPfn, request)
   assert(stored === 0, "KVM's own pages are hypervisor-owned")
   state(true)
+  thread.charge(PRIMITIVE.psp_guest_request)
   const status = port.guestRequest(requestPfn, responsePfn)
   const response = hardware.host.readPage(responsePfn)
   const reclaimed = port.reclaim(responsePfn)
