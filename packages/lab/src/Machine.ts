@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { AP_TRAMPOLINE_GPA, applicationProcessor, bootProcessor, type GuestBody, type GuestPlan } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
-import { type Kvm, launch, type Meter, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
+import { type Kvm, launch, type Meter, type VmConfig, type Vmm, type VmmVcpu } from "@vmpl-lab/hypervisor"
 import type { PlatformIdentity, PlatformIdentityOptions, SnpFirmware } from "@vmpl-lab/psp"
 import {
   ACCOUNT,
@@ -61,6 +61,12 @@ export interface MachineOptions {
   readonly certificates?: (identity: PlatformIdentity) => Uint8Array
   /** Level at which the guest boots, where it is another than the workload's. */
   readonly guestVmpl?: number
+  /** What the VMM chooses of its VM objects, where the scenario's interrupts do not. */
+  readonly vmConfig?: VmConfig
+  /** The guest is about to come from another machine. */
+  readonly incoming?: boolean
+  /** Which chip the machine has, hence its keys; 1 if left out. */
+  readonly chip?: number
 }
 
 /** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
@@ -111,7 +117,8 @@ export class Machine {
       boot: options.boot,
       rmpSwitches: scenario.rmpSwitches,
       strategyOptions: scenario.strategyOptions,
-      vmConfig: this.interrupts?.vmConfig,
+      vmConfig: options.vmConfig ?? this.interrupts?.vmConfig,
+      chip: options.chip,
       counting: (apicId) => this.log.isReady(apicId),
       identity: options.identity,
       trace: options.trace
@@ -197,7 +204,7 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed, body, guestVmpl } = this.#options
+    const { scenario, calls, svsm, seed, body, guestVmpl, incoming } = this.#options
     const { parameters, heapGpa } = svsm
     const state = this.svsm
     const base = parameters.svsm.gpa
@@ -214,7 +221,8 @@ export class Machine {
       ...work.guest(calls),
       ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {}),
       ...(body === undefined ? {} : { body }),
-      ...(guestVmpl === undefined ? {} : { guestVmpl })
+      ...(guestVmpl === undefined ? {} : { guestVmpl }),
+      ...(incoming === undefined ? {} : { incoming })
     }
     work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))

@@ -28,6 +28,9 @@ export class SvsmState {
   behaviour: Behaviour = BEHAVIOUR.specification
   /** By number. */
   readonly protocols: ReadonlyMap<number, Protocol>
+  /** Those of them that serve faults, and those that hear of what the SVSM does. */
+  readonly faultServers: ReadonlyArray<NonNullable<Protocol["fault"]>>
+  readonly observers: ReadonlyArray<NonNullable<Protocol["completed"]>>
   /** What the services of this SVSM say of themselves in reports; a service adds its own when it starts. */
   readonly services: Array<ServiceManifest> = []
   /** The way to the AMD-SP; null until the SVSM has read its key. */
@@ -68,6 +71,8 @@ export class SvsmState {
    */
   constructor(protocols: ReadonlyArray<Protocol> = SHIPPED_PROTOCOLS, lock: Lock = new RwLock()) {
     this.protocols = protocolTable(protocols)
+    this.faultServers = protocols.flatMap(({ fault }) => fault ?? [])
+    this.observers = protocols.flatMap(({ completed }) => completed ?? [])
     this.lock = lock
   }
 

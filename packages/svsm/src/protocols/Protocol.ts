@@ -1,6 +1,6 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
-import type { Program } from "@vmpl-lab/vmpl"
-import type { SvsmState } from "../State.ts"
+import type { Operation, Program } from "@vmpl-lab/vmpl"
+import type { GuestVmsa, SvsmState } from "../State.ts"
 import type { SvsmRequest } from "./Request.ts"
 
 /** Lowest and highest version of a protocol that is served. */
@@ -19,6 +19,10 @@ export interface Protocol {
    * @returns the result code or NO_RETURN, or the program that comes to it
    */
   readonly serve: (state: SvsmState, request: SvsmRequest) => Program<number> | number
+  /** Serves a nested page fault of a level, brought here by a host that does not know better; then the level runs on. */
+  readonly fault?: (state: SvsmState, faulted: GuestVmsa) => Program
+  /** Hears of every operation of the request loop of a CPU once it has completed, as a walk of its page tables would. */
+  readonly completed?: (state: SvsmState, apicId: number, operation: Operation) => void
 }
 
 /** Number of the attestation protocol, the one in whose unknown calls the behaviours differ. @spec SVSM table 3 */

@@ -1,0 +1,119 @@
+import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import {
+  lidt,
+  type Program,
+  pause,
+  read,
+  readRegister,
+  recordedSequence,
+  sequence,
+  work,
+  write,
+  writeRegister
+} from "@vmpl-lab/vmpl"
+import { Ghcb } from "../Ghcb.ts"
+import { MIGRATION_CALL, MIGRATION_PROTOCOL } from "../MigrationCall.ts"
+import { SvsmCaller } from "../SvsmCall.ts"
+import { vcHandler } from "../VcHandler.ts"
+import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan } from "./GuestPlan.ts"
+import { migrationControl, type PageRange } from "./MigrationAgent.ts"
+import { now } from "./Pace.ts"
+
+/** What the writing vCPUs do. */
+export interface WriterPlan {
+  /** Pages that all of them write to, each at places of its own. */
+  readonly data: PageRange
+  /** Virtual ns of other work between two writes. */
+  readonly paceNs: number
+  /** Seed of each vCPU's order of pages, not 0. */
+  readonly seed: (apicId: number) => number
+  /** Writes that a vCPU makes unless it is moved; at most 2^32 - 1, which is never. */
+  readonly writes: (apicId: number) => number
+  /** Writes after it has gone on. */
+  readonly writesAfter: number
+  /** Observer: a write was made. */
+  readonly wrote: (apicId: number, gpa: number) => void
+  /** Observer: the last instruction before a vCPU parks, and the first when it goes on, by its TSC in ns. */
+  readonly parks: (apicId: number, ns: number) => void
+  readonly resumes: (apicId: number, ns: number) => void
+}
+
+/** Linear address at which a parked writer goes on. */
+export const WRITER_RESUME = AP_TRAMPOLINE_GPA + 0x800
+
+const WORD = 8
+/** Where a writer keeps its state: all of it is in these registers and in memory. */
+const STEP = VMSA.rbx
+const RANDOM = VMSA.rsi
+const LIMIT = VMSA.r14
+const APIC_ID = VMSA.rdi
+
+/** Words of a page that are one vCPU's: every so many bytes one. */
+const offsetOf = (plan: GuestPlan, apicId: number, random: number): number => {
+  const slots = Math.floor(PAGE_SIZE / WORD / plan.vcpus)
+  return ((random % slots) * plan.vcpus + apicId) * WORD
+}
+
+/** Xorshift of 32 bits: never 0. */
+const nextRandom = (x: number): number => {
+  let y = x ^ (x << 13)
+  y ^= y >>> 17
+  y ^= y << 5
+  return y >>> 0
+}
+
+/** A vCPU that writes to memory, from the agent's sign on. */
+export function* migrationWriter(writer: WriterPlan, plan: GuestPlan, apicId: number): Program {
+  const { go } = migrationControl(plan)
+  while ((yield read(go, 8)).lo === 0) yield pause(16)
+  yield sequence([
+    writeRegister(APIC_ID, apicId),
+    writeRegister(STEP, 0),
+    writeRegister(RANDOM, writer.seed(apicId)),
+    writeRegister(LIMIT, writer.writes(apicId))
+  ])
+  plan.report.ready(apicId)
+  yield* makeWrites(writer, plan, apicId)
+}
+
+/**
+ * What CS:RIP of a parked writer's VMSA leads to. Its GHCB is an agreement with a host, which may be another one now: it
+ * is made again.
+ */
+export function* resumedWriter(writer: WriterPlan, plan: GuestPlan): Program {
+  const begin = yield* now()
+  yield lidt(vcHandler)
+  const apicId = (yield readRegister(APIC_ID)).lo
+  writer.resumes(apicId, begin)
+  yield* new Ghcb(blockOf(plan, apicId) + BLOCK.GHCB).setUp()
+  const { lo: step } = yield readRegister(STEP)
+  yield writeRegister(LIMIT, step + writer.writesAfter)
+  plan.report.ready(apicId)
+  yield* makeWrites(writer, plan, apicId)
+}
+
+/** Each step begins with what registers and memory say, and ends with all of it there: a parked vCPU is its VMSA. */
+function* makeWrites(writer: WriterPlan, plan: GuestPlan, apicId: number): Program {
+  const svsm = new SvsmCaller(blockOf(plan, apicId) + BLOCK.CALLING_AREA, "msr", null)
+  const { stop } = migrationControl(plan)
+  const { gpa, pages } = writer.data
+  const state = recordedSequence([readRegister(STEP), readRegister(RANDOM), readRegister(LIMIT), read(stop, 8)])
+  for (;;) {
+    yield state
+    const [step, , random, , limit, , stopped] = state.outcomes as unknown as ReadonlyArray<number>
+    if (stopped !== 0) {
+      writer.parks(apicId, yield* now())
+      // Refused before a migration has begun: then the vCPU goes on.
+      yield* svsm.call(MIGRATION_PROTOCOL, MIGRATION_CALL.PARK, { rcx: WRITER_RESUME - AP_TRAMPOLINE_GPA })
+    }
+    if (step === limit) break
+    const next = nextRandom(random!)
+    const address = gpa + (next % pages) * PAGE_SIZE + offsetOf(plan, apicId, next >>> 12)
+    const { lo: old } = yield read(address, 4)
+    yield write(address, 4, (Math.imul(old, 31) + next + step!) >>> 0)
+    writer.wrote(apicId, address)
+    yield sequence([writeRegister(RANDOM, next), writeRegister(STEP, step! + 1)])
+    if (writer.paceNs > 0) yield work(writer.paceNs)
+  }
+  plan.report.done(apicId)
+}
