@@ -20,7 +20,7 @@ export const MIGRATION_CALL = {
   EXPORT: 4,
   /** RCX: RIP at which this vCPU goes on, here or elsewhere, with its other registers. It does not return. */
   PARK: 5,
-  /** Answers once every other vCPU is parked; BUSY before. */
+  /** Answers once every other vCPU is parked; STILL_RUNNING where that takes long. */
   STOP: 6,
   /** Out: RCX bytes. From here on the guest is the other side's. */
   EXPORT_STATE: 7,
@@ -61,7 +61,9 @@ export const MIGRATION_RESULT = {
   /** Pages are left to export. */
   PAGES_LEFT: own(8),
   /** A vCPU has levels beside the guest's own: this prototype cannot move them. */
-  MORE_LEVELS: own(9)
+  MORE_LEVELS: own(9),
+  /** Not every vCPU has parked yet: ask again, or give up. */
+  STILL_RUNNING: own(10)
 } as const
 
 /** An entry of RESUME's list: u32 APIC ID, u32 VMPL, u64 GPA of the VMSA, u64 SEV_FEATURES. */

@@ -1,4 +1,4 @@
-import { MIGRATION_ROLE, MIGRATION_START, SVSM_RESULT } from "@vmpl-lab/guest"
+import { MIGRATION_RESULT, MIGRATION_ROLE, MIGRATION_START, SVSM_RESULT } from "@vmpl-lab/guest"
 import { strategyName } from "@vmpl-lab/hv-strategies"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { RunFailed } from "../RunFailed.ts"
@@ -15,6 +15,8 @@ import { migrationResultName } from "./ResultName.ts"
 const LIST_MAX = (BUFFER_PAGES * PAGE_SIZE) / 8
 /** Writes of a vCPU that is not to end. */
 const NEVER = 0xffff_ffff
+/** Times that the guest is asked to stop. */
+const STOP_MAX = 1_000
 /** More pages than a batch has room for. */
 const ANY = 0xffff
 
@@ -25,7 +27,7 @@ interface Sent {
   readonly before: number
   readonly during: number
   readonly lastPages: number
-  readonly digest: string
+  readonly digest: string | null
   /** VMPL switches that came before START. */
   readonly switches: MigrationRun["switches"]
 }
@@ -60,7 +62,7 @@ export class MigrationFlow {
     const sent = yield* this.#send()
     const isRefused = this.#receiver.refusal !== null
     const resumed = isRefused ? null : yield* this.#receiver.resume()
-    const isBack = isRefused && (yield* this.#goBack())
+    const staysHere = isRefused && (yield* this.#goBack())
     const { startNs, stopNs, before, during } = sent
     const data = dataRange(this.#options.pages)
     return {
@@ -82,7 +84,7 @@ export class MigrationFlow {
       guestDigest: resumed === null ? null : pagesDigest(target.machine, data.gpa, data.pages),
       writes: source.writes.map((count, apicId) => count + target.writes[apicId]!),
       refusal: this.#receiver.refusal,
-      goesOn: resumed !== null ? "target" : isBack ? "source" : "nowhere"
+      goesOn: resumed !== null ? "target" : staysHere ? "source" : "nowhere"
     }
   }
 
@@ -99,7 +101,9 @@ export class MigrationFlow {
     const startNs = yield* this.#start()
     const atStart = source.written
     yield* this.#whileItRuns(startNs)
-    const { ns: stopNs } = yield* this.#done("stop", 0, this.#waitNs)
+    if (this.#receiver.refusal !== null)
+      return { startNs, stopNs: startNs, before, during: 0, lastPages: 0, digest: null, switches }
+    const stopNs = yield* this.#stop()
     const during = source.written - atStart
     const lastPages = yield* this.#last()
     const digest = stateDigest(source.machine, source.service.migration)
@@ -109,8 +113,9 @@ export class MigrationFlow {
   /** Both sides agree on a key. */
   *#shakeHands(): Generator<void, void> {
     const source = this.#source
-    const theirs = yield* this.#receiver.offer()
-    const ours = source.take((yield* this.#done("hello", MIGRATION_ROLE.SOURCE)).rcx)
+    const change = this.#options.introduces ?? ((offer) => offer)
+    const theirs = change(yield* this.#receiver.offer(), "target")
+    const ours = change(source.take((yield* this.#done("hello", MIGRATION_ROLE.SOURCE)).rcx), "source")
     source.put(theirs)
     yield* this.#done("peer", theirs.length)
     yield* this.#receiver.greet(ours)
@@ -185,6 +190,16 @@ export class MigrationFlow {
     return left
   }
 
+  /** Every vCPU but the agent's parks. @returns when they had */
+  *#stop(): Generator<void, number> {
+    for (let asked = 0; asked < STOP_MAX; asked++) {
+      const { result, ns } = yield* this.#source.command("stop", 0, asked === 0 ? this.#waitNs : 0)
+      if (result === SVSM_RESULT.SUCCESS) return ns
+      if (result !== MIGRATION_RESULT.STILL_RUNNING) break
+    }
+    throw new RunFailed({ why: "the guest's vCPUs do not park" })
+  }
+
   /** What is left once the guest has stopped, and its state, which goes only after a target that took all. @returns pages */
   *#last(): Generator<void, number> {
     yield* this.#markDirty()
@@ -200,10 +215,10 @@ export class MigrationFlow {
     return pages
   }
 
-  /** The guest goes on where it was, unless it has been given away already. @returns whether it does */
+  /** The guest goes on where it was. The SVSM refuses that where it has been given away. @returns whether it does */
   *#goBack(): Generator<void, boolean> {
     const source = this.#source
-    if ((yield* source.command("resume")).result !== SVSM_RESULT.SUCCESS) return false
+    yield* source.command("resume")
     const { written } = source
     yield* source.command("wait", 0, this.#options.warmUpNs)
     return source.written > written

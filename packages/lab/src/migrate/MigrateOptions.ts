@@ -34,6 +34,8 @@ export interface MigrateOptions {
   readonly wrote?: (apicId: number, gpa: number) => void
   /** Pages that a host does not tell of. */
   readonly hides?: (gfn: number) => boolean
+  /** What a carrier makes of each side's offer for a key. */
+  readonly introduces?: (offer: Uint8Array, side: "source" | "target") => Uint8Array
   /** What a carrier brings to the target in place of each message; that message alone, if left out. */
   readonly carries?: (message: Message) => ReadonlyArray<Message>
 }

@@ -28,8 +28,8 @@ export interface MigrationRun {
   readonly downtimeNs: number | null
   /** Writes in a second, of all vCPUs: before, and from START to the stop. */
   readonly writesPerSecond: { readonly before: number; readonly during: number }
-  /** SHA-256 of the guest that stands still, hex, on both sides; null where the target did not take it. */
-  readonly sourceDigest: string
+  /** SHA-256 of the guest that stands still, hex, on both sides; null where it did not get so far. */
+  readonly sourceDigest: string | null
   readonly targetDigest: string | null
   /** SHA-256 over the pages that the guest wrote, hex, when it had done all its work; null where it did not. */
   readonly guestDigest: string | null

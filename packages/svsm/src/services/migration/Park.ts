@@ -37,7 +37,7 @@ export function* park(state: SvsmState, migration: Migration, request: SvsmReque
 export function* stop(state: SvsmState, migration: Migration): Program<number> {
   const others = (): number => state.registry.length - 1
   for (let looks = 0; migration.parked.size < others(); looks++) {
-    if (looks === STOP.LOOKS) return SVSM_RESULT.BUSY
+    if (looks === STOP.LOOKS) return MIGRATION_RESULT.STILL_RUNNING
     yield pause(STOP.PAUSES)
   }
   for (const { caGpa } of migration.parked) migration.pending.add(Math.floor(caGpa / PAGE_SIZE))
