@@ -50,6 +50,9 @@ const flags = {
     Flag.withDescription("Rounds after which the guest is stopped in any case"),
     Flag.withDefault(10)
   ),
+  trustHost: switchFlag("trust-host").pipe(
+    Flag.withDescription("Believe the host's list of written pages: memory is not hashed again at the stop")
+  ),
   profile: profileFlag,
   seed: seedFlag,
   json: switchFlag("json").pipe(Flag.withDescription("Print one JSON object"))
@@ -90,9 +93,12 @@ export const migrate = Command.make(
       maxRounds,
       warmUpNs: WARM_UP_NS,
       writesAfter: WRITES_AFTER,
+      ...(options.trustHost ? { rehash: false } : {}),
       ...(target === undefined ? {} : { targetStrategy: target })
     })
-    const head = { pages, vcpus, writeRate, bandwidthMbit: bandwidth, latencyUs: latency, threshold, maxRounds }
+    const { trustHost } = options
+    const link = { bandwidthMbit: bandwidth, latencyUs: latency }
+    const head = { pages, vcpus, writeRate, ...link, threshold, maxRounds, trustHost }
     if (options.json) {
       const all = { seed, commit: codeCommit(), profile: profile.name, parameters: head, migrations: runs }
       return yield* writeOut(`${JSON.stringify(all, null, 2)}\n`)

@@ -31,8 +31,8 @@ export interface WriterPlan {
   readonly writes: (apicId: number) => number
   /** Writes after it has gone on. */
   readonly writesAfter: number
-  /** Observer: a write was made. */
-  readonly wrote: (apicId: number, gpa: number) => void
+  /** Observer: 4 bytes were written. */
+  readonly wrote: (apicId: number, gpa: number, value: number) => void
   /** Observer: the last instruction before a vCPU parks, and the first when it goes on, by its TSC in ns. */
   readonly parks: (apicId: number, ns: number) => void
   readonly resumes: (apicId: number, ns: number) => void
@@ -110,8 +110,9 @@ function* makeWrites(writer: WriterPlan, plan: GuestPlan, apicId: number): Progr
     const next = nextRandom(random!)
     const address = gpa + (next % pages) * PAGE_SIZE + offsetOf(plan, apicId, next >>> 12)
     const { lo: old } = yield read(address, 4)
-    yield write(address, 4, (Math.imul(old, 31) + next + step!) >>> 0)
-    writer.wrote(apicId, address)
+    const value = (Math.imul(old, 31) + next + step!) >>> 0
+    yield write(address, 4, value)
+    writer.wrote(apicId, address, value)
     yield sequence([writeRegister(RANDOM, next), writeRegister(STEP, step! + 1)])
     if (writer.paceNs > 0) yield work(writer.paceNs)
   }

@@ -45,13 +45,19 @@ export class MigrationFlow {
   constructor(options: MigrateOptions) {
     const { strategy, targetStrategy, profile, seed, pages, vcpus, writesPerSecond, writesAfter, wrote } = options
     const paceNs = Math.round(1e9 / writesPerSecond)
-    const common = { profile, seed, vcpus: vcpus + 1, data: dataRange(pages), paceNs, writes: () => NEVER, writesAfter }
+    const watched = wrote === undefined ? {} : { wrote }
+    const data = dataRange(pages)
+    const common = { profile, seed, vcpus: vcpus + 1, data, paceNs, writes: () => NEVER, writesAfter, ...watched }
     this.#options = options
     this.#link = new Link(options.link)
-    const watched = wrote === undefined ? {} : { wrote }
-    this.#source = new MigrationSide({ ...common, ...watched, name: "source", strategy, chip: 1 })
+    this.#source = new MigrationSide({ ...common, name: "source", strategy, chip: 1 })
     const target = { ...common, name: "target", strategy: targetStrategy ?? strategy, chip: 2 } as const
     this.#receiver = new Receiver(new MigrationSide(target))
+  }
+
+  /** Both machines, for whoever looks at them. */
+  get sides(): readonly [source: MigrationSide, target: MigrationSide] {
+    return [this.#source, this.#receiver.side]
   }
 
   *run(): Generator<void, MigrationRun> {
@@ -175,11 +181,11 @@ export class MigrationFlow {
    * @returns pages that are to go; null where nothing was told
    */
   *#markDirty(): Generator<void, number | null> {
-    const { tracking, hides } = this.#options
+    const { tracking, tells } = this.#options
     if (tracking !== "nested-page-table") return null
     let left: number | null = null
     const { gfns, ns } = dirtyPages(this.#source.machine)
-    const told = gfns.filter((gfn) => hides?.(gfn) !== true)
+    const told = tells?.(gfns) ?? gfns
     this.#waitNs += ns
     for (let at = 0; at < told.length; at += LIST_MAX) {
       const list = gfnList(told.slice(at, at + LIST_MAX))

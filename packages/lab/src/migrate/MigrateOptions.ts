@@ -30,10 +30,10 @@ export interface MigrateOptions {
   readonly rehash?: boolean
   /** The strategy of the other machine; the same, if left out. */
   readonly targetStrategy?: Strategy
-  /** Observer of the guest's writes on the source. */
-  readonly wrote?: (apicId: number, gpa: number) => void
-  /** Pages that a host does not tell of. */
-  readonly hides?: (gfn: number) => boolean
+  /** Observer of the guest's writes, 4 bytes each, on whichever machine. */
+  readonly wrote?: (apicId: number, gpa: number, value: number) => void
+  /** What a host says is dirty in place of what is. */
+  readonly tells?: (gfns: ReadonlyArray<number>) => ReadonlyArray<number>
   /** What a carrier makes of each side's offer for a key. */
   readonly introduces?: (offer: Uint8Array, side: "source" | "target") => Uint8Array
   /** What a carrier brings to the target in place of each message; that message alone, if left out. */

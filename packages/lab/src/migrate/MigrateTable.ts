@@ -12,6 +12,7 @@ export interface MigrateHead {
   readonly writeRate: number
   readonly bandwidthMbit: number
   readonly latencyUs: number
+  readonly trustHost: boolean
   readonly profile: string
   readonly seed: number
 }
@@ -50,7 +51,7 @@ const roundLine = (run: MigrationRun): string => {
 
 /** All migrations as text. */
 export const migrateText = (head: MigrateHead, runs: ReadonlyArray<MigrationRun>): string => {
-  const { pages, vcpus, writeRate, bandwidthMbit, latencyUs, profile, seed } = head
+  const { pages, vcpus, writeRate, bandwidthMbit, latencyUs, trustHost, profile, seed } = head
   const { SEAL_KIB, HASH_KIB, KEY_AGREEMENT, CHECK_REPORT } = MIGRATION_COST
   return [
     "Live migration of a guest from one simulated machine to another",
@@ -78,8 +79,10 @@ export const migrateText = (head: MigrateHead, runs: ReadonlyArray<MigrationRun>
         `check a report, ${SCAN_LEAF_NS} ns for the Dirty bit of a nested leaf, ${GUEST_BUFFER_COST.MAP_PAGE} ns to map a page.`
     ),
     wrap(
-      "The host is not trusted: where it tells which pages are dirty, the SVSM hashes all memory again once the guest has " +
-        "stopped, which is part of the downtime."
+      trustHost
+        ? "Where the host tells which pages are dirty, it is believed: one that leaves a page out goes unnoticed."
+        : "The host is not trusted: where it tells which pages are dirty, the SVSM hashes all memory again once the guest " +
+            "has stopped, which is part of the downtime."
     )
   ].join("\n")
 }

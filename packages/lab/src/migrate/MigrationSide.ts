@@ -42,7 +42,7 @@ export interface SideOptions {
   readonly paceNs: number
   readonly writes: (apicId: number) => number
   readonly writesAfter: number
-  readonly wrote?: (apicId: number, gpa: number) => void
+  readonly wrote?: (apicId: number, gpa: number, value: number) => void
 }
 
 /** Where the pages are that the guest writes to. */
@@ -170,9 +170,9 @@ export class MigrationSide {
       seed: (apicId) => ((Math.imul(seed + 1, 0x9e37_79b1) ^ Math.imul(apicId, 0x85eb_ca6b)) >>> 0) | 1,
       writes,
       writesAfter,
-      wrote: (apicId, gpa) => {
+      wrote: (apicId, gpa, value) => {
         this.writes[apicId]! += 1
-        wrote?.(apicId, gpa)
+        wrote?.(apicId, gpa, value)
       },
       parks: (_apicId, ns) => this.parkedNs.push(ns),
       resumes: (_apicId, ns) => this.resumedNs.push(ns)

@@ -3,13 +3,12 @@ import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, work } from "@vmpl-lab/vmpl"
 import type { SvsmRequest } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
-import { MIGRATION_COST, type Migration } from "./Migration.ts"
+import { type Migration, PAGE_COST } from "./Migration.ts"
 import { digestOf, isMoved } from "./MovedPages.ts"
 import { RECORD, recordSize, sealRecord } from "./SealedRecord.ts"
 import { giveShared, setRegister, sharedBuffer } from "./SharedBuffer.ts"
 import { rightsOf, takeWriteRight } from "./WriteRight.ts"
 
-const PAGE_KIB = PAGE_SIZE / 1024
 const PAGE_RECORD = recordSize(PAGE_SIZE)
 
 /**
@@ -68,7 +67,7 @@ function* sealPages(state: SvsmState, migration: Migration, gfns: ReadonlyArray<
     const payload = new Uint8Array(PAGE_SIZE)
     const gpa = gfn * PAGE_SIZE
     yield readBytes(gpa, payload)
-    yield work(PAGE_KIB * (MIGRATION_COST.SEAL_KIB + MIGRATION_COST.HASH_KIB))
+    yield work(PAGE_COST.BOTH)
     migration.versions.set(gfn, { digest: digestOf(payload), rights: rights[i]! })
     const record = { kind: RECORD.PAGE, rights: rights[i]!, gpa, payload }
     sealed.set(sealRecord(migration.key!, migration.sequence++, record), i * PAGE_RECORD)

@@ -5,12 +5,10 @@ import type { SvsmRequest } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
 import { leftOver } from "./ExportPages.ts"
 import { encodeState, layoutOf } from "./GuestState.ts"
-import { MIGRATION_COST, type Migration, type PageVersion } from "./Migration.ts"
+import { MIGRATION_COST, type Migration, PAGE_COST, type PageVersion } from "./Migration.ts"
 import { digestOf, memoryDigest, movedPages, runsOf } from "./MovedPages.ts"
 import { RECORD, sealRecord } from "./SealedRecord.ts"
 import { giveShared, setRegister, sharedBuffer } from "./SharedBuffer.ts"
-
-const PAGE_KIB = PAGE_SIZE / 1024
 
 /**
  * EXPORT_STATE: VMSAs, then what the SVSM knows of the guest. It is the last thing that this SVSM says under the key, and
@@ -32,7 +30,7 @@ export function* exportState(state: SvsmState, migration: Migration, request: Sv
   for (const { vmsaGpa } of vcpus) {
     const contents = new Uint8Array(PAGE_SIZE)
     yield readBytes(vmsaGpa, contents)
-    yield work(PAGE_KIB * MIGRATION_COST.SEAL_KIB)
+    yield work(PAGE_COST.SEAL)
     seal(RECORD.VMSA, vmsaGpa, contents)
   }
   const payload = encodeState({
@@ -61,7 +59,7 @@ function* hashAgain(migration: Migration, gfns: ReadonlyArray<number>): Program<
   const contents = new Uint8Array(PAGE_SIZE)
   for (const gfn of gfns) {
     yield readBytes(gfn * PAGE_SIZE, contents)
-    yield work(PAGE_KIB * MIGRATION_COST.HASH_KIB)
+    yield work(PAGE_COST.HASH)
     versions.set(gfn, { digest: digestOf(contents), rights: migration.versions.get(gfn)?.rights ?? 0 })
   }
   return versions

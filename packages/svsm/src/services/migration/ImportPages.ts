@@ -4,7 +4,7 @@ import { type Program, pvalidate, work, writeBytes } from "@vmpl-lab/vmpl"
 import { validRegion } from "../../GuestAddress.ts"
 import type { SvsmRequest } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
-import { MIGRATION_COST, type Migration } from "./Migration.ts"
+import { type Migration, PAGE_COST } from "./Migration.ts"
 import { digestOf } from "./MovedPages.ts"
 import { type MigrationRecord, openRecord, RECORD } from "./SealedRecord.ts"
 import { setRegister, sharedBuffer, takeShared } from "./SharedBuffer.ts"
@@ -35,7 +35,7 @@ export function* importPages(state: SvsmState, migration: Migration, request: Sv
   let pages = 0
   let result: number = SUCCESS
   for (let at = 0; at < bytes.length && result === SUCCESS; ) {
-    yield work(Math.ceil(PAGE_SIZE / 1024) * (MIGRATION_COST.SEAL_KIB + MIGRATION_COST.HASH_KIB))
+    yield work(PAGE_COST.BOTH)
     const next = nextRecord(migration, bytes, at, migration.sequence)
     if (typeof next === "number") result = next
     else if (next.record.kind !== RECORD.PAGE || next.record.payload.length !== PAGE_SIZE) result = MALFORMED

@@ -7,7 +7,7 @@ import type { SvsmRequest } from "../../protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "../../State.ts"
 import { decodeState, type GuestState, layoutOf, type MovedVcpu } from "./GuestState.ts"
 import { accept, nextRecord } from "./ImportPages.ts"
-import { MIGRATION_COST, type Migration } from "./Migration.ts"
+import { type Migration, PAGE_COST } from "./Migration.ts"
 import { gfnsOf, isMoved, memoryDigest } from "./MovedPages.ts"
 import { RECORD } from "./SealedRecord.ts"
 import { sharedBuffer, takeShared } from "./SharedBuffer.ts"
@@ -49,7 +49,7 @@ export function* importState(state: SvsmState, migration: Migration, request: Sv
 function* openLast(migration: Migration, bytes: Uint8Array): Program<LastRecords | number> {
   const vmsas: Array<Uint8Array> = []
   for (let at = 0; at < bytes.length; ) {
-    yield work((PAGE_SIZE / 1024) * MIGRATION_COST.SEAL_KIB)
+    yield work(PAGE_COST.SEAL)
     const next = nextRecord(migration, bytes, at, migration.sequence + vmsas.length)
     if (typeof next === "number") return next
     const { kind, payload } = next.record

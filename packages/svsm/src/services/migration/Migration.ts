@@ -1,5 +1,7 @@
 import type { MIGRATION_ROLE } from "@vmpl-lab/guest"
+import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { GuestVmsa } from "../../State.ts"
+import { GUEST_BUFFER_COST } from "../GuestBuffer.ts"
 import type { TransportKey } from "./TransportKey.ts"
 
 /**
@@ -12,6 +14,15 @@ export const MIGRATION_COST = {
   HASH_KIB: 600,
   KEY_AGREEMENT: 1_500_000,
   CHECK_REPORT: 3_000_000
+} as const
+
+const PAGE_KIB = PAGE_SIZE / 1024
+
+/** Virtual ns for a page: it is mapped, and then sealed or opened, hashed, or both. */
+export const PAGE_COST = {
+  SEAL: GUEST_BUFFER_COST.MAP_PAGE + PAGE_KIB * MIGRATION_COST.SEAL_KIB,
+  HASH: GUEST_BUFFER_COST.MAP_PAGE + PAGE_KIB * MIGRATION_COST.HASH_KIB,
+  BOTH: GUEST_BUFFER_COST.MAP_PAGE + PAGE_KIB * (MIGRATION_COST.SEAL_KIB + MIGRATION_COST.HASH_KIB)
 } as const
 
 /**
