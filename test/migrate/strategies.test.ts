@@ -9,7 +9,7 @@ const PAIRS = STRATEGIES.flatMap((strategy) =>
 
 describe("a guest that moves while it writes", () => {
   it.each(PAIRS)("$name: arrives as it left and comes to the same end as on one machine", ({ strategy, tracking }) => {
-    const options = smallMigration({ tracking }, strategy)
+    const options = smallMigration({ tracking, callEvery: 4 }, strategy)
     const run = migrated(options)
     expect(run.refusal).toBeNull()
     expect(run.goesOn).toBe("target")

@@ -34,6 +34,7 @@ describe("whatever the guest writes while it moves", () => {
       pages: fc.integer({ min: 1, max: 96 }),
       vcpus: fc.integer({ min: 1, max: 4 }),
       writesPerSecond: fc.integer({ min: 1_000, max: 3_000_000 }),
+      callEvery: fc.constantFrom(0, 1, 3, 10),
       threshold: fc.nat(40),
       maxRounds: fc.integer({ min: 1, max: 5 }),
       writesAfter: fc.nat(40)

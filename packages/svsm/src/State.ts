@@ -49,6 +49,8 @@ export class SvsmState {
   readonly validated = new PageSet()
   /** GFNs that a CPU is validating, rescinding or taking at this moment: no other CPU may rely on them. */
   readonly changing = new PageSet()
+  /** GFNs that the SVSM reads at this moment: nobody may take them away, but all else may go on. */
+  readonly kept = new PageSet()
   /** GFN of the list that a CPU is working through, by APIC ID: it must stay what it is until the end. */
   readonly lists: Array<number | undefined> = []
   /** GFNs that the guest has deposited, with the level that did, oldest first: the SVSM's own for now. */

@@ -1,4 +1,4 @@
-import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { PAGE_SIZE, TERMINATE, VMSA } from "@vmpl-lab/sev-es"
 import {
   lidt,
   type Program,
@@ -9,11 +9,14 @@ import {
   sequence,
   work,
   write,
+  writeBytes,
   writeRegister
 } from "@vmpl-lab/vmpl"
 import { Ghcb } from "../Ghcb.ts"
 import { MIGRATION_CALL, MIGRATION_PROTOCOL } from "../MigrationCall.ts"
-import { SvsmCaller } from "../SvsmCall.ts"
+import { terminate } from "../MsrProtocol.ts"
+import { pvalidateList } from "../PvalidateList.ts"
+import { CORE_CALL, PROTOCOL, SVSM_RESULT, SvsmCaller } from "../SvsmCall.ts"
 import { vcHandler } from "../VcHandler.ts"
 import { AP_TRAMPOLINE_GPA, BLOCK, blockOf, type GuestPlan } from "./GuestPlan.ts"
 import { migrationControl, type PageRange } from "./MigrationAgent.ts"
@@ -25,6 +28,8 @@ export interface WriterPlan {
   readonly data: PageRange
   /** Virtual ns of other work between two writes. */
   readonly paceNs: number
+  /** After so many writes a vCPU has the SVSM validate or rescind a page of its own, in turn; 0: never. */
+  readonly callEvery: number
   /** Seed of each vCPU's order of pages, not 0. */
   readonly seed: (apicId: number) => number
   /** Writes that a vCPU makes unless it is moved; at most 2^32 - 1, which is never. */
@@ -46,6 +51,7 @@ const WORD = 8
 const STEP = VMSA.rbx
 const RANDOM = VMSA.rsi
 const LIMIT = VMSA.r14
+const CALLS = VMSA.r12
 const APIC_ID = VMSA.rdi
 
 /** Words of a page that are one vCPU's: every so many bytes one. */
@@ -69,6 +75,7 @@ export function* migrationWriter(writer: WriterPlan, plan: GuestPlan, apicId: nu
   yield sequence([
     writeRegister(APIC_ID, apicId),
     writeRegister(STEP, 0),
+    writeRegister(CALLS, 0),
     writeRegister(RANDOM, writer.seed(apicId)),
     writeRegister(LIMIT, writer.writes(apicId))
   ])
@@ -114,7 +121,24 @@ function* makeWrites(writer: WriterPlan, plan: GuestPlan, apicId: number): Progr
     yield write(address, 4, value)
     writer.wrote(apicId, address, value)
     yield sequence([writeRegister(RANDOM, next), writeRegister(STEP, step! + 1)])
+    if (writer.callEvery > 0 && step! % writer.callEvery === 0) yield* toggle(plan, apicId, svsm)
     if (writer.paceNs > 0) yield work(writer.paceNs)
   }
   plan.report.done(apicId)
+}
+
+/**
+ * The page is validated, and rescinded with the next call; every other time it is written to in between. What the SVSM
+ * clears and what it stores into the list are its own stores, which no right of the guest's level stands against.
+ */
+function* toggle(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
+  const block = blockOf(plan, apicId)
+  const page = block + BLOCK.TOGGLED
+  const { lo: calls } = yield readRegister(CALLS)
+  const validate = calls % 2 === 0
+  yield writeBytes(block + BLOCK.LIST, pvalidateList([{ gpa: page, validate }]))
+  const result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
+  if (result !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
+  if (calls % 4 === 0) yield write(page, 4, calls + 1)
+  yield writeRegister(CALLS, calls + 1)
 }

@@ -47,7 +47,9 @@ export class MigrationFlow {
     const paceNs = Math.round(1e9 / writesPerSecond)
     const watched = wrote === undefined ? {} : { wrote }
     const data = dataRange(pages)
-    const common = { profile, seed, vcpus: vcpus + 1, data, paceNs, writes: () => NEVER, writesAfter, ...watched }
+    const { callEvery = 0 } = options
+    const guest = { vcpus: vcpus + 1, data, paceNs, callEvery, writes: () => NEVER, writesAfter }
+    const common = { profile, seed, ...guest, ...watched }
     this.#options = options
     this.#link = new Link(options.link)
     this.#source = new MigrationSide({ ...common, name: "source", strategy, chip: 1 })

@@ -18,6 +18,8 @@ export interface MigrateOptions {
   readonly vcpus: number
   /** Writes of one vCPU in a second, as far as nothing holds it up. */
   readonly writesPerSecond: number
+  /** After so many writes a vCPU has the SVSM validate or rescind a page of its own, in turn; never, if left out. */
+  readonly callEvery?: number
   readonly link: LinkOptions
   /** The guest is stopped when a round leaves at most so many pages, or after so many rounds. */
   readonly threshold: number

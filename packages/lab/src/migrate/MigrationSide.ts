@@ -40,6 +40,7 @@ export interface SideOptions {
   readonly vcpus: number
   readonly data: PageRange
   readonly paceNs: number
+  readonly callEvery: number
   readonly writes: (apicId: number) => number
   readonly writesAfter: number
   readonly wrote?: (apicId: number, gpa: number, value: number) => void
@@ -163,10 +164,11 @@ export class MigrationSide {
     return new RunFailed({ why: `${this.#options.name} under ${this.#options.strategy.key}: ${why}` })
   }
 
-  #writer({ data, paceNs, seed, writes, writesAfter, wrote }: SideOptions): WriterPlan {
+  #writer({ data, paceNs, callEvery, seed, writes, writesAfter, wrote }: SideOptions): WriterPlan {
     return {
       data,
       paceNs,
+      callEvery,
       seed: (apicId) => ((Math.imul(seed + 1, 0x9e37_79b1) ^ Math.imul(apicId, 0x85eb_ca6b)) >>> 0) | 1,
       writes,
       writesAfter,

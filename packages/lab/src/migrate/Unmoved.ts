@@ -18,6 +18,7 @@ export function* runUnmoved(options: MigrateOptions, writes: ReadonlyArray<numbe
     vcpus: vcpus + 1,
     data,
     paceNs: Math.round(1e9 / writesPerSecond),
+    callEvery: options.callEvery ?? 0,
     writes: (apicId) => writes[apicId]!,
     writesAfter: 0
   })

@@ -26,7 +26,7 @@ export function* exportPages(state: SvsmState, migration: Migration, request: Sv
   try {
     sealed = yield* sealPages(state, migration, gfns)
   } finally {
-    for (const gfn of gfns) state.changing.delete(gfn)
+    for (const gfn of gfns) state.kept.delete(gfn)
     state.lock.release()
   }
   if (sealed === null) return MIGRATION_RESULT.PAGE_REFUSED
@@ -46,7 +46,7 @@ const takePending = (state: SvsmState, migration: Migration, most: number): Read
     if (state.changing.has(gfn) || giving.has(gfn)) continue
     pending.delete(gfn)
     if (!isMoved(state, migration, gfn)) continue
-    state.changing.add(gfn)
+    state.kept.add(gfn)
     taken.push(gfn)
   }
   return taken
