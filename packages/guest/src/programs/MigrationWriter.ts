@@ -104,10 +104,16 @@ function* makeWrites(writer: WriterPlan, plan: GuestPlan, apicId: number): Progr
   const svsm = new SvsmCaller(blockOf(plan, apicId) + BLOCK.CALLING_AREA, "msr", null)
   const { stop } = migrationControl(plan)
   const { gpa, pages } = writer.data
-  const state = recordedSequence([readRegister(STEP), readRegister(RANDOM), readRegister(LIMIT), read(stop, 8)])
+  const state = recordedSequence([
+    readRegister(STEP),
+    readRegister(RANDOM),
+    readRegister(LIMIT),
+    readRegister(CALLS),
+    read(stop, 8)
+  ])
   for (;;) {
     yield state
-    const [step, , random, , limit, , stopped] = state.outcomes as unknown as ReadonlyArray<number>
+    const [step, , random, , limit, , calls, , stopped] = state.outcomes as unknown as ReadonlyArray<number>
     if (stopped !== 0) {
       writer.parks(apicId, yield* now())
       // Refused before a migration has begun: then the vCPU goes on.
@@ -120,12 +126,16 @@ function* makeWrites(writer: WriterPlan, plan: GuestPlan, apicId: number): Progr
     const value = (Math.imul(old, 31) + next + step!) >>> 0
     yield write(address, 4, value)
     writer.wrote(apicId, address, value)
+    if (isWritten(calls!)) yield write(blockOf(plan, apicId) + BLOCK.TOGGLED, 4, step!)
     yield sequence([writeRegister(RANDOM, next), writeRegister(STEP, step! + 1)])
     if (writer.callEvery > 0 && step! % writer.callEvery === 0) yield* toggle(plan, apicId, svsm)
     if (writer.paceNs > 0) yield work(writer.paceNs)
   }
   plan.report.done(apicId)
 }
+
+/** The vCPU's own page is there, and this is the time of two that it is written to. */
+const isWritten = (calls: number): boolean => calls % 4 === 1
 
 /**
  * The page is validated, and rescinded with the next call; every other time it is written to in between. What the SVSM
@@ -139,6 +149,5 @@ function* toggle(plan: GuestPlan, apicId: number, svsm: SvsmCaller): Program {
   yield writeBytes(block + BLOCK.LIST, pvalidateList([{ gpa: page, validate }]))
   const result = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
   if (result !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
-  if (calls % 4 === 0) yield write(page, 4, calls + 1)
   yield writeRegister(CALLS, calls + 1)
 }

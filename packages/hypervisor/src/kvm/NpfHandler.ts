@@ -32,7 +32,7 @@ export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
   }
   if (!vm.inMemorySlot(gfn)) return memoryFault(vcpu, gfn, isPrivate, `GPA 0x${gpa.toString(16)} is in no memory slot`)
   if ((infoHi & NPF_INFO1_HI.VMPL) !== 0) {
-    return vmplFault(vcpu, thread, gfn, isPrivate)
+    return vmplFault(vcpu, thread, gpa, isPrivate)
   }
   if (vm.config.kind === "sev-es") {
     thread.charge(PRIMITIVE.npf_map_4k)
@@ -116,11 +116,11 @@ const handleRmpFault = (vcpu: Vcpu, thread: HostThread, gfn: number): number => 
 }
 
 /** The level lacks a right. VMPL0 may be asked to give it; what happens then is the same as with a run VMPL request. */
-const vmplFault = (vcpu: Vcpu, thread: HostThread, gfn: number, isPrivate: boolean): number => {
+const vmplFault = (vcpu: Vcpu, thread: HostThread, gpa: number, isPrivate: boolean): number => {
   const { config, operations, kvm } = vcpu.vm
   const { vmpl } = vcpu.current
-  const refused = (self: Vcpu): number =>
-    memoryFault(self, gfn, isPrivate, `VMPL${vmpl} may not access GPA 0x${(gfn * PAGE_SIZE).toString(16)}`)
+  const why = `VMPL${vmpl} may not access GPA 0x${gpa.toString(16)}`
+  const refused = (self: Vcpu): number => memoryFault(self, Math.floor(gpa / PAGE_SIZE), isPrivate, why)
   if (config.vmplFaults !== "run-vmpl0" || vmpl === MONITOR_VMPL) return refused(vcpu)
   kvm.meter.switchRequested(vcpu.apicId, vmpl, MONITOR_VMPL)
   const handled = operations.runVmpl(vcpu, thread, MONITOR_VMPL)
