@@ -1,12 +1,14 @@
-import { type AgentCommand, MIGRATION_RESULT, MIGRATION_ROLE, SVSM_RESULT } from "@vmpl-lab/guest"
+import { type AgentCommand, GUEST_VMPL, MIGRATION_RESULT, MIGRATION_ROLE, SVSM_RESULT } from "@vmpl-lab/guest"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { dataRange, MigrationFlow, MigrationSide, migrationResultName } from "@vmpl-lab/lab"
+import { dataRange, MigrationFlow, MigrationSide, migrationResultName, type SideOptions } from "@vmpl-lab/lab"
+import { PERMISSION } from "@vmpl-lab/rmp"
+import { movedPages } from "@vmpl-lab/svsm"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { profile } from "../support/guestRun.ts"
 import { outcomeOf, smallMigration } from "../support/migration.ts"
 
-const started = (name: "source" | "target" = "source"): MigrationSide => {
+const started = (name: "source" | "target" = "source", changes: Partial<SideOptions> = {}): MigrationSide => {
   const side = new MigrationSide({
     name,
     strategy: STRATEGIES[0]!,
@@ -18,7 +20,8 @@ const started = (name: "source" | "target" = "source"): MigrationSide => {
     paceNs: 10_000,
     callEvery: 0,
     writes: () => 0xffff_ffff,
-    writesAfter: 5
+    writesAfter: 5,
+    ...changes
   })
   outcomeOf(side.boot())
   return side
@@ -29,8 +32,8 @@ const result = (side: MigrationSide, kind: AgentCommand["kind"], value = 0): str
   migrationResultName(answer(side, kind, value).result)
 
 /** Both sides with a key. */
-const keyed = (): readonly [MigrationSide, MigrationSide] => {
-  const [source, target] = [started("source"), started("target")]
+const keyed = (changes: Partial<SideOptions> = {}): readonly [MigrationSide, MigrationSide] => {
+  const [source, target] = [started("source", changes), started("target", changes)]
   const ours = source.take(answer(source, "hello", MIGRATION_ROLE.SOURCE).rcx)
   const theirs = target.take(answer(target, "hello", MIGRATION_ROLE.TARGET).rcx)
   source.put(theirs)
@@ -87,6 +90,26 @@ describe("the calls of a migration, out of their order", () => {
       expect(result(source, "resume")).toBe("SUCCESS")
     }
     expect(source.service.migration.faults).toBeGreaterThan(0)
+  })
+})
+
+describe("a page that was sent and is not to be sent again", () => {
+  it("cannot be written by the guest, whatever the guest had the SVSM do with it meanwhile", () => {
+    for (const seed of [1, 2, 3]) {
+      const [source] = keyed({ seed, vcpus: 9, callEvery: 4, paceNs: 60_000 })
+      expect(result(source, "start")).toBe("SUCCESS")
+      for (let round = 0; round < 60; round++) answer(source, "export", 1_000)
+      expect(result(source, "stop")).toBe("SUCCESS")
+      const { machine, service } = source
+      const { migration } = service
+      const clean = movedPages(machine.svsm, migration).filter((gfn) => !migration.pending.has(gfn))
+      expect(clean.length).toBeGreaterThan(8)
+      const writable = clean.filter((gfn) => {
+        const { perms } = machine.hardware.rmp.entry(machine.vmm.memory.privateFrameIfPresent(gfn))
+        return (perms[GUEST_VMPL]! & PERMISSION.WRITE) !== 0
+      })
+      expect(writable).toEqual([])
+    }
   })
 })
 
