@@ -49,7 +49,7 @@ export const migrationService = (options: TransportOptions): MigrationService =>
     serve: (state, request) => {
       const phases = PHASES[request.call]
       if (phases === undefined) return SVSM_RESULT.UNSUPPORTED_CALL
-      if (!phases.includes(migration.phase) || !isCaller(migration, request)) return MIGRATION_RESULT.WRONG_PHASE
+      if (!phases.includes(migration.phase) || !isCaller(state, migration, request)) return MIGRATION_RESULT.WRONG_PHASE
       return quietly(migration, request.caller.apicId, serve(state, migration, options, request))
     },
     fault: (state, faulted) => quietly(migration, faulted.apicId, serveWriteFault(state, migration, faulted)),
@@ -60,9 +60,11 @@ export const migrationService = (options: TransportOptions): MigrationService =>
   return { protocol, migration }
 }
 
-/** The agent's calls are the agent's alone. */
-const isCaller = ({ agent }: Migration, { call, caller }: SvsmRequest): boolean =>
-  call === MIGRATION_CALL.PARK ? caller !== agent : agent === null || caller === agent
+/** The agent's calls are the agent's alone, and the agent is of the guest's own level: a lesser one may not move it. */
+const isCaller = (state: SvsmState, { agent }: Migration, { call, caller, vmpl }: SvsmRequest): boolean => {
+  if (call === MIGRATION_CALL.PARK) return caller !== agent
+  return agent === null ? vmpl <= state.parameters.guestVmpl : caller === agent
+}
 
 function* quietly<R>({ quiet }: Migration, apicId: number, program: Program<R> | R): Program<R> {
   if (typeof program !== "object" || program === null || !("next" in program)) return program
