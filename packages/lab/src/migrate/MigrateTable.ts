@@ -17,7 +17,7 @@ export interface MigrateHead {
   readonly seed: number
 }
 
-const mib = (bytes: number): string => `${(bytes / 0x10_0000).toFixed(1)} MiB`
+const mib = (bytes: number): string => (bytes / 0x10_0000).toFixed(1)
 
 const sentPages = ({ rounds, lastPages }: MigrationRun): number =>
   rounds.reduce((sum, { pages }) => sum + pages, lastPages)
@@ -28,11 +28,11 @@ export const slowDown = ({ writesPerSecond: { before, during } }: MigrationRun):
 
 const rows = (runs: ReadonlyArray<MigrationRun>): string =>
   grid(
-    ["strategy", "tracking", "rounds", "pages", "faults", "switches", "sent", "slower", "total", "downtime"],
+    ["strategy", "tracking", "rounds", "pages", "faults", "swit-\nches", "sent\nMiB", "slower", "total", "down-\ntime"],
     [2, 3, 4, 5, 6, 7, 8, 9],
     runs.map((run) => [
       run.strategy.replace("/", "/\n"),
-      run.tracking === "vmpl-write-right" ? "VMPL write\nright" : "nested\npage table",
+      run.tracking === "vmpl-write-right" ? "VMPL\nright" : "nested\ntable",
       String(run.rounds.length),
       String(sentPages(run)),
       String(run.dirtyFaults),
