@@ -1,6 +1,5 @@
 import { Ajv2020 } from "ajv/dist/2020.js"
 import { describe, expect, it } from "vitest"
-import { jsonSchema } from "../../packages/lab/src/JsonSchemas.ts"
 import { vmplLab } from "../support/shell.ts"
 
 const SMALL = ["--pages", "16", "--vcpus", "1", "--strategy", "planes/kernel"]
@@ -26,7 +25,8 @@ describe("vmpl-lab migrate", () => {
     ])
     expect(one).toMatchObject({ code: 0, err: "" })
     expect(two.out).toBe(one.out)
-    const isResult = new Ajv2020({ strict: true, allErrors: true }).compile(jsonSchema("migration"))
+    const schema = JSON.parse((await vmplLab(["schema", "migration"])).out) as object
+    const isResult = new Ajv2020({ strict: true, allErrors: true }).compile(schema)
     expect([isResult(JSON.parse(one.out)), isResult.errors]).toEqual([true, null])
     const { parameters, migrations } = JSON.parse(one.out) as Json
     expect(parameters.pages).toBe(16)
