@@ -16,6 +16,7 @@ import { layout } from "./LayoutCommand.ts"
 import { liveCommand } from "./LiveCommand.ts"
 import { measure } from "./MeasureCommand.ts"
 import { merge } from "./MergeCommand.ts"
+import { migrate } from "./MigrateCommand.ts"
 import { wantsColour, writeErrorLine, writeOut } from "./Output.ts"
 import { profileCommand } from "./ProfileCommand.ts"
 import { replay } from "./ReplayCommand.ts"
@@ -36,7 +37,7 @@ export const EXIT = { DONE: 0, RUN_FAILED: 1, BAD_USAGE: 2, INTERRUPTED: 130 } a
 
 const COMMANDS =
   "compare, report, sweep, merge, sensitivity, break-even, validate, profile, live, schema, igvm, measure, attest, verify, " +
-  "service, tpm-proxy, replay, scenarios, explore, trace or layout"
+  "service, tpm-proxy, migrate, replay, scenarios, explore, trace or layout"
 
 const AFTER: { readonly [command: string]: string } = {
   profile: "derive",
@@ -70,7 +71,8 @@ const root = Command.make("vmpl-lab").pipe(
     trace,
     layout,
     tpmProxy,
-    service
+    service,
+    migrate
   ])
 )
 

@@ -1,4 +1,5 @@
 import * as Schema from "effect/Schema"
+import { MigrationSchema } from "./migrate/MigrationSchema.ts"
 import { ProfileSchema } from "./ProfileFile.ts"
 import { ComparisonSchema, SensitivitySchema } from "./report/ReportInput.ts"
 import { Scenario } from "./Scenario.ts"
@@ -23,11 +24,12 @@ const SCHEMAS = {
   profile: ProfileSchema,
   result: ComparisonSchema,
   sensitivity: SensitivitySchema,
-  service: ServiceSchema
+  service: ServiceSchema,
+  migration: MigrationSchema
 } as const satisfies { readonly [N in SchemaName]: Schema.Top }
 
 /** Results may get further keys; files that are read must not have unknown ones. */
-const OPEN: ReadonlySet<SchemaName> = new Set(["result", "sensitivity", "service"])
+const OPEN: ReadonlySet<SchemaName> = new Set(["result", "sensitivity", "service", "migration"])
 
 /**
  * The JSON schema (draft 2020-12) of a kind of file. It is generated from the schema that reads the file, and says what

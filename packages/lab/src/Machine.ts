@@ -61,10 +61,14 @@ export interface MachineOptions {
   readonly identity?: PlatformIdentityOptions | undefined
   /** The certificates that the host gives its guests, made for the platform that it has. */
   readonly certificates?: (identity: PlatformIdentity) => Uint8Array
-  /** KVM's side of interrupts, where the guest has some without a workload that does. */
-  readonly vmConfig?: VmConfig
   /** Level at which the guest boots, where it is another than the workload's. */
   readonly guestVmpl?: number
+  /** What the VMM chooses of its VM objects, where the scenario's interrupts do not. */
+  readonly vmConfig?: VmConfig
+  /** The guest is about to come from another machine. */
+  readonly incoming?: boolean
+  /** Which chip the machine has, hence its keys; 1 if left out. */
+  readonly chip?: number
 }
 
 /** Time that the threads of one guest vCPU waited for a core; one thread may stand for several levels. */
@@ -116,6 +120,7 @@ export class Machine {
       rmpSwitches: scenario.rmpSwitches,
       strategyOptions: scenario.strategyOptions,
       vmConfig: options.vmConfig ?? this.interrupts?.vmConfig,
+      chip: options.chip,
       counting: (apicId) => this.log.isReady(apicId),
       identity: options.identity,
       trace: options.trace
@@ -201,7 +206,7 @@ export class Machine {
   }
 
   #installPrograms(programs: ProgramMemory): void {
-    const { scenario, calls, svsm, seed, body, guestVmpl } = this.#options
+    const { scenario, calls, svsm, seed, body, guestVmpl, incoming } = this.#options
     const { parameters, heapGpa } = svsm
     const state = this.svsm
     const base = parameters.svsm.gpa
@@ -218,7 +223,8 @@ export class Machine {
       ...work.guest(calls),
       ...(calls && this.interrupts !== null ? { body: this.interrupts.body } : {}),
       ...(body === undefined ? {} : { body }),
-      ...(guestVmpl === undefined ? {} : { guestVmpl })
+      ...(guestVmpl === undefined ? {} : { guestVmpl }),
+      ...(incoming === undefined ? {} : { incoming })
     }
     work.install(programs, plan, calls)
     programs.install(parameters.resetVector, () => bootProcessor(plan))

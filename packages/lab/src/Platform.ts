@@ -70,6 +70,8 @@ export interface PlatformOptions {
   readonly vmConfig?: VmConfig | undefined
   /** What the platform says of itself in reports; the firmware's defaults where left out. */
   readonly identity?: PlatformIdentityOptions | undefined
+  /** Seed of the keys of chip and firmware, another for each machine; 1 if left out. */
+  readonly chip?: number | undefined
   /** Whether a vCPU's switches count. */
   readonly counting: (apicId: number) => boolean
   /** Sees what happens on the host's threads. */
@@ -115,7 +117,12 @@ export class Platform {
     this.vmm.handOff = HAND_OFF[handOff ?? "futex"]
     const asids = new AsidTable({ cores })
     const identity = options.identity ?? {}
-    this.snp = new SnpFirmware(rmp, pspMemory(memory), { seed: 1, asids, identity, cpuidPolicy: XSAVE_CPUID })
+    this.snp = new SnpFirmware(rmp, pspMemory(memory), {
+      seed: options.chip ?? 1,
+      asids,
+      identity,
+      cpuidPolicy: XSAVE_CPUID
+    })
     const vmsaSealed = (pfn: number, asid: number): void => sealVmsa(this.hardware, pfn, asid)
     this.sev = new SevFirmware(pspMemory(memory), { seed: 1, asids, es: true, vmsaSealed })
     this.kvm.asidFlush = {

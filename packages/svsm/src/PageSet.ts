@@ -43,6 +43,15 @@ export class PageSet {
     if (part.count === 0) this.#regions.delete(region)
   }
 
+  /** Every GFN in the set, regions in the order in which they came. */
+  *gfns(): Generator<number> {
+    for (const [region, part] of this.#regions) {
+      for (let page = 0; page < REGION; page++) {
+        if (part === null || part.pages[page] === 1) yield region * REGION + page
+      }
+    }
+  }
+
   /** True when every page of the region that begins at `gfn` is in the set. */
   hasRegion(gfn: number): boolean {
     return this.#regions.get(gfn / REGION) === null

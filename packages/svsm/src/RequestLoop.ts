@@ -3,10 +3,12 @@ import { EFER_SVME, EXIT, VMSA } from "@vmpl-lab/sev-es"
 import {
   hlt,
   type Operation,
+  OperationResult,
   type Program,
   type RecordedSequence,
   read,
   recordedSequence,
+  Sequence,
   sequence,
   write
 } from "@vmpl-lab/vmpl"
@@ -21,18 +23,40 @@ import type { GuestVmsa, SvsmState } from "./State.ts"
  * idles.
  * @spec SVSM 5
  */
-export function* requestLoop(state: SvsmState, apicId: number): Program {
+export const requestLoop = (state: SvsmState, apicId: number): Program =>
+  state.observers.length === 0 ? serveForever(state, apicId) : observed(state, apicId, serveForever(state, apicId))
+
+function* serveForever(state: SvsmState, apicId: number): Program {
   for (;;) {
     const next = state.running[apicId]
     if (next === undefined || !(yield* isKnown(state, next))) {
       yield hlt()
       continue
     }
+    if (state.faultServers.length > 0) yield* serveFault(state, next)
     yield* serveEntry(state, apicId)
     const running = state.running[apicId]
     // The host did not run the guest: there is nothing to serve before it does.
     if (running !== undefined && (yield* runGuest(state, running)) !== 0) yield hlt()
   }
+}
+
+/** Tells observers of each operation, those of a sequence one by one, when it has completed. */
+function* observed(state: SvsmState, apicId: number, program: Program): Program {
+  let step = program.next(new OperationResult())
+  while (step.done !== true) {
+    const operation = step.value
+    const result = yield operation
+    const operations = operation instanceof Sequence ? operation.operations : [operation]
+    for (const one of operations) for (const hear of state.observers) hear(state, apicId, one)
+    step = program.next(result)
+  }
+}
+
+/** The level that ran last left with a nested page fault: whoever knows why mends it. */
+function* serveFault(state: SvsmState, next: GuestVmsa): Program {
+  if ((yield loadsOf(next).exitCode).lo !== EXIT.NPF) return
+  for (const serve of state.faultServers) yield* serve(state, next)
 }
 
 /**

@@ -29,6 +29,9 @@ export class SvsmState {
   behaviour: Behaviour = BEHAVIOUR.specification
   /** By number. */
   readonly protocols: ReadonlyMap<number, Protocol>
+  /** Those of them that serve faults, and those that hear of what the SVSM does. */
+  readonly faultServers: ReadonlyArray<NonNullable<Protocol["fault"]>>
+  readonly observers: ReadonlyArray<NonNullable<Protocol["completed"]>>
   /** What the services of this SVSM say of themselves in reports, those of its protocols first. */
   readonly services: Array<ServiceManifest> = []
   /** The way to the AMD-SP; null until the SVSM has read its key. */
@@ -51,6 +54,8 @@ export class SvsmState {
   readonly changing = new PageSet()
   /** GFN of the guest's list or buffer that a CPU is working with, by APIC ID: it must stay what it is until the end. */
   readonly held: Array<number | undefined> = []
+  /** GFNs that the SVSM reads at this moment: nobody may take them away, but all else may go on. */
+  readonly kept = new PageSet()
   /** GFNs that the guest has deposited, with the level that did, oldest first: the SVSM's own for now. */
   readonly deposited = new Map<number, number>()
   /** What each CPU does about interrupts, by APIC ID; empty where the SVSM takes none. */
@@ -71,6 +76,8 @@ export class SvsmState {
    */
   constructor(protocols: ReadonlyArray<Protocol> = SHIPPED_PROTOCOLS, lock: Lock = new RwLock()) {
     this.protocols = protocolTable(protocols)
+    this.faultServers = protocols.flatMap(({ fault }) => fault ?? [])
+    this.observers = protocols.flatMap(({ completed }) => completed ?? [])
     this.lock = lock
     for (const { manifest } of protocols) if (manifest !== undefined) this.services.push(manifest(this))
   }

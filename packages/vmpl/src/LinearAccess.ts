@@ -1,7 +1,7 @@
 import { ACCESS, FAULT } from "@vmpl-lab/rmp"
 import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { effectiveCbit } from "./EffectiveCbit.ts"
-import { accessGpa, KIND_MASK, PHASE } from "./NestedAccess.ts"
+import { accessGpa, isWrite, KIND_MASK, PHASE } from "./NestedAccess.ts"
 import { isMappingPermitted } from "./PageFault.ts"
 import { walkPages } from "./PageWalk.ts"
 import { MAPPING } from "./PageWalkResult.ts"
@@ -20,7 +20,8 @@ export const translateLinear = (cpu: Processor, address: number, kind: number, c
   const paging = (cpu.translation & TRANSLATION.PAGING) !== 0
   // With paging the page tables hold the C-bit: what the operation says is of no account.
   const said = paging || cbit
-  if (tlb !== null) {
+  // An entry does not keep the nested Dirty bit: while the host asks for it, stores look it up again.
+  if (tlb !== null && !(cpu.npt!.logsDirty && isWrite(kind))) {
     const entry = tlb.lookup(address, kind, said)
     if (entry !== undefined && passes(cpu, entry, kind, paging)) {
       cpu.key = entry.key

@@ -101,5 +101,7 @@ export const accessGpa = (cpu: Processor, gpa: number, kind: number, cbit: boole
   const fault = cpu.isSnp
     ? rmp.checkGuest(cpu.asid, cpu.vmpl, cpl, asked, cbit, gfn, pfn, npt.pageSize)
     : rmp.checkNonSnpGuest(pfn, kind & KIND_MASK, npt.pageSize)
-  return fault === FAULT.NONE ? pfn : recordFault(cpu, fault, gpa, kind, cbit, phase)
+  if (fault !== FAULT.NONE) return recordFault(cpu, fault, gpa, kind, cbit, phase)
+  if (npt.logsDirty && isWrite(kind)) npt.markDirty(gfn)
+  return pfn
 }

@@ -42,6 +42,34 @@ export class NestedPageTable {
   changes = 0
   /** What accesses through this table have been found to pass. */
   readonly accesses = new AccessCache()
+  /** GFNs below leaves with the Dirty bit; null while the host does not ask. */
+  #dirty: Set<number> | null = null
+
+  /** Whether the host wants to know where the guest writes. */
+  get logsDirty(): boolean {
+    return this.#dirty !== null
+  }
+
+  /** Clears the Dirty bits of all leaves and keeps them from now on, or no longer. */
+  logDirty(on: boolean): void {
+    this.changes++
+    this.#dirty = on ? new Set() : null
+  }
+
+  /** The Dirty bit of the leaf of the latest lookup, which was this page's: it stands for all pages of the leaf. */
+  markDirty(gfn: number): void {
+    if (this.#dirty === null) return
+    const pages = this.leafSize === PAGE_4K ? 1 : this.leafSize === PAGE_2M ? PAGES_PER_2M : PAGES_PER_1G
+    const first = gfn - (gfn % pages)
+    for (let page = first; page < first + pages; page++) this.#dirty.add(page)
+  }
+
+  /** Scans for Dirty bits and clears them: the GFNs in ascending order. Whoever does this flushes the TLBs. */
+  harvestDirty(): ReadonlyArray<number> {
+    const dirty = [...(this.#dirty ?? [])].sort((a, b) => a - b)
+    this.logDirty(this.#dirty !== null)
+    return dirty
+  }
 
   /** The system frame of this page, or a negative NESTED. `leafSize` and `pageSize` tell of the leaf. */
   lookup(gfn: number): number {

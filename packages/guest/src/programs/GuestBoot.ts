@@ -40,7 +40,8 @@ export function* bootProcessor(plan: GuestPlan): Program {
   if (remapped !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.CA_REMAP)
   svsm.caGpa = block + BLOCK.CALLING_AREA
   presence.caGpa = svsm.caGpa
-  for (let apicId = 1; apicId < plan.vcpus; apicId++) yield* startAp(plan, svsm, ghcb, apicId)
+  const started = plan.incoming === true ? 1 : plan.vcpus
+  for (let apicId = 1; apicId < started; apicId++) yield* startAp(plan, svsm, ghcb, apicId)
   yield* plan.body?.(plan, 0, svsm.caGpa) ?? workload(plan, 0, svsm)
 }
 
@@ -90,7 +91,7 @@ function* findSvsm({ secretsGpa }: GuestPlan): Program<number> {
 /** Has the SVSM validate the guest's own pages; the lists stand behind the calling area's header. */
 function* acceptHeap(plan: GuestPlan, svsm: SvsmCaller): Program {
   const entries: Array<PvalidateEntry> = [{ gpa: AP_TRAMPOLINE_GPA, validate: true }]
-  for (let apicId = 0; apicId < plan.vcpus; apicId++) {
+  for (let apicId = 0; apicId < (plan.incoming === true ? 1 : plan.vcpus); apicId++) {
     const block = blockOf(plan, apicId)
     for (const page of [BLOCK.VMSA, BLOCK.CALLING_AREA, BLOCK.OTHER_CALLING_AREA, BLOCK.LIST]) {
       entries.push({ gpa: block + page, validate: true })

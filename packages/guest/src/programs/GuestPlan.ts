@@ -20,6 +20,8 @@ export interface GuestPlan {
   readonly body?: GuestBody
   /** Level at which the guest boots, 1 or 2; GUEST_VMPL when left out. */
   readonly guestVmpl?: number
+  /** The guest is about to come from another machine: this one's boot processor starts no others. */
+  readonly incoming?: boolean
   /** Less privileged levels that each vCPU gets beside it, in ascending order. */
   readonly lowerLevels?: ReadonlyArray<number>
 }

@@ -4,10 +4,14 @@ import { type HostThread, PRIMITIVE } from "@vmpl-lab/sim"
 import { HANDLED } from "./Errno.ts"
 import { EXIT_REASON, type Vcpu } from "./Vcpu.ts"
 
+/** Level of the software that gives rights to the others. */
+const MONITOR_VMPL = 0
+
 /**
  * Nested page fault: maps the frame that backs the GFN. A private page is given to the guest by RMPUPDATE first, as
  * Guest-Invalid: the guest must PVALIDATE it. A fault that mapping cannot cure (VMPL rights, a C-bit that disagrees
- * with the page's attribute, no memory slot for a private page) goes to user space. Without SNP there is one backing,
+ * with the page's attribute, no memory slot for a private page) goes to user space, or where the VM is configured so and
+ * VMPL rights are missing, to VMPL0. Without SNP there is one backing,
  * and no RMP entry.
  */
 export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
@@ -28,7 +32,7 @@ export const handleNpf = (vcpu: Vcpu, thread: HostThread): number => {
   }
   if (!vm.inMemorySlot(gfn)) return memoryFault(vcpu, gfn, isPrivate, `GPA 0x${gpa.toString(16)} is in no memory slot`)
   if ((infoHi & NPF_INFO1_HI.VMPL) !== 0) {
-    return memoryFault(vcpu, gfn, isPrivate, `VMPL${vcpu.current.vmpl} may not access GPA 0x${gpa.toString(16)}`)
+    return vmplFault(vcpu, thread, gpa, isPrivate)
   }
   if (vm.config.kind === "sev-es") {
     thread.charge(PRIMITIVE.npf_map_4k)
@@ -109,6 +113,29 @@ const handleRmpFault = (vcpu: Vcpu, thread: HostThread, gfn: number): number => 
   }
   vm.npt.unmap(gfn)
   return HANDLED.RESUME_GUEST
+}
+
+/** The level lacks a right. VMPL0 may be asked to give it; what happens then is the same as with a run VMPL request. */
+const vmplFault = (vcpu: Vcpu, thread: HostThread, gpa: number, isPrivate: boolean): number => {
+  const { config, operations, kvm } = vcpu.vm
+  const { vmpl } = vcpu.current
+  const why = `VMPL${vmpl} may not access GPA 0x${gpa.toString(16)}`
+  const refused = (self: Vcpu): number => memoryFault(self, Math.floor(gpa / PAGE_SIZE), isPrivate, why)
+  if (config.vmplFaults !== "run-vmpl0" || vmpl === MONITOR_VMPL) return refused(vcpu)
+  kvm.meter.switchRequested(vcpu.apicId, vmpl, MONITOR_VMPL)
+  const handled = operations.runVmpl(vcpu, thread, MONITOR_VMPL)
+  if (handled < 0) {
+    kvm.meter.switchRefused(vcpu.apicId, thread)
+    return refused(vcpu)
+  }
+  if (vcpu.run.exitReason === EXIT_REASON.RUN_VMPL && handled === HANDLED.EXIT_TO_USER) {
+    vcpu.complete = (self, ret) => {
+      if (ret >= 0) return HANDLED.RESUME_GUEST
+      kvm.meter.switchRefused(self.apicId, thread)
+      return refused(self)
+    }
+  }
+  return handled
 }
 
 const memoryFault = (vcpu: Vcpu, gfn: number, toPrivate: boolean, detail: string): number => {

@@ -38,6 +38,12 @@ export interface VmConfig {
   readonly lowerLevelEvents: boolean
   /** KVM_CREATE_PIT2: the PIT in the kernel. Without it user space has those ports. */
   readonly pit: boolean
+  /**
+   * What becomes of an access that the RMP refuses for its level's rights: user space hears of it, or the vCPU goes on at
+   * VMPL0, whose software took the rights away and finds the fault in the level's VMSA. User space, if left out.
+   * @spec-silent who is told of such a fault
+   */
+  readonly vmplFaults?: "memory-fault" | "run-vmpl0"
   /** Highest GHCB version offered. */
   readonly ghcbVersionMax: number
   /** GHCB hypervisor features offered. */

@@ -2,7 +2,7 @@ import { RETURN_CODE } from "@vmpl-lab/rmp"
 import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, VMCB } from "@vmpl-lab/sev-es"
 import { PRIMITIVE, Span } from "@vmpl-lab/sim"
 import { describe, expect, it } from "vitest"
-import { EXIT_REASON, HANDLED } from "../../src/index.ts"
+import { DEFAULT_VM_CONFIG, ERRNO, EXIT_REASON, HANDLED } from "../../src/index.ts"
 import { handleNpf } from "../../src/kvm/NpfHandler.ts"
 import { ASID, type Bench, bench, SLOT } from "./support.ts"
 
@@ -142,5 +142,49 @@ describe("a page given back", () => {
     expect(it.vm.reclaimPrivate(it.thread, GFN)).toBe(RETURN_CODE.SUCCESS)
     expect([it.vm.memory.privateFrameIfPresent(GFN), it.rmp.entry(pfn).assigned]).toEqual([-1, false])
     expect(it.vm.reclaimPrivate(it.thread, GFN)).toBe(0)
+  })
+})
+
+describe("a nested page fault for want of VMPL rights, where the VM is to run VMPL0", () => {
+  const asked = () => {
+    const it = bench({ ...DEFAULT_VM_CONFIG, vmplFaults: "run-vmpl0" })
+    const pfn = it.vm.memory.privateFrame(GFN)
+    it.rmp.firmwareSet(pfn, { assigned: true, asid: ASID, gfn: GFN, validated: true, perms: [0xf, 0, 1, 0] })
+    it.vm.npt.map(GFN, pfn)
+    return it
+  }
+  const store = (it: Bench) => fault(it, GFN * PAGE_SIZE + 8, U | W | P | RMP, FINAL | ENC | VMPL)
+
+  it("asks the strategy for it, and maps nothing", () => {
+    const it = asked()
+    expect(store(it)).toEqual({ ...MAPPED, maps: 0 })
+    expect(it.asked.runVmpl).toEqual([0])
+  })
+
+  it("goes to user space where the strategy has no VMPL0 to run", () => {
+    const it = asked()
+    it.asked.answer = ERRNO.EINVAL
+    expect(store(it)).toEqual(TO_USER)
+    expect(it.vcpu.run.exitReason).toBe(EXIT_REASON.MEMORY_FAULT)
+    expect(it.vcpu.run.detail).toBe(`VMPL2 may not access GPA 0x${(GFN * PAGE_SIZE + 8).toString(16)}`)
+  })
+
+  it.each([
+    [0, HANDLED.RESUME_GUEST, EXIT_REASON.RUN_VMPL],
+    [ERRNO.EINVAL, HANDLED.EXIT_TO_USER, EXIT_REASON.MEMORY_FAULT]
+  ])("hears of user space whether it could: %i", (answer, handled, reason) => {
+    const it = asked()
+    it.asked.answer = HANDLED.EXIT_TO_USER
+    expect(store(it)).toEqual(TO_USER)
+    expect(it.vcpu.run.exitReason).toBe(EXIT_REASON.RUN_VMPL)
+    expect(it.vcpu.complete!(it.vcpu, answer)).toBe(handled)
+    expect(it.vcpu.run.exitReason).toBe(reason)
+  })
+
+  it("is user space's where VMPL0 itself lacks the right: nobody could give it", () => {
+    const it = asked()
+    it.vcpu.current = it.vcpu.slot(0)!
+    expect(store(it)).toEqual(TO_USER)
+    expect(it.asked.runVmpl).toEqual([])
   })
 })

@@ -8,12 +8,12 @@ import { askedStrategies } from "../StrategyNames.ts"
 import { svsmLaunch } from "../SvsmLaunch.ts"
 import { type ClientLevels, clientNeeds, PLAIN_LEVELS } from "./ClientWork.ts"
 
-/** The one strategy that `--strategy` names; InputInvalid for a name of none, or of several. */
-export const oneStrategy = Effect.fnUntraced(function* (text: string) {
-  const found = yield* askedStrategies([text])
+/** The one strategy that a flag names; InputInvalid for a name of none, or of several. */
+export const oneStrategy = Effect.fnUntraced(function* (text: string, flag = "strategy") {
+  const found = yield* askedStrategies([text], flag)
   if (found.length === 1) return found[0]!
   const names = found.map(strategyName).join(", ")
-  const line = oneLine(`--strategy: ${JSON.stringify(text)} stands for several strategies, expected one of ${names}`)
+  const line = oneLine(`--${flag}: ${JSON.stringify(text)} stands for several strategies, expected one of ${names}`)
   return yield* new InputInvalid({ line })
 })
 

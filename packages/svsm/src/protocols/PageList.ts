@@ -106,6 +106,8 @@ export const whyKept = (state: SvsmState, { caller }: SvsmRequest, { gpa, bytes 
     const own = state.held[caller.apicId]
     return own !== undefined && isIn(own) ? SVSM_RESULT.INVALID_ADDRESS : SVSM_RESULT.BUSY
   }
-  const isChanging = bytes === PAGE_SIZE ? state.changing.has(first) : state.changing.touchesRegion(first)
-  return isChanging ? SVSM_RESULT.BUSY : null
+  const isBusy = [state.changing, state.kept].some((pages) =>
+    bytes === PAGE_SIZE ? pages.has(first) : pages.touchesRegion(first)
+  )
+  return isBusy ? SVSM_RESULT.BUSY : null
 }

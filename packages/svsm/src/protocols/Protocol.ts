@@ -1,7 +1,7 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
-import type { Program } from "@vmpl-lab/vmpl"
+import type { Operation, Program } from "@vmpl-lab/vmpl"
 import type { ServiceManifest } from "../ServiceManifest.ts"
-import type { SvsmState } from "../State.ts"
+import type { GuestVmsa, SvsmState } from "../State.ts"
 import type { SvsmRequest } from "./Request.ts"
 
 /** Lowest and highest version of a protocol that is served. */
@@ -22,6 +22,10 @@ export interface Protocol {
   readonly serve: (state: SvsmState, request: SvsmRequest) => Program<number> | number
   /** What the service behind it says of itself in reports; left out, it is in none. */
   readonly manifest?: (state: SvsmState) => ServiceManifest
+  /** Serves a nested page fault of a level, brought here by a host that does not know better; then the level runs on. */
+  readonly fault?: (state: SvsmState, faulted: GuestVmsa) => Program
+  /** Hears of every operation of the request loop of a CPU once it has completed, as a walk of its page tables would. */
+  readonly completed?: (state: SvsmState, apicId: number, operation: Operation) => void
 }
 
 /** Number of the attestation protocol, the one in whose unknown calls the behaviours differ. @spec SVSM table 3 */

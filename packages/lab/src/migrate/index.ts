@@ -1,0 +1,7 @@
+export * from "./Link.ts"
+export * from "./Migrate.ts"
+export * from "./MigrateOptions.ts"
+export * from "./MigrationRun.ts"
+export * from "./MigrationSide.ts"
+export * from "./ResultName.ts"
+export * from "./Unmoved.ts"

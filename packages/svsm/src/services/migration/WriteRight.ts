@@ -1,0 +1,104 @@
+import { terminate } from "@vmpl-lab/guest"
+import { PERMISSION } from "@vmpl-lab/rmp"
+import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
+import { invlpgb, type Program, read, rmpadjust, rmpquery, tlbsync } from "@vmpl-lab/vmpl"
+import type { GuestVmsa, SvsmState } from "../../State.ts"
+import type { Migration } from "./Migration.ts"
+
+const LEVELS = [1, 2, 3] as const
+
+export const rightsAt = (rights: number, level: number): number => (rights >>> (8 * (level - 1))) & 0xff
+
+/** What VMPL1 to VMPL3 may do with a page, a byte each. */
+export function* rightsOf(gpa: number): Program<number> {
+  let rights = 0
+  for (const level of LEVELS) {
+    const { lo, edx } = yield rmpquery(gpa, level)
+    if (lo === 0) rights |= ((edx >>> 8) & 0xff) << (8 * (level - 1))
+  }
+  return rights
+}
+
+/** Gives each level the rights it is to have, where it has others. @returns false when RMPADJUST refuses */
+export function* setRights(gpa: number, from: number, to: number): Program<boolean> {
+  for (const level of LEVELS) {
+    if (rightsAt(from, level) === rightsAt(to, level)) continue
+    if ((yield rmpadjust(gpa, level, rightsAt(to, level), false)).lo !== 0) return false
+  }
+  return true
+}
+
+/** Rights without that to write, for the levels that a guest's vCPU may have: those more privileged have no VMSA. */
+const withoutWrite = ({ parameters }: SvsmState, rights: number): number => {
+  let left = rights
+  for (const level of LEVELS) if (level >= parameters.guestVmpl) left &= ~(PERMISSION.WRITE << (8 * (level - 1)))
+  return left
+}
+
+/**
+ * Takes the right to write pages from the guest's levels, and sees to it that no TLB still has it: from here on a store
+ * faults. The pages are noted first, so that the first fault finds them.
+ * @returns the rights as they were, page by page; null when RMPADJUST refuses
+ */
+export function* takeWriteRight(
+  state: SvsmState,
+  migration: Migration,
+  gfns: ReadonlyArray<number>
+): Program<ReadonlyArray<number> | null> {
+  const all: Array<number> = []
+  for (const gfn of gfns) {
+    const gpa = gfn * PAGE_SIZE
+    const known = migration.guarded.get(gfn)
+    const rights = known ?? (yield* rightsOf(gpa))
+    all.push(rights)
+    const left = withoutWrite(state, rights)
+    if (known !== undefined || left === rights) continue
+    migration.guarded.set(gfn, rights)
+    if (!(yield* setRights(gpa, rights, left))) return null
+  }
+  yield invlpgb()
+  yield tlbsync()
+  return all
+}
+
+/** A page's rights as they were before. It is dirty once they are back, not before: it might be sent in between. */
+function* giveBack(state: SvsmState, migration: Migration, gfn: number, rights: number): Program {
+  migration.giving.add(gfn)
+  migration.guarded.delete(gfn)
+  const given = yield* setRights(gfn * PAGE_SIZE, withoutWrite(state, rights), rights)
+  migration.giving.delete(gfn)
+  if (!given) yield* terminate(TERMINATE.GENERAL)
+  migration.pending.add(gfn)
+}
+
+/** All of them: the guest stays here. */
+export function* giveBackAll(state: SvsmState, migration: Migration): Program {
+  for (const [gfn, rights] of [...migration.guarded]) yield* giveBack(state, migration, gfn, rights)
+}
+
+/**
+ * A level's nested page fault, as its VMSA tells of it: one that misses the right to write a page that is watched gets it
+ * back. A level that misses a right for another reason would fault for ever: the guest ends.
+ */
+export function* serveWriteFault(state: SvsmState, migration: Migration, { vmsaGpa, vmpl }: GuestVmsa): Program {
+  const info = yield read(vmsaGpa + VMSA.guest_exit_info_1, 8)
+  const [infoLo, infoHi] = [info.lo, info.hi]
+  if ((infoHi & NPF_INFO1_HI.VMPL) === 0) return
+  const { lo, hi } = yield read(vmsaGpa + VMSA.guest_exit_info_2, 8)
+  const gfn = Math.floor(toNumber(lo, hi) / PAGE_SIZE)
+  if (migration.giving.has(gfn)) return
+  const rights = migration.guarded.get(gfn)
+  if (rights !== undefined) {
+    migration.faults++
+    yield* giveBack(state, migration, gfn, rights)
+  } else if (!(yield* hasRight(state, gfn, vmpl, infoLo))) yield* terminate(TERMINATE.GENERAL)
+}
+
+/** Whether the access that faulted would pass now: another CPU may have given the right back meanwhile. */
+function* hasRight(state: SvsmState, gfn: number, vmpl: number, infoLo: number): Program<boolean> {
+  if (!state.validated.has(gfn)) return false
+  const has = rightsAt(yield* rightsOf(gfn * PAGE_SIZE), vmpl)
+  if ((infoLo & NPF_INFO1.W) !== 0) return (has & PERMISSION.WRITE) !== 0
+  if ((infoLo & NPF_INFO1.ID) !== 0) return (has & PERMISSION.EXECUTE_SUPERVISOR) !== 0
+  return (has & PERMISSION.READ) !== 0
+}
