@@ -1,4 +1,3 @@
 export { serviceTrouble } from "./CheckService.ts"
 export * from "./Define.ts"
 export { HANDLER_COST, hostService } from "./Handlers.ts"
-export { uefiVariableJobs } from "./UefiVariableJobs.ts"
