@@ -156,14 +156,15 @@ describe.each(STRATEGIES.map((strategy) => [strategyName(strategy), strategy] as
       answerers: []
     })
     await Effect.runPromise(guest.boot)
-    const rows = uefiVariableJobs(guest.buffers)
-    for (const [name, job] of rows) {
-      const outcome = await Effect.runPromise(guest.run(job))
-      expect([name, outcome.result]).toEqual([name, 0])
-      const service = outcome.ns - outcome.switchNs
-      // Three looks at one page: header, message, answer.
-      expect(service).toBeGreaterThanOrEqual(3 * GUEST_BUFFER_COST.MAP_PAGE + UEFI_MM_COST.MESSAGE)
-      expect(service).toBeLessThan(3 * GUEST_BUFFER_COST.MAP_PAGE + UEFI_MM_COST.MESSAGE + 1_000)
+    for (const round of [0, 1]) {
+      for (const { name, job } of uefiVariableJobs(guest.buffers)) {
+        const outcome = await Effect.runPromise(guest.run(job(round)))
+        expect([name, outcome.result]).toEqual([name, 0])
+        const service = outcome.ns - outcome.switchNs
+        // Three looks at one page: header, message, answer.
+        expect(service).toBeGreaterThanOrEqual(3 * GUEST_BUFFER_COST.MAP_PAGE + UEFI_MM_COST.MESSAGE)
+        expect(service).toBeLessThan(3 * GUEST_BUFFER_COST.MAP_PAGE + UEFI_MM_COST.MESSAGE + 1_000)
+      }
     }
     await Effect.runPromise(guest.end)
   })

@@ -35,17 +35,4 @@ export { RECORD, recordSize } from "./services/migration/SealedRecord.ts"
 export type { PeerReport, TransportOptions } from "./services/migration/TransportKey.ts"
 export * from "./services/SecretStore.ts"
 export * from "./services/ServiceAccess.ts"
-export type { SignatureVerifier } from "./services/uefi/Authenticated.ts"
-export { ManagementMode } from "./services/uefi/MmDispatch.ts"
-export { PAYLOAD_MAX } from "./services/uefi/MmVariable.ts"
-export { DATABASE_ATTRIBUTES, type EnrolledKeys, SECURE_BOOT, signedBytes } from "./services/uefi/SecureBoot.ts"
-export {
-  SIGNATURE_LIST,
-  SIGNATURE_LIST_FIELDS,
-  SIGNATURE_TYPE,
-  signatureListBytes
-} from "./services/uefi/SignatureList.ts"
-export { storedSize, VARIABLE_LIMITS } from "./services/uefi/StoredVariables.ts"
-export { UEFI_MM_COST } from "./services/uefi/UefiMmCost.ts"
-export { EDK2_RULES, type VariableRules, VIRTFW_RULES } from "./services/uefi/VariableRules.ts"
-export { VariableService, type VariableServiceOptions } from "./services/uefi/VariableService.ts"
+export * from "./services/uefi/index.ts"

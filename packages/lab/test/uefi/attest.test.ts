@@ -67,15 +67,15 @@ describe("attest --service uefi", () => {
     })
     return { status, stdout, stderr }
   }
-  const attest = (...args: ReadonlyArray<string>) => run("attest", "--nonce", "0a", "-o", "e", ...args)
+  const attest = (...args: ReadonlyArray<string>) => run("attest", "--nonce", "0a", ...args)
 
   it("writes a manifest that verify finds bound, with and without secure boot", () => {
     writeFileSync(join(folder, "pk.pem"), pemOf(platform.der))
-    expect(attest("--service", "uefi", "--pk", "pk.pem")).toMatchObject({ status: 0, stderr: "" })
+    expect(attest("-o", "e", "--service", "uefi", "--pk", "pk.pem")).toMatchObject({ status: 0, stderr: "" })
     expect(flagsOf(readFileSync(join(folder, "e/manifest.bin")))).toEqual([0, SECURE | DATABASE_UPDATE])
     expect(run("verify", "e")).toMatchObject({ status: 0, stderr: "" })
-    expect(attest("--service", "uefi").status).toBe(0)
-    expect(flagsOf(readFileSync(join(folder, "e/manifest.bin")))).toEqual([0, 0])
+    expect(attest("-o", "f", "--service", "uefi").status).toBe(0)
+    expect(flagsOf(readFileSync(join(folder, "f/manifest.bin")))).toEqual([0, 0])
   }, 60_000)
 
   it("refuses a PK that is none, or that nothing asks for, in one line", () => {
@@ -85,7 +85,7 @@ describe("attest --service uefi", () => {
       [["--service", "uefi", "--pk", "absent"], /^vmpl-lab: absent: cannot be read: .*\n$/],
       [["--pk", "pk.pem"], /^vmpl-lab: --pk: given without --service uefi, expected both.*\n$/]
     ] as const) {
-      expect(attest(...args)).toEqual({ status: 2, stdout: "", stderr: expect.stringMatching(line) })
+      expect(attest("-o", "g", ...args)).toEqual({ status: 2, stdout: "", stderr: expect.stringMatching(line) })
     }
   }, 60_000)
 })
