@@ -12,6 +12,12 @@ const vmsa = (): Uint8Array => {
   bytes[0x158] = 0x31
   return bytes
 }
+/** Zeros but for the mask of platforms, which is the file's only one. */
+const bodyWithMask = (size: number, at: number): Uint8Array => {
+  const body = filled(0, size)
+  body[at] = 1
+  return body
+}
 const planOf = (file: Uint8Array) => igvmPlan(parseIgvm(file, "guest.igvm"))
 const plain = () => new IgvmBuilder().platform().policy(0x3_0000n).page(0x1000, filled(1))
 const refusal = (file: Uint8Array): string => {
@@ -263,6 +269,35 @@ describe("what SNP or the format does not allow", () => {
     const line = refusal(file())
     expect(line).toMatch(message)
     expect(line).toMatch(/^guest\.igvm: [^\n]*$/)
+  })
+
+  it.each<readonly [string, number, Uint8Array, ReadonlyArray<readonly [start: number, end: number]>]>([
+    ["GUEST_POLICY", 0x101, Uint8Array.of(0, 0, 3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0), [[12, 16]]],
+    ["PAGE_DATA", 0x302, bodyWithMask(24, 8), [[22, 24]]],
+    ["VP_CONTEXT", 0x304, bodyWithMask(20, 8), [[18, 20]]],
+    ["REQUIRED_MEMORY", 0x305, bodyWithMask(24, 8), [[20, 24]]],
+    [
+      "SNP_ID_BLOCK",
+      0x30b,
+      bodyWithMask(0x2b8, 0),
+      [
+        [5, 8],
+        [0xfc, 0x100],
+        [0x224, 0x228]
+      ]
+    ]
+  ])("reserved bytes of %s are refused one by one, by name and range", (name, type, body, ranges) => {
+    for (const [start, end] of ranges) {
+      for (let at = start; at < end; at++) {
+        const wrong = Uint8Array.from(body)
+        wrong[at] = 0x80
+        const line = refusal(new IgvmBuilder().platform().header(type, wrong).build())
+        // Fixed header, SUPPORTED_PLATFORM, and this header's type and length.
+        const [first, last] = [56 + start, 56 + end - 1].map((byte) => `0x${byte.toString(16)}`)
+        const where = `guest.igvm: header 1, ${name}, bytes ${first} to ${last}`
+        expect(line).toBe(`${where}: reserved bytes are not zero, expected zeros`)
+      }
+    }
   })
 
   it("KVM's rules: one VMSA, last, at its address, CR0 as it starts it", () => {

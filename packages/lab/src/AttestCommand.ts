@@ -1,8 +1,9 @@
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import type { PlatformError } from "effect/PlatformError"
 import { BadBytes } from "./attestation/BadBytes.ts"
 import { isFirmwareError, loadIgvm } from "./FirmwareFile.ts"
 import { igvmFlag, numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
@@ -99,11 +100,30 @@ const uefiProtocols = Effect.fn("uefiProtocols")(function* (service: string | un
   return [uefiMm({ verifier: pkcs7Verifier, enrolled: { PK } })]
 })
 
+/** A folder with those above it. Node's own way does not come back from places such as /proc, where none can be made. */
+const makeFolder = (fs: FileSystem.FileSystem, folder: string): Effect.Effect<void, PlatformError> => {
+  const make = fs
+    .makeDirectory(folder)
+    .pipe(
+      Effect.catchTag("PlatformError", (error) =>
+        error.reason._tag === "AlreadyExists" ? Effect.void : Effect.fail(error)
+      )
+    )
+  const above = dirname(folder)
+  return make.pipe(
+    Effect.catchTag("PlatformError", (error) =>
+      error.reason._tag === "NotFound" && above !== folder
+        ? Effect.andThen(makeFolder(fs, above), make)
+        : Effect.fail(error)
+    )
+  )
+}
+
 /** Writes the files into a folder. */
 const writeFolder = Effect.fn("writeFolder")(
   function* (folder: string, files: ReadonlyMap<string, Uint8Array>) {
     const fs = yield* FileSystem.FileSystem
-    yield* fs.makeDirectory(folder, { recursive: true })
+    yield* makeFolder(fs, folder)
     for (const [name, bytes] of files) yield* fs.writeFile(join(folder, name), bytes)
   },
   (self, folder) =>

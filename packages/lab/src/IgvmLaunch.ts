@@ -53,6 +53,21 @@ const imageBase = (name: string, pages: ReadonlyArray<LaunchPage>): number => {
   return page.gpa - IMAGE.CODE
 }
 
+/** What the parameters say of the file must be in it: nothing of theirs is measured, so the file's maker is to blame. */
+const checkPlaces = (name: string, base: number, pages: ReadonlyArray<LaunchPage>, found: SvsmParameters): void => {
+  if (found.svsm.gpa !== base) {
+    throw new FirmwareError(name, `its parameters have the SVSM at gPA ${hex(found.svsm.gpa)}, expected ${hex(base)}`)
+  }
+  const named = [
+    ["secrets", found.secretsGpa, PAGE_TYPE.SECRETS],
+    ["CPUID", found.cpuidGpa, PAGE_TYPE.CPUID]
+  ] as const
+  for (const [what, at, expected] of named) {
+    if (pages.some(({ gpa, type }) => gpa === at && type === expected)) continue
+    throw new FirmwareError(name, `its parameters have the ${what} page at gPA ${hex(at)}, expected one there`)
+  }
+}
+
 /** What the SVSM of a file was made for must be what the workload asks for. */
 const checkNeeds = (name: string, found: SvsmParameters, needs: LaunchNeeds): void => {
   const asked: ReadonlyArray<readonly [what: string, found: unknown, asked: unknown]> = [
@@ -86,6 +101,7 @@ export const igvmLaunch = (file: IgvmFile, vcpus: number, asked: Partial<LaunchN
     const where = `gPA ${hex(base + IMAGE.PARAMETERS)}`
     throw new FirmwareError(name, `no parameters of ${vcpus} vCPUs for the SVSM at ${where}, expected them`)
   }
+  checkPlaces(name, base, pages, parameters)
   checkNeeds(name, parameters, needs)
   const vmsa = pages.at(-1)!.contents!
   const entry = getU64(new DataView(vmsa.buffer, vmsa.byteOffset), VMSA.rip)

@@ -81,6 +81,10 @@ it("attest leaves a folder alone that has something in it, and verify takes a ch
   })
   expect(readFileSync(join(folder, "kept/notes.txt"), "utf8")).toBe("mine")
 
+  const nowhere = run("attest", "--nonce", "01", "-o", "/proc/none/of/this")
+  expect([nowhere.status, nowhere.stdout]).toEqual([2, ""])
+  expect(nowhere.stderr).toMatch(/^vmpl-lab: --output: \/proc\/none\/of\/this: cannot be written: /)
+
   const asked = ["--processor", "Turin", "--key", "VLEK", "--report-version", "2", "--vmpl", "3", "--nonce", "0c"]
   expect(run("attest", ...asked, "--strategy", "planes/user-space", "-o", "t")).toMatchObject({ status: 0, stderr: "" })
   const pem = ["ark", "ask", "vlek"].map((name) => readFileSync(join(folder, `t/${name}.pem`), "utf8"))

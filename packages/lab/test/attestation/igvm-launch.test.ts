@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto"
 import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { cpuidPage, igvmPlan, measureSnp, parseIgvm, syntheticFirmware } from "@vmpl-lab/hypervisor"
+import { cpuidPage, FirmwareError, igvmPlan, measureSnp, parseIgvm, syntheticFirmware } from "@vmpl-lab/hypervisor"
 import { PAGE_TYPE, policedCpuid, publicKeyBytes, publicKeyOf, XSAVE_CPUID } from "@vmpl-lab/psp"
+import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { IgvmBuilder, sealIgvm } from "../../../../test/support/igvmBuilder.ts"
 import { parseReport } from "../../src/attestation/Report.ts"
@@ -186,6 +187,19 @@ describe("a file that does not fit", () => {
     expect(make).toThrow(/^guest\.igvm: [^\n]*$/)
   })
 
+  it("names places that the parameters have, but not the file", () => {
+    const { bytes } = imageOf(1)
+    const parameters = Buffer.from(bytes).indexOf(Buffer.from("VSVM", "latin1"))
+    const changed = (word: number) => {
+      const file = Buffer.from(bytes)
+      file.writeUInt32LE(0x1000, parameters + 8 + 8 * word)
+      return refused(file)
+    }
+    expect(changed(1)).toThrow(/its parameters have the SVSM at gPA 0x1000, expected 0x/)
+    expect(changed(6)).toThrow(/its parameters have the secrets page at gPA 0x1000, expected one there/)
+    expect(changed(7)).toThrow(/its parameters have the CPUID page at gPA 0x1000, expected one there/)
+  })
+
   it("names pages outside of the memory that it requires, and an entry that is not the SVSM's", () => {
     const { bytes } = imageOf(1)
     const file = Buffer.from(bytes)
@@ -200,6 +214,36 @@ describe("a file that does not fit", () => {
     expect(refused(other)).toThrow(/the VMSA starts at 0x\w+, expected 0x\w+10/)
   })
 })
+
+it("whatever the bytes, a file is one line of refusal, or a guest that comes to an end or stops with a reason", () => {
+  const good = Buffer.from(imageOf(1).bytes)
+  const parameters = good.indexOf(Buffer.from("VSVM", "latin1"))
+  expect(parameters).toBeGreaterThan(0)
+  const at = fc.oneof(
+    fc.nat(0xe00),
+    fc.nat(300).map((offset) => parameters + offset)
+  )
+  const edits = fc.array(fc.tuple(at, fc.nat(255)), { minLength: 1, maxLength: 4 })
+  let booted = 0
+  fc.assert(
+    fc.property(edits, (changes) => {
+      const file = Buffer.from(good)
+      for (const [offset, byte] of changes) file[offset] = byte
+      try {
+        const svsm = igvmLaunch(fileOf(sealIgvm(file)), 1)
+        const scenario = { ...DEFAULT_SCENARIO, vcpus: 1, calls: 3, boots: 1 }
+        const machine = new Machine({ strategy: STRATEGIES[0]!, scenario, profile, seed: 1, calls: true, svsm })
+        for (let i = 0; i < 20 && machine.stepMany(5_000); i++);
+        booted++
+      } catch (error) {
+        expect(error).toBeInstanceOf(FirmwareError)
+        expect((error as Error).message).not.toContain("\n")
+      }
+    }),
+    { numRuns: 80, seed: 12 }
+  )
+  expect(booted).toBeGreaterThan(5)
+}, 60_000)
 
 it("an image is the same bytes each time, and no bigger than what is not zero", () => {
   expect(imageOf(2, {}, true).bytes).toEqual(imageOf(2, {}, true).bytes)

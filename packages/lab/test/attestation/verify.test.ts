@@ -99,6 +99,13 @@ describe("what a simulated guest gets", () => {
     }
   })
 
+  const everywhere = STRATEGIES.flatMap((strategy) => [1, 2, 3].map((vmpl) => ({ strategy, vmpl })))
+  it.each(everywhere)("is verified for VMPL$vmpl under $strategy.key $strategy.variant", ({ strategy, vmpl }) => {
+    const outcome = attested({ strategy, vmpl })
+    expect(failed(evidenceOf(outcome, vmpl))).toEqual([])
+    expect(Buffer.compare(outcome.report, attested({ vmpl }).report)).toBe(0)
+  })
+
   it("is the same under every strategy, certificates included", () => {
     const outcomes = STRATEGIES.map((strategy) => attested({ strategy }))
     expect(STRATEGIES.length).toBe(9)
