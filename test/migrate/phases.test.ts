@@ -1,8 +1,21 @@
 import { type AgentCommand, GUEST_VMPL, MIGRATION_RESULT, MIGRATION_ROLE, SVSM_RESULT } from "@vmpl-lab/guest"
-import { STRATEGIES } from "@vmpl-lab/hv-strategies"
-import { dataRange, MigrationFlow, MigrationSide, migrationResultName, type SideOptions } from "@vmpl-lab/lab"
+import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
+import { DEFAULT_VM_CONFIG, parseFirmware, syntheticFirmware } from "@vmpl-lab/hypervisor"
+import {
+  DEFAULT_SCENARIO,
+  dataRange,
+  Machine,
+  MigrationFlow,
+  MigrationSide,
+  migrationResultName,
+  Scenario,
+  type SideOptions,
+  svsmLaunch
+} from "@vmpl-lab/lab"
 import { PERMISSION } from "@vmpl-lab/rmp"
-import { movedPages } from "@vmpl-lab/svsm"
+import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
+import { migrationService, movedPages } from "@vmpl-lab/svsm"
+import { write } from "@vmpl-lab/vmpl"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { profile } from "../support/guestRun.ts"
@@ -62,6 +75,13 @@ describe("the calls of a migration, out of their order", () => {
     expect(result(source, "export-state")).toBe("WRONG_PHASE")
     while (answer(source, "export", 1_000).r8 > 8);
     expect(result(source, "stop")).toBe("SUCCESS")
+    // No host can run what is parked: VMRUN wants EFER.SVME.
+    const { hardware, vmm } = source.machine
+    for (const { vmsaGpa } of source.service.migration.parked) {
+      const vmsa = hardware.memory.read(vmm.memory.privateFrameIfPresent(vmsaGpa / PAGE_SIZE), vmm.owner.asid)
+      expect(vmsa.getUint32(VMSA.efer, true) & EFER_SVME).toBe(0)
+    }
+    expect(source.service.migration.parked.size).toBe(1)
     expect(result(source, "export-state")).toBe("PAGES_LEFT")
     while (answer(source, "export", 1_000).r8 > 0);
     expect(result(source, "export-state")).toBe("SUCCESS")
@@ -164,4 +184,31 @@ describe("an SVSM that takes a guest", () => {
       expect(code).toBe(SVSM_RESULT.INVALID_ADDRESS)
     }
   })
+})
+
+describe("a level that misses a right for another reason", () => {
+  it.each(STRATEGIES.map((strategy) => [strategyName(strategy), strategy] as const))(
+    "ends the guest under %s, as there is nobody to give it the SVSM's memory",
+    (_name, strategy) => {
+      const svsm = svsmLaunch(parseFirmware(syntheticFirmware(), "built-in firmware"), 1)
+      const { protocol } = migrationService({ privateKey: new Uint8Array(48).fill(1), genuine: () => null })
+      const machine = new Machine({
+        strategy,
+        scenario: new Scenario({ ...DEFAULT_SCENARIO, vcpus: 1, calls: 0, boots: 1 }),
+        profile,
+        seed: 1,
+        calls: true,
+        svsm,
+        services: [protocol],
+        vmConfig: { ...DEFAULT_VM_CONFIG, vmplFaults: "run-vmpl0" },
+        *body(plan, apicId) {
+          plan.report.ready(apicId)
+          yield write(svsm.parameters.svsm.gpa, 4, 1)
+          plan.report.done(apicId)
+        }
+      })
+      while (machine.stepMany(10_000));
+      expect(machine.failure()).toMatch(/VMPL0 terminates/)
+    }
+  )
 })

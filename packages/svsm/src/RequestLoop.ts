@@ -46,7 +46,13 @@ function* observed(state: SvsmState, apicId: number, program: Program): Program 
   let step = program.next(new OperationResult())
   while (step.done !== true) {
     const operation = step.value
-    const result = yield operation
+    let result: OperationResult
+    try {
+      result = yield operation
+    } catch (exception) {
+      step = program.throw(exception)
+      continue
+    }
     const operations = operation instanceof Sequence ? operation.operations : [operation]
     for (const one of operations) for (const hear of state.observers) hear(state, apicId, one)
     step = program.next(result)

@@ -15,6 +15,8 @@ import { migrationResultName } from "./ResultName.ts"
 const LIST_MAX = (BUFFER_PAGES * PAGE_SIZE) / 8
 /** Writes of a vCPU that is not to end. */
 const NEVER = 0xffff_ffff
+/** How much longer than it is watched the guest writes before that. */
+const FIRST_TOUCHES = 3
 /** Times that the guest is asked to stop. */
 const STOP_MAX = 1_000
 /** More pages than a batch has room for. */
@@ -100,7 +102,7 @@ export class MigrationFlow {
   *#send(): Generator<void, Sent> {
     const source = this.#source
     // Pages are mapped where they are touched first: that is no part of what a migration slows down.
-    yield* source.command("wait", 0, this.#options.warmUpNs)
+    yield* source.command("wait", 0, FIRST_TOUCHES * this.#options.warmUpNs)
     const written = source.written
     yield* source.command("wait", 0, this.#options.warmUpNs)
     const before = source.written - written
