@@ -55,6 +55,8 @@ export interface Behaviour {
   readonly clearsPendingAfterRax: boolean
   /** A call_pending that is neither 0 nor 1 is INVALID_FORMAT, else a pending call. */
   readonly checksPending: boolean
+  /** All TLBs are flushed before the guest runs again, whatever was called. */
+  readonly flushesBeforeGuest: boolean
   /** REMAP_CA to the area in use succeeds; COCONUT-SVSM finds it taken. */
   readonly remapsToSameArea: boolean
   /** Byte 2 of the calling area spares EOI calls; it is reserved in the specification. */
@@ -94,6 +96,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     sendsPhysicalNmi: true,
     clearsPendingAfterRax: true,
     checksPending: true,
+    flushesBeforeGuest: false,
     remapsToSameArea: true,
     lazyEoi: false,
     checksVtomBits: true
@@ -122,6 +125,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     sendsPhysicalNmi: false,
     clearsPendingAfterRax: false,
     checksPending: false,
+    flushesBeforeGuest: true,
     remapsToSameArea: false,
     lazyEoi: true,
     checksVtomBits: false

@@ -11,6 +11,7 @@ import {
   write
 } from "@vmpl-lab/vmpl"
 import { afterCall } from "./Interrupts.ts"
+import { FLUSH_TLBS } from "./protocols/Permissions.ts"
 import { NO_RETURN } from "./protocols/Protocol.ts"
 import { dispatch } from "./protocols/Protocols.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
@@ -30,6 +31,7 @@ export function* requestLoop(state: SvsmState, apicId: number): Program {
     }
     yield* serveEntry(state, apicId)
     const running = state.running[apicId]
+    if (running !== undefined && state.behaviour.flushesBeforeGuest) yield FLUSH_TLBS
     // The host did not run the guest: there is nothing to serve before it does.
     if (running !== undefined && (yield* runGuest(state, running)) !== 0) yield hlt()
   }
