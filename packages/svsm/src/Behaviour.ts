@@ -56,6 +56,8 @@ export interface Behaviour {
   readonly clearsPendingAfterRax: boolean
   /** A call_pending that is neither 0 nor 1 is INVALID_FORMAT, else a pending call. */
   readonly checksPending: boolean
+  /** All TLBs are flushed before the guest runs again, whatever was called. */
+  readonly flushesBeforeGuest: boolean
   /** REMAP_CA to the area in use succeeds; COCONUT-SVSM finds it taken. */
   readonly remapsToSameArea: boolean
   /** Byte 2 of the calling area spares EOI calls; it is reserved in the specification. */
@@ -106,6 +108,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     sendsPhysicalNmi: true,
     clearsPendingAfterRax: true,
     checksPending: true,
+    flushesBeforeGuest: false,
     remapsToSameArea: true,
     lazyEoi: false,
     checksVtomBits: true,
@@ -135,6 +138,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     sendsPhysicalNmi: false,
     clearsPendingAfterRax: false,
     checksPending: false,
+    flushesBeforeGuest: true,
     remapsToSameArea: false,
     lazyEoi: true,
     checksVtomBits: false,

@@ -13,6 +13,7 @@ import {
   write
 } from "@vmpl-lab/vmpl"
 import { afterCall } from "./Interrupts.ts"
+import { FLUSH_TLBS } from "./protocols/Permissions.ts"
 import { NO_RETURN } from "./protocols/Protocol.ts"
 import { dispatch } from "./protocols/Protocols.ts"
 import type { SvsmRequest } from "./protocols/Request.ts"
@@ -36,6 +37,7 @@ function* serveForever(state: SvsmState, apicId: number): Program {
     if (state.faultServers.length > 0) yield* serveFault(state, next)
     yield* serveEntry(state, apicId)
     const running = state.running[apicId]
+    if (running !== undefined && state.behaviour.flushesBeforeGuest) yield FLUSH_TLBS
     // The host did not run the guest: there is nothing to serve before it does.
     if (running !== undefined && (yield* runGuest(state, running)) !== 0) yield hlt()
   }

@@ -4,7 +4,7 @@ import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
 import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
-import { grant, revoke } from "./Permissions.ts"
+import { FLUSH_TLBS, grant, revoke } from "./Permissions.ts"
 import { gpaOf, instructionResult, KNOWN_STATUS, type SvsmRequest } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
@@ -37,6 +37,7 @@ export function* createVcpu(state: SvsmState, request: SvsmRequest): Program<num
     if (behaviour.refusesAlignedVmsa && vmsaGpa % SIZE_2M === 0) return SVSM_RESULT.INVALID_PARAMETER
     const revoked = yield* revoke(state, vmsaGpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
+    yield FLUSH_TLBS
     const vmpl = yield* acceptableLevel(state, request, vmsaGpa)
     if (vmpl === null) {
       yield* grant(state, vmsaGpa, request.vmpl)

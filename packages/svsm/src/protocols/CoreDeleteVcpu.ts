@@ -4,7 +4,7 @@ import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import type { GuestVmsa, SvsmState } from "../State.ts"
-import { grant, revoke } from "./Permissions.ts"
+import { FLUSH_TLBS, grant, revoke } from "./Permissions.ts"
 import { NO_RETURN } from "./Protocol.ts"
 import { gpaOf, instructionResult, KNOWN_STATUS, type SvsmRequest } from "./Request.ts"
 
@@ -53,6 +53,7 @@ function* takeBack(state: SvsmState, request: SvsmRequest, vmsa: GuestVmsa): Pro
   yield* revoke(state, vmsaGpa)
   state.unregister(vmsa)
   const granted = yield* grant(state, vmsaGpa, request.vmpl)
+  yield FLUSH_TLBS
   return isOwn ? NO_RETURN : granted
 }
 

@@ -4,7 +4,7 @@ import { type Program, write, zeroPage } from "@vmpl-lab/vmpl"
 import { isValidated, mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { isList, type ListEntry, serveList, whyKept, writeList } from "./PageList.ts"
-import { grant, revoke, revokeRegion } from "./Permissions.ts"
+import { FLUSH_TLBS, grant, revoke, revokeRegion } from "./Permissions.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
 /** Bits of an entry of DEPOSIT_MEM that must be zero. @spec SVSM 6.5 table 7 */
@@ -34,6 +34,7 @@ function* deposit(state: SvsmState, request: SvsmRequest, entry: ListEntry): Pro
     if (!(yield* mayWrite(state, request.vmpl, gpa, bytes))) return SVSM_RESULT.INVALID_ADDRESS
     const revoked = bytes === PAGE_SIZE ? yield* revoke(state, gpa) : yield* revokeRegion(state, gpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
+    yield FLUSH_TLBS
     for (const gfn of pages) state.deposited.set(gfn, request.vmpl)
     return SVSM_RESULT.SUCCESS
   } finally {

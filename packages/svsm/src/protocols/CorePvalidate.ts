@@ -6,7 +6,7 @@ import { mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { rescindRegion, validateRegion } from "./CorePvalidate2m.ts"
 import { type ListEntry, serveList, whyKept } from "./PageList.ts"
-import { grant, revoke } from "./Permissions.ts"
+import { FLUSH_TLBS, grant, revoke } from "./Permissions.ts"
 import { instructionResult, KNOWN_STATUS, RESULT_UNCHANGED, type SvsmRequest } from "./Request.ts"
 
 const ENTRY = { VALIDATE: 0x4, IGNORE_CF: 0x8, RESERVED: 0xff0 } as const
@@ -78,6 +78,7 @@ function* rescind(state: SvsmState, gpa: number, vmpl: number, unchanged: number
     const revoked = yield* revoke(state, gpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
     const { lo, carry } = yield pvalidate(gpa, false)
+    yield FLUSH_TLBS
     if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
     state.validated.delete(gfn)
     return carry ? unchanged : SVSM_RESULT.SUCCESS

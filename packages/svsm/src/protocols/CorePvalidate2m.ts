@@ -5,7 +5,7 @@ import { type Program, pvalidate, zeroRegion } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
-import { grantRegion, revokeRegion } from "./Permissions.ts"
+import { FLUSH_TLBS, grantRegion, revokeRegion } from "./Permissions.ts"
 import { instructionResult, KNOWN_STATUS } from "./Request.ts"
 
 const SIZE_2M = 0x20_0000
@@ -53,6 +53,7 @@ export function* rescindRegion(state: SvsmState, gpa: number, vmpl: number, unch
     const revoked = yield* revokeRegion(state, gpa)
     if (revoked !== SVSM_RESULT.SUCCESS) return revoked
     const { lo, carry } = yield pvalidate(gpa, false, 1)
+    yield FLUSH_TLBS
     if (lo !== 0) return instructionResult(state, lo, KNOWN_STATUS.PVALIDATE)
     state.validated.deleteRegion(gfn)
     return carry ? unchanged : SVSM_RESULT.SUCCESS

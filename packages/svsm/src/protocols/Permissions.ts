@@ -1,7 +1,7 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { PERMISSION, RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { type Program, rmpadjust } from "@vmpl-lab/vmpl"
+import { invlpgb, type Program, rmpadjust, sequence, tlbsync } from "@vmpl-lab/vmpl"
 import type { SvsmState } from "../State.ts"
 import { instructionResult, KNOWN_STATUS } from "./Request.ts"
 
@@ -16,7 +16,13 @@ export function* grant(state: SvsmState, gpa: number, vmpl: number): Program<num
   return SVSM_RESULT.SUCCESS
 }
 
-/** No rights for any level but 0. */
+/**
+ * Drops all translations of this guest on every core: rights that were taken hold as long as a TLB remembers them. In one
+ * go, so that no other CPU comes in between.
+ */
+export const FLUSH_TLBS = sequence([invlpgb(), tlbsync()])
+
+/** No rights for any level but 0. Cores may use what they have cached until `FLUSH_TLBS`. */
 export function* revoke(state: SvsmState, gpa: number): Program<number> {
   for (const level of state.behaviour.revokedLevels) {
     const { lo } = yield rmpadjust(gpa, level, 0, false)
