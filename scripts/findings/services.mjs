@@ -54,9 +54,9 @@ export const services = ({ services: json }) => {
   return [
     [
       finding(
-        differs.every((protocol) => protocol === "attestation"),
+        differs.every((protocol) => ["attestation", "acceptance"].includes(protocol)),
         "What the SVSM does for a call costs the same under every strategy, to the 2 ns of the TSC's step" +
-          `${differs.length === 0 ? "" : ", but where it asks the AMD-SP through the host"}: a strategy decides the switch alone.`
+          `${differs.length === 0 ? "" : `, but where it asks the host for something (${differs.join(", ")})`}: a strategy decides the switch.`
       ),
       finding(
         strategies.every((name) => 2 * mostlySwitch(name) > rows.length),

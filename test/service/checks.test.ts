@@ -11,6 +11,7 @@ import {
   refuse,
   type Service,
   serviceGuest,
+  type TaggedFailure,
   u32,
   u64
 } from "@vmpl-lab/lab"
@@ -127,16 +128,18 @@ describe("what a handler never hears of", () => {
 const doing = (
   handler: (
     svsm: Capabilities & { readonly vmpl: number; readonly apicId: number }
-  ) => Effect.Effect<bigint, ReturnType<typeof refuse>>
+  ) => Effect.Effect<bigint, TaggedFailure>,
+  errors: Service["errors"] = {}
 ): Service =>
   defineService({
     name: "doing",
     protocol: PROTOCOL,
     version: { min: 1, max: 3 },
+    errors,
     calls: {
       do: defineCall({
         call: 0,
-        uses: ["secrets", "clock", "random", "host"],
+        uses: ["secrets", "firmware", "clock", "random", "host"],
         costNs: 0,
         request: {},
         reply: { value: u64("r8") },

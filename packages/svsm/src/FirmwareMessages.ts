@@ -1,4 +1,4 @@
-import { Ghcb, GuestMessenger, type MessageOutcome, makeShared } from "@vmpl-lab/guest"
+import { type FirmwareRequest, Ghcb, GuestMessenger, type MessageOutcome, makeShared } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { Program } from "@vmpl-lab/vmpl"
 import { MESSAGE_PAGES, svsmGhcbGpa, svsmMessageGpa } from "./Image.ts"
@@ -29,15 +29,32 @@ export class FirmwareMessages {
    * A report about VMPL0, with room for `certificatePages` pages of certificates; 0: without them.
    * @returns null where the firmware refuses or the host will not carry the message
    */
-  *report(apicId: number, reportData: Uint8Array, certificatePages: number): Program<MessageOutcome | null> {
+  report(apicId: number, reportData: Uint8Array, certificatePages: number): Program<MessageOutcome | null> {
+    const messenger = this.#messenger
+    return this.#speak(apicId, function* (ghcb) {
+      if (certificatePages > 0) yield* messenger.clearRoom()
+      return yield* messenger.report(ghcb, reportData, 0, ANY_KEY, certificatePages)
+    })
+  }
+
+  /** Another message. @returns the reply's payload; null where there is none */
+  ask(apicId: number, { type, payload }: FirmwareRequest): Program<Uint8Array | null> {
+    const messenger = this.#messenger
+    return this.#speak(apicId, function* (ghcb) {
+      const reply = yield* messenger.ask(ghcb, type, payload, 0)
+      return reply.ok ? reply.payload : null
+    })
+  }
+
+  /** One CPU at a time, with a GHCB of its own. */
+  *#speak<A>(apicId: number, say: (ghcb: Ghcb) => Program<A>): Program<A | null> {
     yield* this.#lock.write()
     try {
       if (!(yield* this.#share())) return null
       const ghcb =
         this.#state.interrupts[apicId]?.ghcb ?? new Ghcb(svsmGhcbGpa(this.#state.parameters.svsm.gpa, apicId))
       yield* ghcb.use()
-      if (certificatePages > 0) yield* this.#messenger.clearRoom()
-      return yield* this.#messenger.report(ghcb, reportData, 0, ANY_KEY, certificatePages)
+      return yield* say(ghcb)
     } finally {
       this.#lock.release()
     }

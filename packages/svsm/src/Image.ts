@@ -1,6 +1,7 @@
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import type { GuestRange, SvsmParameters } from "./Parameters.ts"
 
-/** Offsets in the SVSM's range. Pages from HEAP on are the SVSM's to validate. */
+/** Offsets in the SVSM's range. Pages from ONLINE on are the SVSM's to validate. */
 export const IMAGE = {
   /** Measured page: identity, and the entry points of boot processor and APs. */
   CODE: 0,
@@ -41,10 +42,25 @@ export const MESSAGE_PAGES = {
 export const svsmMessageGpa = ({ gpa, size }: { readonly gpa: number; readonly size: number }): number =>
   gpa + size - MESSAGE_PAGES.SIZE
 
+/** Fewest bytes of the range that are left for what services keep. */
+const HEAP_MIN = 0x1_0000
+
+/** Where the pages of vCPUs end, as an offset. */
+const perCpuEnd = (vcpus: number, interrupts: boolean): number =>
+  IMAGE.PER_CPU + vcpus * (IMAGE.PER_CPU_SIZE + (interrupts ? INTERRUPT_PAGES.SIZE : 0))
+
 /** Size of the SVSM's range for a number of vCPUs: a multiple of 2 MiB. */
-export const svsmRangeSize = (vcpus: number, interrupts = false): number => {
-  const perCpu = IMAGE.PER_CPU_SIZE + (interrupts ? INTERRUPT_PAGES.SIZE : 0)
-  return Math.ceil((IMAGE.PER_CPU + vcpus * perCpu + MESSAGE_PAGES.SIZE) / 0x20_0000) * 0x20_0000
+export const svsmRangeSize = (vcpus: number, interrupts = false): number =>
+  Math.ceil((perCpuEnd(vcpus, interrupts) + HEAP_MIN + MESSAGE_PAGES.SIZE) / 0x20_0000) * 0x20_0000
+
+/** What has no fixed use: behind the pages of vCPUs, before those of messages. */
+export const svsmHeapRange = ({
+  svsm,
+  vcpus,
+  interrupts
+}: Pick<SvsmParameters, "svsm" | "vcpus" | "interrupts">): GuestRange => {
+  const gpa = svsm.gpa + perCpuEnd(vcpus, interrupts !== undefined)
+  return { gpa, size: Math.max(0, svsmMessageGpa(svsm) - gpa) }
 }
 
 /** GPA of a vCPU's SVSM VMSA. */

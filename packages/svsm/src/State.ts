@@ -1,6 +1,7 @@
 import { BEHAVIOUR, type Behaviour } from "./Behaviour.ts"
 import type { CoconutPanic } from "./CoconutPanic.ts"
 import type { FirmwareMessages } from "./FirmwareMessages.ts"
+import { SvsmHeap } from "./Heap.ts"
 import type { CpuInterrupts } from "./Interrupts.ts"
 import { type Lock, RwLock } from "./Lock.ts"
 import { PageSet } from "./PageSet.ts"
@@ -32,6 +33,8 @@ export class SvsmState {
   readonly services: Array<ServiceManifest> = []
   /** The way to the AMD-SP; null until the SVSM has read its key. */
   messages: FirmwareMessages | null = null
+  /** Pages for whatever a service keeps. */
+  readonly heap = new SvsmHeap()
   /** SEV_FEATURES of the start-up vCPU of the guest. */
   startUpFeatures = 0
   /** What each CPU serves, by APIC ID and VMPL: the latest VMSA of a level. */

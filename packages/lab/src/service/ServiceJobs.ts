@@ -1,14 +1,22 @@
 import { type ClientJob, SVSM_RESULT } from "@vmpl-lab/guest"
 import { RandomStream } from "@vmpl-lab/sim"
 import { CALL_REGISTERS, type CallRegister, type SvsmParameters } from "@vmpl-lab/svsm"
-import type { BufferField, Service, ServiceCall } from "./Define.ts"
+import type { BufferField, Service, ServiceCall, StructBuffer } from "./Define.ts"
+import { encodeStruct } from "./Struct.ts"
 
 const PAGE = 4096
+type Writes = Extract<ClientJob, { kind: "call" }>["writes"]
 type Registers = { [R in CallRegister]: number }
 
-const sizeOf = ({ size }: BufferField, example: Uint8Array | undefined): number => {
+const sizeOf = ({ size }: BufferField | StructBuffer, example: Uint8Array | undefined): number => {
   if (typeof size === "number") return size
   return Math.max(size.min, example?.length ?? size.min)
+}
+
+/** An example's bytes; undefined where there is none. */
+const bytesOf = (field: BufferField | StructBuffer, example: unknown): Uint8Array | undefined => {
+  if (field.kind === "struct") return encodeStruct(field.fields, (example ?? {}) as { readonly [name: string]: number })
+  return example instanceof Uint8Array ? example : undefined
 }
 
 /** Most bytes that the buffers of one call may have: what a client of this platform has for them. */
@@ -24,11 +32,11 @@ export const exampleJob = (service: Service, call: ServiceCall, from: number): C
   let next = from
   for (const [name, field] of Object.entries(call.request)) {
     const example = call.example?.[name]
-    if (field.kind !== "buffer") {
+    if (field.kind !== "buffer" && field.kind !== "struct") {
       if (example !== undefined) registers[field.register] = Number(example)
       continue
     }
-    const given = example instanceof Uint8Array ? example : undefined
+    const given = bytesOf(field, example)
     const size = sizeOf(field, given)
     next = Math.ceil(next / field.align) * field.align
     registers[field.register] = next
@@ -85,7 +93,18 @@ export class Fuzzer {
     const changed = this.#pick(CALL_REGISTERS)
     const isNear = this.#stream.int(0, 1) === 0 && example?.kind === "call"
     const registers = isNear ? { ...example.registers, [changed]: random[changed] } : random
-    return { kind: "call", protocol: this.#service.protocol, call, registers, writes: [], reads: [] }
+    const writes = isNear ? this.#changed(example.writes) : []
+    return { kind: "call", protocol: this.#service.protocol, call, registers, writes, reads: [] }
+  }
+
+  /** What the example has in memory, with one byte changed now and then. */
+  #changed(writes: Writes): Writes {
+    return writes.map(({ gpa, bytes }) => {
+      if (this.#stream.int(0, 1) === 0) return { gpa, bytes }
+      const copy = bytes.slice()
+      copy[this.#stream.int(0, copy.length - 1)] = this.#stream.int(0, 0xff)
+      return { gpa, bytes: copy }
+    })
   }
 }
 

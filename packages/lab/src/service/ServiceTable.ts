@@ -1,7 +1,7 @@
 import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
 import { duration } from "../Units.ts"
-import { HANDLER_COST } from "./Handlers.ts"
+import { HANDLER_COST } from "./Capabilities.ts"
 import type { FuzzRecord, ServiceLatency, ServiceRun } from "./RunService.ts"
 
 /** Latencies, one row for each call and strategy; the protocol stands with it where there are several. */

@@ -1,6 +1,7 @@
+export { HANDLER_COST } from "./Capabilities.ts"
 export { serviceTrouble } from "./CheckService.ts"
 export * from "./Define.ts"
-export { HANDLER_COST, hostService } from "./Handlers.ts"
+export { type HostedService, hostService } from "./Handlers.ts"
 export {
   type CallGroup,
   callJob,
@@ -9,3 +10,12 @@ export {
   pagesFrom,
   pvalidateJob
 } from "./latency/CallGroup.ts"
+export {
+  type BytesField,
+  bytes,
+  decodeStruct,
+  encodeStruct,
+  type StructField,
+  type StructFields,
+  structSize
+} from "./Struct.ts"
