@@ -31,7 +31,7 @@ import { guestRequestsOf, Platform } from "./Platform.ts"
 import type { Scenario } from "./Scenario.ts"
 import type { SvsmLaunch } from "./SvsmLaunch.ts"
 import type { HostRecord } from "./WorkloadRecord.ts"
-import { workOf } from "./workloads/Work.ts"
+import { type Work, workOf } from "./workloads/Work.ts"
 
 /** Virtual time without any call made or vCPU started, after the launch, that counts as a guest that hangs. */
 const NO_PROGRESS_NS = 10_000_000_000
@@ -53,6 +53,8 @@ export interface MachineOptions {
   readonly services?: ReadonlyArray<Protocol>
   /** What each vCPU does once it is up, instead of the scenario's workload. */
   readonly body?: GuestBody
+  /** A workload in place of the scenario's, levels included. */
+  readonly work?: Work
   /** Questions to the world outside of the simulation: it stops while one is open. */
   readonly outside?: ReadonlyArray<{ readonly open: unknown }>
   /** What the platform's firmware signs as. */
@@ -205,7 +207,7 @@ export class Machine {
     const base = parameters.svsm.gpa
     programs.install(base + IMAGE.BOOT_ENTRY, () => svsmBootProcessor(state, base))
     programs.install(base + IMAGE.AP_ENTRY, () => svsmApplicationProcessor(state, base))
-    const work = workOf(scenario, seed)
+    const work = this.#options.work ?? workOf(scenario, seed)
     const plan: GuestPlan = {
       vcpus: scenario.vcpus,
       secretsGpa: parameters.secretsGpa,

@@ -3,7 +3,9 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import { numberFlag, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
+import { InputInvalid } from "./InputInvalid.ts"
 import { writeErrorLine, writeOut } from "./Output.ts"
+import type { ClientLevels } from "./tpm/ClientWork.ts"
 import { codeCommit } from "./Version.ts"
 
 const shared = {
@@ -24,6 +26,14 @@ const shared = {
 const runFlags = {
   file: Argument.String("file").pipe(Argument.withDescription("TypeScript file whose default export is the service")),
   ...shared,
+  vmpl: Flag.Literals("vmpl", ["1", "2", "3"]).pipe(
+    Flag.withDescription("Level of the guest that calls"),
+    Flag.withDefault("2")
+  ),
+  serviceVmpl: Flag.Literals("service-vmpl", ["0", "1"]).pipe(
+    Flag.withDescription("Level of the service: in the SVSM, or in a program at VMPL1"),
+    Flag.withDefault("0")
+  ),
   fuzz: numberFlag("fuzz", 0, 1_000_000).pipe(
     Flag.withDescription("Random calls under each strategy, most of them hostile"),
     Flag.withDefault(0)
@@ -45,13 +55,22 @@ const run = Command.make(
           import("./ProfileFile.ts")
         ])
       )
+    const levels = { vmpl: Number(options.vmpl), serviceVmpl: Number(options.serviceVmpl) } as ClientLevels
+    if (levels.vmpl <= levels.serviceVmpl) {
+      return yield* new InputInvalid({ line: "--vmpl: 1, expected 2 or 3 with --service-vmpl 1" })
+    }
     const strategies = yield* askedStrategies(options.strategy)
     const profile = yield* loadProfile(options.profile)
     const service = yield* loadService(options.file)
+    const user = Object.entries(service.calls).find(([, { uses }]) => uses.includes("firmware"))
+    if (levels.serviceVmpl === 1 && user !== undefined) {
+      const line = `${options.file}: calls.${user[0]}.uses: firmware, but the SVSM's key is not for VMPL1 (--service-vmpl 1)`
+      return yield* new InputInvalid({ line })
+    }
     const { seed, calls, fuzz } = options
-    const outcome = yield* runService({ service, strategies, profile, seed, calls, fuzz })
-    if (!options.json) return yield* writeOut(`${serviceText(service.name, outcome)}\n`)
-    const head = { seed, commit: codeCommit(), profile: profile.name, service: service.name }
+    const outcome = yield* runService({ service, strategies, profile, seed, calls, fuzz, levels })
+    if (!options.json) return yield* writeOut(`${serviceText(service.name, levels, outcome)}\n`)
+    const head = { seed, commit: codeCommit(), profile: profile.name, service: service.name, ...levels }
     yield* writeOut(`${JSON.stringify({ ...head, ...outcome }, null, 2)}\n`)
   })
 ).pipe(Command.withDescription("Run a service for the SVSM from a file: latency under each strategy, and random calls"))

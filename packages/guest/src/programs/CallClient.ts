@@ -1,6 +1,7 @@
-import { TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
-import { type OutsidePort, type Program, readBytes, readRegister, writeBytes } from "@vmpl-lab/vmpl"
+import { TERMINATE } from "@vmpl-lab/sev-es"
+import { type OutsidePort, type Program, readBytes, writeBytes } from "@vmpl-lab/vmpl"
 import { Ghcb } from "../Ghcb.ts"
+import { type ServiceCaller, svsmService } from "../LevelCall.ts"
 import { terminate } from "../MsrProtocol.ts"
 import { pvalidateList } from "../PvalidateList.ts"
 import { type CallArguments, CORE_CALL, PROTOCOL, SVSM_RESULT, SvsmCaller } from "../SvsmCall.ts"
@@ -56,25 +57,38 @@ export const callClient =
 function* client(port: ClientPort, plan: GuestPlan, apicId: number, caGpa: number): Program {
   const block = blockOf(plan, apicId)
   const svsm = new SvsmCaller(caGpa, plan.ring, new Ghcb(block + BLOCK.GHCB))
-  if (apicId === 0) yield* acceptPages(svsm, block)
+  if (apicId === 0) yield* acceptBuffers(svsm, block, block + BLOCK.LIST)
   plan.report.ready(apicId)
-  let report: ClientReport | null = null
-  while (apicId === 0) {
-    const { job }: { readonly job: ClientJob | null } = yield* port.ask(report)
-    if (job === null) break
-    report = yield* job.kind === "tpm" ? tpmJob(svsm, block, job) : callJob(svsm, job)
-    plan.report.called(apicId, job.kind === "tpm" ? PROTOCOL.VTPM : job.protocol, report.result)
-  }
+  if (apicId === 0) yield* doJobs(port, plan, apicId, { svsm, serviceOf: () => svsmService(svsm) })
   plan.report.done(apicId)
 }
 
-function* acceptPages(svsm: SvsmCaller, block: number): Program {
+/** Whom a client calls. */
+export interface ClientHands {
+  readonly svsm: SvsmCaller
+  /** Who serves a protocol. */
+  readonly serviceOf: (protocol: number) => ServiceCaller
+}
+
+/** One job after the other, until there are no more. */
+export function* doJobs(port: ClientPort, plan: GuestPlan, apicId: number, hands: ClientHands): Program {
+  let report: ClientReport | null = null
+  for (;;) {
+    const { job }: { readonly job: ClientJob | null } = yield* port.ask(report)
+    if (job === null) return
+    report = yield* job.kind === "tpm" ? tpmJob(hands.svsm, blockOf(plan, apicId), job) : callJob(hands, job)
+    plan.report.called(apicId, job.kind === "tpm" ? PROTOCOL.VTPM : job.protocol, report.result)
+  }
+}
+
+/** Has the SVSM validate the client's buffers, for the level that calls and the more privileged ones. */
+export function* acceptBuffers(svsm: SvsmCaller, block: number, list: number): Program {
   const entries = Array.from({ length: CLIENT_PAGES.COUNT }, (_, page) => ({
     gpa: block + CLIENT_PAGES.FIRST + page * 0x1000,
     validate: true
   }))
-  yield writeBytes(block + BLOCK.LIST, pvalidateList(entries))
-  const accepted = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: block + BLOCK.LIST })
+  yield writeBytes(list, pvalidateList(entries))
+  const accepted = yield* svsm.call(PROTOCOL.CORE, CORE_CALL.PVALIDATE, { rcx: list })
   if (accepted !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
 }
 
@@ -90,23 +104,17 @@ function* tpmJob(
 }
 
 function* callJob(
-  svsm: SvsmCaller,
+  { svsm, serviceOf }: ClientHands,
   { protocol, call, registers, writes, reads }: Extract<ClientJob, { kind: "call" }>
 ): Program<ClientReport> {
   for (const { gpa, bytes } of writes) yield writeBytes(gpa, bytes)
+  const service = serviceOf(protocol)
   const begin = yield* now()
-  const result = yield* svsm.call(protocol, call, registers)
+  const result = yield* service.call(protocol, call, registers)
   const ns = (yield* now()) - begin
   const isRemapped = protocol === PROTOCOL.CORE && call === CORE_CALL.REMAP_CA && result === SVSM_RESULT.SUCCESS
   if (isRemapped) svsm.caGpa = registers.rcx ?? 0
-  const rcx = yield* register(VMSA.rcx)
-  const rdx = yield* register(VMSA.rdx)
-  const r8 = yield* register(VMSA.r8)
+  const { rcx, rdx, r8 } = yield* service.replies()
   for (const { gpa, bytes } of reads) yield readBytes(gpa, bytes)
   return { result, ns, rcx, rdx, r8, response: NO_BYTES }
-}
-
-function* register(offset: number): Program<number> {
-  const { lo, hi } = yield readRegister(offset)
-  return toNumber(lo, hi)
 }

@@ -2,6 +2,7 @@ import type { Strategy } from "@vmpl-lab/hv-strategies"
 import type { Profile } from "@vmpl-lab/sim"
 import * as Effect from "effect/Effect"
 import { RunFailed } from "../RunFailed.ts"
+import type { ClientLevels } from "../tpm/ClientWork.ts"
 import { GuestMachine, type JobOutcome } from "../tpm/GuestMachine.ts"
 import { serviceGuest } from "../tpm/ServiceGuest.ts"
 import type { Service } from "./Define.ts"
@@ -45,6 +46,8 @@ export interface RunServiceOptions {
   readonly calls: number
   /** Random calls under each strategy. */
   readonly fuzz: number
+  /** Where the caller is and where the service; VMPL2 and VMPL0 when left out. */
+  readonly levels?: ClientLevels
 }
 
 /** The sample in the middle by its time. */
@@ -69,9 +72,16 @@ export const runService = Effect.fnUntraced(function* (options: RunServiceOption
   const latency: Array<ServiceLatency> = []
   const fuzz: Array<FuzzRecord> = []
   for (const strategy of options.strategies) {
-    const { name, launched } = serviceGuest(strategy)
-    const { service: served, answerer } = hostService(service, seed)
-    const guest = new GuestMachine({ ...launched, profile, seed, services: [served], answerers: [answerer] })
+    const { name, launched } = serviceGuest(strategy, options.levels)
+    const { service: served, answerer, serveCall } = hostService(service, seed)
+    const guest = new GuestMachine({
+      ...launched,
+      profile,
+      seed,
+      services: launched.levels.serviceVmpl === 0 ? [served] : [],
+      answerers: [answerer],
+      levelCalls: new Map([[service.protocol, serveCall]])
+    })
     yield* guest.boot
     for (const [key, call] of Object.entries(service.calls)) {
       const job = exampleJob(service, call, guest.buffers[0]!)

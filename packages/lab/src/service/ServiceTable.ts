@@ -1,5 +1,6 @@
 import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
+import type { ClientLevels } from "../tpm/ClientWork.ts"
 import { duration } from "../Units.ts"
 import { HANDLER_COST } from "./Capabilities.ts"
 import type { FuzzRecord, ServiceLatency, ServiceRun } from "./RunService.ts"
@@ -49,9 +50,9 @@ const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {
 }
 
 /** A run as text. */
-export const serviceText = (name: string, { latency, fuzz }: ServiceRun): string =>
+export const serviceText = (name: string, { vmpl, serviceVmpl }: ClientLevels, { latency, fuzz }: ServiceRun): string =>
   [
-    `Latency of the calls of ${name}`,
+    `Latency of the calls of ${name} at VMPL${serviceVmpl}, from VMPL${vmpl}`,
     latencyTable(latency),
     "",
     latencyNotes(),

@@ -1,13 +1,14 @@
-import { blockOf, CLIENT_PAGES, type ClientJob, type ClientPort, type ClientReport, callClient } from "@vmpl-lab/guest"
+import { blockOf, CLIENT_PAGES, type ClientJob, type ClientPort, type ClientReport } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import type { Profile } from "@vmpl-lab/sim"
-import type { Protocol } from "@vmpl-lab/svsm"
+import type { Protocol, ServeCall } from "@vmpl-lab/svsm"
 import { OutsidePort } from "@vmpl-lab/vmpl"
 import * as Effect from "effect/Effect"
 import { Machine, type MachineOptions } from "../Machine.ts"
 import { RunFailed } from "../RunFailed.ts"
 import type { Scenario } from "../Scenario.ts"
 import type { SvsmLaunch } from "../SvsmLaunch.ts"
+import { type ClientLevels, clientWork, PLAIN_LEVELS } from "./ClientWork.ts"
 
 /** Events between two pauses: a run can be interrupted there. */
 const EVENTS_PER_CHUNK = 50_000
@@ -28,6 +29,10 @@ export interface GuestMachineOptions extends Pick<MachineOptions, "certificates"
   readonly svsm: SvsmLaunch
   readonly services: ReadonlyArray<Protocol>
   readonly answerers: ReadonlyArray<OutsideAnswerer>
+  /** From which level jobs are done, and where services are; the launch has to be one for it. */
+  readonly levels?: ClientLevels
+  /** What a program at VMPL1 serves, by protocol, where services are there. */
+  readonly levelCalls?: ReadonlyMap<number, ServeCall>
 }
 
 /** A job's report, and how much of its time went into switching between VMPLs. */
@@ -44,12 +49,14 @@ export class GuestMachine {
   readonly #answerers: ReadonlyArray<OutsideAnswerer>
 
   constructor(options: GuestMachineOptions) {
-    const { answerers, svsm } = options
+    const { answerers, svsm, levels = PLAIN_LEVELS, levelCalls } = options
+    const work = clientWork(this.#client, levels, levelCalls)
     this.#answerers = answerers
     this.machine = new Machine({
       ...options,
       calls: true,
-      body: callClient(this.#client),
+      work,
+      guestVmpl: svsm.parameters.guestVmpl,
       outside: [this.#client, ...answerers.map(({ port }) => port)]
     })
     const first = blockOf(svsm, 0) + CLIENT_PAGES.FIRST

@@ -6,6 +6,7 @@ import { InputInvalid, oneLine } from "../InputInvalid.ts"
 import { Scenario } from "../Scenario.ts"
 import { askedStrategies } from "../StrategyNames.ts"
 import { svsmLaunch } from "../SvsmLaunch.ts"
+import { type ClientLevels, clientNeeds, PLAIN_LEVELS } from "./ClientWork.ts"
 
 /** The one strategy that `--strategy` names; InputInvalid for a name of none, or of several. */
 export const oneStrategy = Effect.fnUntraced(function* (text: string) {
@@ -20,8 +21,8 @@ export const oneStrategy = Effect.fnUntraced(function* (text: string) {
 export const serviceScenario = new Scenario({ ...DEFAULT_SCENARIO, name: "service", vcpus: 1, calls: 0, boots: 1 })
 
 /** A guest of one vCPU with the built-in firmware, which waits for what it is to do. */
-export const serviceGuest = (strategy: Strategy) => {
+export const serviceGuest = (strategy: Strategy, levels: ClientLevels = PLAIN_LEVELS) => {
   const scenario = serviceScenario
-  const svsm = svsmLaunch(builtInFirmware(), scenario.vcpus)
-  return { name: strategyName(strategy), launched: { strategy, scenario, svsm } }
+  const svsm = svsmLaunch(builtInFirmware(), scenario.vcpus, clientNeeds(levels))
+  return { name: strategyName(strategy), launched: { strategy, scenario, svsm, levels } }
 }

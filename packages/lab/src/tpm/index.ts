@@ -1,3 +1,4 @@
+export { CLIENT_LEVELS, type ClientLevels, PLAIN_LEVELS, SERVICE_LEVELS } from "./ClientWork.ts"
 export { ekPublic } from "./Endorsement.ts"
 export { GuestMachine, type GuestMachineOptions, type JobOutcome, type OutsideAnswerer } from "./GuestMachine.ts"
 export { type GuestTpm, type GuestTpmOutcome, guestTpm, type TpmTiming } from "./GuestTpm.ts"

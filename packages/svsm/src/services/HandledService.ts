@@ -167,7 +167,7 @@ function* step(
     case "get secret":
       return { bytes: yield* secrets.get(asked.key) }
     case "set secret":
-      return { isDone: yield* secrets.set(asked.key, asked.value, access.allocate) }
+      return { isDone: yield* secrets.set(asked.key, asked.value, () => access.allocate()) }
     case "remove secret":
       yield* secrets.remove(asked.key)
       return {}
