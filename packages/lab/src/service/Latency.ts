@@ -8,6 +8,7 @@ import { builtInFirmware } from "../Compare.ts"
 import { ALTERNATE_INJECTION, interruptVmConfig } from "../InterruptRun.ts"
 import { RunFailed } from "../RunFailed.ts"
 import { HIGH_RAM_GPA, svsmLaunch } from "../SvsmLaunch.ts"
+import { type ClientLevels, clientNeeds, PLAIN_LEVELS } from "../tpm/ClientWork.ts"
 import { GuestMachine, type JobOutcome } from "../tpm/GuestMachine.ts"
 import { serviceScenario } from "../tpm/ServiceGuest.ts"
 import type { TpmBackEnd } from "../tpm/Swtpm.ts"
@@ -37,7 +38,9 @@ const boot = Effect.fnUntraced(function* (
   groups: ReadonlyArray<CallGroup>
 ) {
   const isAlternate = groups.some(({ alternateInjection }) => alternateInjection === true)
+  const levels = levelsOf(groups[0]!)
   const svsm = svsmLaunch(builtInFirmware(), serviceScenario.vcpus, {
+    ...clientNeeds(levels),
     highRam: 2 * REGION,
     isLarge: (region) => region === 0,
     ...(isAlternate ? { interrupts: ALTERNATE_INJECTION } : {})
@@ -48,6 +51,8 @@ const boot = Effect.fnUntraced(function* (
     profile,
     seed,
     svsm,
+    levels,
+    levelCalls: new Map(groups.flatMap(({ levelCalls = [] }) => [...levelCalls])),
     services: groups.flatMap(({ services = [] }) => services),
     answerers: groups.flatMap(({ answerers = [] }) => answerers),
     certificates: (identity) => hostCertificates(identity, "VCEK"),
@@ -79,11 +84,18 @@ const succeed = (guest: GuestMachine, what: string, job: ClientJob) =>
     return code === TPM_RC.SUCCESS ? Effect.succeed(outcome) : failed(`the TPM answers 0x${code.toString(16)}`)
   })
 
-/** Groups that go together into one guest: those with the same way of interrupts. */
-const guestsOf = (groups: ReadonlyArray<CallGroup>): ReadonlyArray<ReadonlyArray<CallGroup>> =>
-  [false, true]
-    .map((alternate) => groups.filter(({ alternateInjection = false }) => alternateInjection === alternate))
-    .filter(({ length }) => length > 0)
+const levelsOf = ({ levels }: CallGroup): ClientLevels => levels ?? PLAIN_LEVELS
+
+/** Groups that go together into one guest: those with the same levels and the same way of interrupts. */
+const guestsOf = (groups: ReadonlyArray<CallGroup>): ReadonlyArray<ReadonlyArray<CallGroup>> => {
+  const guests = new Map<string, Array<CallGroup>>()
+  for (const group of groups) {
+    const { vmpl, serviceVmpl } = levelsOf(group)
+    const key = `${vmpl} ${serviceVmpl} ${group.alternateInjection === true}`
+    guests.set(key, [...(guests.get(key) ?? []), group])
+  }
+  return [...guests.values()]
+}
 
 /** The latency of every call that the SVSM's protocols serve to a guest that is up, under each strategy. */
 export const serviceLatency = Effect.fnUntraced(function* (options: LatencyOptions) {

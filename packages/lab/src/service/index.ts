@@ -10,6 +10,7 @@ export {
   pagesFrom,
   pvalidateJob
 } from "./latency/CallGroup.ts"
+export { type RunServiceOptions, runService, type ServiceRun } from "./RunService.ts"
 export {
   type BytesField,
   bytes,

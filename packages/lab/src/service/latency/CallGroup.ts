@@ -1,5 +1,6 @@
 import { type ClientJob, CORE_CALL, PROTOCOL, pvalidateList } from "@vmpl-lab/guest"
-import type { Protocol, SvsmState } from "@vmpl-lab/svsm"
+import type { Protocol, ServeCall, SvsmState } from "@vmpl-lab/svsm"
+import type { ClientLevels } from "../../tpm/ClientWork.ts"
 import type { OutsideAnswerer } from "../../tpm/GuestMachine.ts"
 
 /** Guest memory that the calls of the table may use; nobody else does. */
@@ -37,6 +38,10 @@ export interface CallGroup {
   readonly protocol: string
   /** The SVSM has the guest's APIC: the guest's level runs under alternate injection, VMPL0 under restricted. */
   readonly alternateInjection?: boolean
+  /** From where it is called, and where it is served; VMPL2 and VMPL0 when left out. */
+  readonly levels?: ClientLevels
+  /** What a program at VMPL1 serves, by protocol, where services are there. */
+  readonly levelCalls?: ReadonlyMap<number, ServeCall>
   /** What the SVSM serves beside its own protocols, and who answers its questions to the outside. */
   readonly services?: ReadonlyArray<Protocol>
   readonly answerers?: ReadonlyArray<OutsideAnswerer>

@@ -5,6 +5,7 @@ import { apicCalls } from "./ApicCalls.ts"
 import { attestationCalls } from "./AttestationCalls.ts"
 import type { CallGroup } from "./CallGroup.ts"
 import { coreCalls } from "./CoreCalls.ts"
+import { levelCalls } from "./LevelCalls.ts"
 import { vtpmCalls } from "./VtpmCalls.ts"
 
 /** Makes a group for one guest; a service with a state of its own starts anew in each. */
@@ -16,7 +17,8 @@ const GROUPS: ReadonlyArray<MakeGroup> = [
   () => [acceptanceCalls],
   () => [attestationCalls],
   (tpm) => (tpm === null ? [] : [vtpmCalls(tpm)]),
-  () => [apicCalls]
+  () => [apicCalls],
+  levelCalls
 ]
 
 /** The groups for one strategy's guests. @param tpm null where there is none: then its calls are left out */
