@@ -1,5 +1,6 @@
 import { CORE_CALL } from "@vmpl-lab/guest"
 import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
+import { Ajv2020 } from "ajv/dist/2020.js"
 import { describe, expect, it } from "vitest"
 import { vmplLab } from "../support/shell.ts"
 import { hasSwtpm } from "../tpm/Tools.ts"
@@ -29,6 +30,9 @@ describe("service latency", () => {
   it("has every call under every strategy, each with the same time in the SVSM", { timeout: 60_000 }, async () => {
     const { code, out, err } = await vmplLab(["service", "latency", "--calls", "3", "--json"])
     expect([code, hasSwtpm ? err : ""]).toEqual([0, ""])
+    const { out: schema } = await vmplLab(["schema", "service"])
+    const isService = new Ajv2020({ strict: true }).compile(JSON.parse(schema))
+    expect([isService(JSON.parse(out)), isService.errors]).toEqual([true, null])
     const rows = rowsOf(out)
     for (const [protocol, count] of Object.entries(CALLS)) expect(callsOf(rows, protocol)).toHaveLength(count)
     expect(callsOf(rows, "core")).toEqual(new Set(Object.keys(CORE_CALL)))

@@ -3,9 +3,13 @@ import { readdirSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { STRATEGIES, strategyName } from "@vmpl-lab/hv-strategies"
 import { serviceTrouble } from "@vmpl-lab/lab"
+import { Ajv2020 } from "ajv/dist/2020.js"
 import { describe, expect, it } from "vitest"
 import derivedKeys from "../../examples/services/derived-keys.ts"
 import { vmplLab } from "../support/shell.ts"
+
+const { out: schema } = await vmplLab(["schema", "service"])
+const isService = new Ajv2020({ strict: true }).compile(JSON.parse(schema))
 
 const folder = fileURLToPath(new URL("../../examples/services/", import.meta.url))
 
@@ -14,7 +18,9 @@ describe.each(readdirSync(folder))("examples/services/%s", (file) => {
     const args = ["service", "run", `${folder}${file}`, "--calls", "2", "--fuzz", "100", "--json"]
     const { code, out, err } = await vmplLab(args)
     expect([code, err]).toEqual([0, ""])
-    const { latency, fuzz } = JSON.parse(out)
+    const printed = JSON.parse(out)
+    expect([isService(printed), isService.errors]).toEqual([true, null])
+    const { latency, fuzz } = printed
     for (const { results } of latency) expect(results).toEqual(["SUCCESS"])
     expect(fuzz.map(({ strategy }: { strategy: string }) => strategy)).toEqual(STRATEGIES.map(strategyName))
     for (const { results } of fuzz) expect(results).toEqual(fuzz[0].results)

@@ -3,6 +3,7 @@ import { ProfileSchema } from "./ProfileFile.ts"
 import { ComparisonSchema, SensitivitySchema } from "./report/ReportInput.ts"
 import { Scenario } from "./Scenario.ts"
 import type { SchemaName } from "./SchemaNames.ts"
+import { ServiceSchema } from "./service/ServiceSchema.ts"
 
 /** A JSON value, as far as a schema goes. */
 type Json = string | number | boolean | null | ReadonlyArray<Json> | { readonly [key: string]: Json }
@@ -21,11 +22,12 @@ const SCHEMAS = {
   scenario: Scenario,
   profile: ProfileSchema,
   result: ComparisonSchema,
-  sensitivity: SensitivitySchema
+  sensitivity: SensitivitySchema,
+  service: ServiceSchema
 } as const satisfies { readonly [N in SchemaName]: Schema.Top }
 
 /** Results may get further keys; files that are read must not have unknown ones. */
-const OPEN: ReadonlySet<SchemaName> = new Set(["result", "sensitivity"])
+const OPEN: ReadonlySet<SchemaName> = new Set(["result", "sensitivity", "service"])
 
 /**
  * The JSON schema (draft 2020-12) of a kind of file. It is generated from the schema that reads the file, and says what
