@@ -23,6 +23,7 @@ import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { svsmHeapRange } from "@vmpl-lab/svsm"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { profile } from "../support/guestRun.ts"
 
@@ -111,6 +112,38 @@ describe("secrets", () => {
     expect([holds(SECRET), holds(steps[1]!)]).toEqual([false, true])
     await call({ rcx: 2 })
     expect([holds(SECRET), holds(steps[1]!)]).toEqual([false, false])
+  })
+
+  it("are what was set last, whatever is set, replaced and removed in between", async () => {
+    let job: (secrets: Svsm["secrets"]) => Effect.Effect<unknown, TaggedFailure> = () => Effect.void
+    const { call } = await machineWith(doing(({ secrets }) => Effect.as(job(secrets), 0n)))
+    const key = fc.constantFrom("a", "b", "c", "d")
+    const step = fc.oneof(
+      fc.record({ key, value: fc.uint8Array({ maxLength: 600 }) }),
+      fc.record({ key, value: fc.constant(null) })
+    )
+    const kept = new Map<string, Uint8Array>()
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), async (steps) => {
+        const found: Array<Uint8Array | undefined> = []
+        const expected: typeof found = []
+        for (const { key, value } of steps) {
+          if (value === null) kept.delete(key)
+          else kept.set(key, Uint8Array.from(value))
+          for (const each of ["a", "b", "c", "d"]) expected.push(kept.get(each))
+        }
+        job = (secrets) =>
+          Effect.forEach(steps, ({ key, value }) =>
+            Effect.gen(function* () {
+              yield* value === null ? secrets.remove(key) : secrets.set(key, value)
+              for (const each of ["a", "b", "c", "d"]) found.push(yield* secrets.get(each))
+            })
+          )
+        expect((await call({})).result).toBe(SVSM_RESULT.SUCCESS)
+        expect(found).toEqual(expected)
+      }),
+      { numRuns: 40, seed: 5 }
+    )
   })
 
   it("come to an end with the pages: the call is refused, and what was there stays", async () => {

@@ -13,6 +13,7 @@ import {
   serviceGuest,
   u64
 } from "@vmpl-lab/lab"
+import { PERMISSION } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
@@ -121,6 +122,21 @@ describe.each(LEVELS)("a service at VMPL$serviceVmpl, called from VMPL$vmpl", (l
     expect(await at(page!)).toBe(SVSM_RESULT.INVALID_ADDRESS)
     expect(await at(list!)).toBe(SVSM_RESULT.SUCCESS)
   })
+
+  it.runIf(levels.vmpl === 3 || levels.serviceVmpl === 1)(
+    "reads and writes nothing that its caller may not",
+    async () => {
+      const { guest, call } = await machineWith(levels)
+      const [page] = guest.buffers
+      const { machine } = guest
+      const pfn = machine.vmm.memory.privateFrame(page! / PAGE_SIZE)
+      const { asid } = machine.hardware.rmp.entry(pfn)
+      const allow = (mask: number): number =>
+        machine.hardware.rmp.rmpadjust(asid, 0, page! / PAGE_SIZE, pfn, 0, 0, levels.vmpl, mask, false)
+      expect([allow(PERMISSION.READ), (await call(page!)).result]).toEqual([0, SVSM_RESULT.INVALID_ADDRESS])
+      expect([allow(PERMISSION.ALL), (await call(page!)).result]).toEqual([0, SVSM_RESULT.SUCCESS])
+    }
+  )
 
   it("answers random calls as under any other strategy", async () => {
     const options = { service, strategies: STRATEGIES.slice(0, 4), profile, seed: 3, calls: 1, fuzz: 150, levels }

@@ -106,7 +106,7 @@ export const handledService = (number: number, versions: Versions, serveCall: Se
   *serve(state, request) {
     const { apicId } = request.caller
     const own: ServiceRequest = Object.assign(request, { apicId })
-    return yield* serveCall(svsmAccess(state, apicId), own)
+    return yield* serveCall(svsmAccess(state, request.caller), own)
   }
 })
 

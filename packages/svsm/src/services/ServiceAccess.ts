@@ -1,6 +1,6 @@
 import type { FirmwareRequest } from "@vmpl-lab/guest"
 import type { Program } from "@vmpl-lab/vmpl"
-import type { SvsmState } from "../State.ts"
+import type { GuestVmsa, SvsmState } from "../State.ts"
 import { isCallersBuffer, readGuest, writeGuest } from "./GuestBuffer.ts"
 import type { AllocatePage } from "./SecretStore.ts"
 
@@ -24,7 +24,7 @@ export interface ServiceAccess {
 }
 
 /** A service at VMPL0: memory as the SVSM tracks it, pages of its heap, messages under its key. */
-export const svsmAccess = (state: SvsmState, apicId: number): ServiceAccess => ({
+export const svsmAccess = (state: SvsmState, { apicId }: GuestVmsa): ServiceAccess => ({
   isCallersBuffer: (vmpl, gpa, size) => isCallersBuffer(state, vmpl, gpa, size),
   read: (gpa, into) => readGuest(state, gpa, into),
   write: (gpa, from) => writeGuest(state, gpa, from),
