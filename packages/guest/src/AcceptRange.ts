@@ -21,22 +21,16 @@ export interface AcceptedRange {
   readonly is2m: boolean
 }
 
-/** What became of a range, and how many calls that took. */
-export interface AcceptedOutcome {
-  readonly result: number
-  readonly calls: number
-}
-
-/** Has the SVSM accept a range, with as many calls as it wants for that. */
+/** Has the SVSM accept a range, with as many calls as it wants for that. @returns the last one's result */
 export function* acceptRange(
   call: (rcx: number, rdx: number, r8: number) => Program<number>,
   { gpa, units, is2m }: AcceptedRange
-): Program<AcceptedOutcome> {
+): Program<number> {
   let next = gpa
   let left = units
-  for (let calls = 1; ; calls++) {
+  for (;;) {
     const result = yield* call(next, left, is2m ? 1 : 0)
-    if (result !== SVSM_RESULT.INCOMPLETE && result !== SVSM_RESULT.BUSY) return { result, calls }
+    if (result !== SVSM_RESULT.INCOMPLETE && result !== SVSM_RESULT.BUSY) return result
     next = yield* register(VMSA.rcx)
     left = yield* register(VMSA.rdx)
   }

@@ -50,7 +50,7 @@ export interface AcceptedShare {
   readonly endNs: number
   /** Time in page state changes. */
   readonly pageStateNs: number
-  /** PVALIDATE calls, repeated ones not counted. */
+  /** Calls that accept, repeated ones not counted. */
   readonly calls: number
   /** 2 MiB entries that were refused with FAIL_SIZEMISMATCH and done as 4 KiB entries. */
   readonly fallbacks: number

@@ -84,12 +84,12 @@ class Acceptance {
   *inOneCall(gpa: number, bytes: number, is2m: boolean): Program {
     if (bytes === 0) return
     const { svsm, guard } = this.#hands
-    const { result, calls } = yield* acceptRange((rcx, rdx, r8) => guard(acceptCall(svsm)(rcx, rdx, r8)), {
+    const result = yield* acceptRange((rcx, rdx, r8) => guard(acceptCall(svsm)(rcx, rdx, r8)), {
       gpa,
       units: bytes / unitBytes(is2m),
       is2m
     })
-    this.calls += calls
+    this.calls++
     this.#guest.report.called(this.#apicId, CALL_KIND.PVALIDATE, result)
     if (result !== SVSM_RESULT.SUCCESS) yield* terminate(TERMINATE.PVALIDATE)
   }

@@ -20,4 +20,3 @@ export {
   type StructFields,
   structSize
 } from "./Struct.ts"
-export { uefiVariableJobs } from "./UefiVariableJobs.ts"
