@@ -6,6 +6,7 @@ import { attestationCalls } from "./AttestationCalls.ts"
 import type { CallGroup } from "./CallGroup.ts"
 import { coreCalls } from "./CoreCalls.ts"
 import { levelCalls } from "./LevelCalls.ts"
+import { uefiVariableCalls } from "./UefiVariableCalls.ts"
 import { vtpmCalls } from "./VtpmCalls.ts"
 
 /** Makes a group for one guest; a service with a state of its own starts anew in each. */
@@ -17,6 +18,7 @@ const GROUPS: ReadonlyArray<MakeGroup> = [
   () => [acceptanceCalls],
   () => [attestationCalls],
   (tpm) => (tpm === null ? [] : [vtpmCalls(tpm)]),
+  () => [uefiVariableCalls()],
   () => [apicCalls],
   levelCalls
 ]
