@@ -9,7 +9,8 @@ const folder = new URL("scenarios/svsm-races/", root)
 let failed = false
 for (const file of readdirSync(folder).sort()) {
   const { schedule, violation, ...race } = JSON.parse(readFileSync(new URL(file, folder), "utf8"))
-  if (replayRace(race, schedule) === violation && replayRace({ ...race, without: "nothing" }, schedule) === null) continue
+  if (replayRace(race, schedule) === violation && replayRace({ ...race, without: "nothing" }, schedule) === null)
+    continue
   const { finding } = exploreRace(race)
   if (finding === null) {
     process.stderr.write(`${file}: nothing found\n`)
