@@ -217,6 +217,9 @@ const expectSound = ({ guest, machine }: GuestOutcome): void => {
   }
 }
 
+/** ATTEST_SERVICES with buffers of the guest's own. */
+const REPORT: Action = { kind: "svsm", protocol: PROTOCOL.ATTESTATION, call: 0, rcx: 0, rdx: 0, r8: 3, offset: 0 }
+
 describe.each(STRATEGIES)("under $key $variant", (strategy) => {
   it("no guest at VMPL2 breaks the model or reaches the SVSM, whatever three vCPUs ask for at once", () => {
     let ended = 0
@@ -228,7 +231,7 @@ describe.each(STRATEGIES)("under $key $variant", (strategy) => {
           strategy,
           vcpus: VCPUS,
           // A vCPU that was stopped inside the SVSM's lock leaves the others spinning.
-          untilNs: 60_000_000,
+          untilNs: 75_000_000,
           placement: sameCore ? "same-core" : "spread",
           *boot(guest) {
             const client = yield* setUp(guest)
@@ -242,7 +245,8 @@ describe.each(STRATEGIES)("under $key $variant", (strategy) => {
         if (outcome.failure === null) ended++
         expectSound(outcome)
       }),
-      { seed: 1, numRuns: 60 }
+      // A report takes the AMD-SP milliseconds, and a random guest may spoil its own: one guest asks for nothing else.
+      { seed: 1, numRuns: 60, examples: [[[[REPORT], [], []], false]] }
     )
     expect(ended).toBeGreaterThan(0)
     expect(reports).toBeGreaterThan(0)
