@@ -175,4 +175,40 @@ describe("alternate injection", () => {
     }
     expect(median({})).toBeGreaterThan(1.5 * median({ injection: "normal" }))
   })
+
+  const handOver = { ...keys, sources: [DEVICE_2, TIMER_2, DEVICE_0], leavesApicAtNs: 1_500_000 } as const
+
+  it.each(ownLapics)(
+    "%s: the host takes over the SVSM's APIC in the middle, and no interrupt is lost",
+    (_, strategy) => {
+      for (const vcpus of [1, 2]) {
+        const { records } = runInterrupts(strategy, handOver, { vcpus })
+        for (const record of Object.values(records)) {
+          expect(whereItEnded(record)).toBe(record.raised)
+          expect([record.lost, record.refused]).toEqual([0, 0])
+          if (record.vmpl === 0 && outsideIsLowest(strategy)) continue
+          expect(record.misdelivered).toBe(0)
+          expect(record.delivered).toBe(record.raised - record.merged - record.pending)
+        }
+        expect(records["device@2"]!.delivered).toBeGreaterThan(30)
+      }
+    }
+  )
+
+  it.each(ownLapics)("%s: after that an interrupt's way is the host's", (_, strategy) => {
+    const median = (more: Partial<Interrupts>): number => {
+      const { directNs } = runInterrupts(strategy, { ...keys, ...more }).records["device@2"]!
+      return directNs.toSorted((a, b) => a - b)[directNs.length >> 1]!
+    }
+    const emulated = median({})
+    const early = median({ leavesApicAtNs: 0 })
+    expect(early).toBeLessThan(0.7 * emulated)
+    expect(early).toBeLessThan(1.1 * median({ injection: "normal", svsmInjection: "normal" }))
+  })
+
+  it("S1: there is no local APIC of the level's own to take over, and the SVSM keeps its", () => {
+    const { records } = runInterrupts(STRATEGIES[0]!, handOver)
+    expect(records["device@2"]!.delivered).toBe(0)
+    expect(whereItEnded(records["device@2"]!)).toBe(records["device@2"]!.raised)
+  })
 })

@@ -85,7 +85,8 @@ export const interruptLaunch = (scenario: Scenario): InterruptLaunch | undefined
  * @param lowerLevelEvents VMPL0 gets those of the levels below it, as alternate injection needs
  */
 export const interruptVmConfig = (lowerLevelEvents: boolean): VmConfig => {
-  const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION
+  const alternate = lowerLevelEvents ? HV_FEATURE.ALTERNATE_INJECTION : 0
+  const hvFeatures = DEFAULT_VM_CONFIG.hvFeatures | HV_FEATURE.RESTRICTED_INJECTION | alternate
   return { ...DEFAULT_VM_CONFIG, irqchip: "split", lowerLevelEvents, hvFeatures }
 }
 
@@ -150,7 +151,7 @@ export const interruptRun = (scenario: Scenario, seed: number, counting: () => b
 }
 
 const guestPlan = (
-  { sources, svsmShare, pagesPerCall, durationNs }: Interrupts,
+  { sources, svsmShare, pagesPerCall, durationNs, leavesApicAtNs }: Interrupts,
   first: BodyPlan | undefined
 ): InterruptGuestPlan => {
   const own = (kind: "timer" | "ipi"): InterruptGuestPlan["timer"] => {
@@ -165,6 +166,7 @@ const guestPlan = (
     pagesPerCall,
     durationNs,
     drainNs: DRAIN_NS,
+    leavesApicAtNs: leavesApicAtNs ?? null,
     first
   }
 }

@@ -52,6 +52,8 @@ export interface Behaviour {
   readonly failedDelete: number | null
   /** An NMI for another CPU by its physical ID arrives as one; COCONUT-SVSM posts its vector instead. */
   readonly sendsPhysicalNmi: boolean
+  /** PPR is all of the vector in service where that is of the higher class, else its class alone. */
+  readonly showsVectorInPpr: boolean
   /** call_pending is cleared when RAX is written, else before the call is served. */
   readonly clearsPendingAfterRax: boolean
   /** A call_pending that is neither 0 nor 1 is INVALID_FORMAT, else a pending call. */
@@ -106,6 +108,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     refusesLongResponse: true,
     failedDelete: null,
     sendsPhysicalNmi: true,
+    showsVectorInPpr: false,
     clearsPendingAfterRax: true,
     checksPending: true,
     flushesBeforeGuest: false,
@@ -136,6 +139,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     refusesLongResponse: false,
     failedDelete: SVSM_RESULT.INVALID_ADDRESS,
     sendsPhysicalNmi: false,
+    showsVectorInPpr: true,
     clearsPendingAfterRax: false,
     checksPending: false,
     flushesBeforeGuest: true,

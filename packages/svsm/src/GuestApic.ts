@@ -55,22 +55,47 @@ export class GuestApic {
     setBit(this.#allowed, vector, on)
   }
 
-  /** PPR. */
-  get priority(): number {
-    const inService = (this.#inService.at(-1) ?? 0) & 0xf0
-    return (this.tpr & 0xf0) >= inService ? this.tpr : inService
+  /**
+   * PPR: the task priority, unless what is in service is of a higher class. Then the class alone counts.
+   * @param wholeVector the subclass of what is in service shows too
+   * @spec APM2 16.6.4
+   */
+  processorPriority(wholeVector = false): number {
+    const inService = this.#inService.at(-1) ?? 0
+    if ((this.tpr & 0xf0) >= (inService & 0xf0)) return this.tpr
+    return wholeVector ? inService : inService & 0xf0
   }
 
   /** The vector to be injected next, or -1. */
   next(): number {
     const vector = highest(this.#requested)
-    return vector >= 0 && (vector & 0xf0) > this.priority && this.#inService.length < IN_SERVICE_MAX ? vector : -1
+    const isAbove = (vector & 0xf0) > (this.processorPriority() & 0xf0)
+    return vector >= 0 && isAbove && this.#inService.length < IN_SERVICE_MAX ? vector : -1
   }
 
   /** The guest's level takes a vector. */
   take(vector: number): void {
     setBit(this.#requested, vector, false)
     this.#inService.push(vector)
+  }
+
+  /** What `take` took has not got into the guest: it waits again. */
+  untake(vector: number): void {
+    const at = this.#inService.lastIndexOf(vector)
+    if (at >= 0) this.#inService.splice(at, 1)
+    setBit(this.#requested, vector, true)
+  }
+
+  /** Vectors requested, 256 bits in words. */
+  get requested(): Uint32Array {
+    return this.#requested.slice()
+  }
+
+  /** Vectors in service, 256 bits in words. */
+  get inService(): Uint32Array {
+    const words = new Uint32Array(8)
+    for (const vector of this.#inService) setBit(words, vector, true)
+    return words
   }
 
   /**
@@ -89,11 +114,7 @@ export class GuestApic {
 
   /** One of the registers that the APIC protocol can read, by its x2APIC MSR; null for the others. */
   read(msr: number): number | null {
-    if (msr >= X2APIC.ISR && msr < X2APIC.ISR + 8) {
-      const words = new Uint32Array(8)
-      for (const vector of this.#inService) setBit(words, vector, true)
-      return words[msr - X2APIC.ISR]!
-    }
+    if (msr >= X2APIC.ISR && msr < X2APIC.ISR + 8) return this.inService[msr - X2APIC.ISR]!
     // Every interrupt of this model that comes by the doorbell is an edge.
     if (msr >= X2APIC.TMR && msr < X2APIC.TMR + 8) return 0
     if (msr >= X2APIC.IRR && msr < X2APIC.IRR + 8) return this.#requested[msr - X2APIC.IRR]!
@@ -103,7 +124,7 @@ export class GuestApic {
       case X2APIC.TPR:
         return this.tpr
       case X2APIC.PPR:
-        return this.priority
+        return this.processorPriority()
       case X2APIC.LDR:
         return (((this.apicId & ~0xf) << 12) | (1 << (this.apicId & 0xf))) >>> 0
       default:

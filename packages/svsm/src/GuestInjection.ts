@@ -1,11 +1,21 @@
 import { CALLING_AREA } from "@vmpl-lab/guest"
-import { EVENT_INJECTION_VALID, INJECT_NMI, INT_CTL, injectInterrupt, VINTR_CTRL_BUSY_HI, VMSA } from "@vmpl-lab/sev-es"
+import {
+  decodeEventInjection,
+  EVENT_INJECTION_VALID,
+  EVENT_TYPE,
+  INJECT_NMI,
+  INT_CTL,
+  injectInterrupt,
+  VINTR_CTRL,
+  VINTR_CTRL_BUSY_HI,
+  VMSA
+} from "@vmpl-lab/sev-es"
 import { type Program, RFLAGS_IF, read, write } from "@vmpl-lab/vmpl"
 import type { GuestApic } from "./GuestApic.ts"
 import type { GuestVmsa } from "./State.ts"
 
 /** VINTR_CTRL: the interrupt shadow. */
-const SHADOW = 1 << 10
+export const SHADOW = 1 << VINTR_CTRL.INTR_SHADOW.bit
 
 /** What of VINTR_CTRL a virtual interrupt takes. */
 const QUEUED = INT_CTL.V_IRQ | (0xf << INT_CTL.V_INTR_PRIO_SHIFT)
@@ -74,5 +84,20 @@ export class GuestInjection {
     if (eventLo >= EVENT_INJECTION_VALID) yield write(vmsaGpa + VMSA.event_inj, 8, eventLo, eventHi)
     if (this.#lazy && (yield read(caGpa + CALLING_AREA.no_eoi_required, 1)).lo === 0) this.#apic.endOfInterrupt()
     this.#lazy = false
+  }
+
+  /**
+   * Nothing more goes in this way: an event that still stands in EVENTINJ waits in the emulated APIC again, and the guest
+   * is to end what is in service itself.
+   */
+  *takeBack({ vmsaGpa, caGpa }: GuestVmsa): Program {
+    const { lo } = yield read(vmsaGpa + VMSA.event_inj, 4)
+    const { type, vector, valid } = decodeEventInjection(lo)
+    if (valid && (type === EVENT_TYPE.INTR || type === EVENT_TYPE.NMI)) {
+      yield write(vmsaGpa + VMSA.event_inj, 8, 0)
+      if (type === EVENT_TYPE.NMI) this.#apic.nmi = true
+      else this.#apic.untake(vector)
+    }
+    if (this.#offersLazyEoi) yield write(caGpa + CALLING_AREA.no_eoi_required, 1, 0)
   }
 }

@@ -17,6 +17,7 @@ import {
 } from "@vmpl-lab/guest"
 import { DOORBELL, DOORBELL_FLAG, GHCB_MSR, MSR_GHCB, SEV_FEATURES, TERMINATE, VMSA } from "@vmpl-lab/sev-es"
 import { lidt, type Program, rdmsr, readRegister, readShared, sti, vmgexit, wrmsr } from "@vmpl-lab/vmpl"
+import { handOver } from "./ApicHandOver.ts"
 import { takeEventsBelow } from "./EventsBelow.ts"
 import { GuestApic } from "./GuestApic.ts"
 import { GuestInjection } from "./GuestInjection.ts"
@@ -31,7 +32,7 @@ export class CpuInterrupts {
   /** The guest's APIC as the SVSM emulates it, null where the guest has the host's. */
   guestApic: GuestApic | null
   readonly #doorbell: number
-  readonly #injection: GuestInjection | null
+  #injection: GuestInjection | null
   /** #HV is put off: the guest is about to be entered. */
   #masked = false
   /** An #HV was put off since. */
@@ -64,9 +65,11 @@ export class CpuInterrupts {
   *runGuest(served: GuestVmsa): Program<number> {
     if (this.#doorbell < 0) return yield* runVmplMsr(served.vmpl)
     this.#masked = true
-    if (this.#injection !== null) yield* this.#injection.refresh(served)
+    // Other levels of the guest have no APIC here.
+    const injection = served.vmpl === GUEST_VMPL ? this.#injection : null
+    if (injection !== null) yield* injection.refresh(served)
     const error = yield* this.#enter(served.vmpl)
-    if (this.#injection !== null) yield* this.#injection.returned(served)
+    if (injection !== null) yield* injection.returned(served)
     this.#masked = false
     if (this.#rang) yield* keepingGhcbMsr(this.#serveDoorbell())
     return error
@@ -82,6 +85,27 @@ export class CpuInterrupts {
     this.#masked = false
     if (this.#rang) yield* keepingGhcbMsr(this.#serveDoorbell())
     return ran
+  }
+
+  /**
+   * The emulated APIC is given up: the host has its state from now on, and injects itself.
+   * @returns whether the host has taken over; where it has not, everything is as before
+   */
+  *handOverApic(served: GuestVmsa): Program<boolean> {
+    const { guestApic } = this
+    const injection = this.#injection
+    if (guestApic === null || injection === null) return true
+    // An #HV would have the doorbell looked through while the host's part of it is being filled.
+    this.#masked = true
+    yield* injection.takeBack(served)
+    const tookOver = yield* keepingGhcbMsr(handOver(this.ghcb, this.#doorbell, guestApic, served))
+    if (tookOver) {
+      this.guestApic = null
+      this.#injection = null
+    }
+    this.#masked = false
+    if (this.#rang) yield* keepingGhcbMsr(this.#serveDoorbell())
+    return tookOver
   }
 
   *#ringByPage(vmpl: number): Program<boolean> {

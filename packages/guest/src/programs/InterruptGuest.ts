@@ -56,6 +56,8 @@ export interface InterruptGuestPlan {
   /** How long sources run, and how long the guest goes on after that to take what is under way. */
   readonly durationNs: number
   readonly drainNs: number
+  /** When the guest gives up the APIC that the SVSM emulates, ns after the sources began; null: never. */
+  readonly leavesApicAtNs: number | null
   /** What each vCPU does first while sources run, however long that takes; only work and calls when left out. */
   readonly first?: BodyPlan | undefined
 }
@@ -82,11 +84,12 @@ function* body(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, caGpa
   const { lo: features } = yield readRegister(VMSA.sev_features)
   const isAlternate = (features & SEV_FEATURES.AlternateInjection) !== 0
   const isRestricted = (features & SEV_FEATURES.RestrictedInjection) !== 0
+  const apic = { isEmulated: isAlternate }
   if (isRestricted) yield* installDoorbell(ghcb, block + PAGE.DOORBELL)
   yield lidt(
     guestIdt({
       vc: { ghcb, svsm },
-      onInterrupt: isAlternate ? () => endThroughSvsm(svsm) : endAtApic,
+      onInterrupt: () => (apic.isEmulated ? endThroughSvsm(svsm) : endAtApic()),
       ...(isRestricted ? { hv: { doorbell: block + PAGE.DOORBELL, onMachineCheck: stop } } : {})
     })
   )
@@ -96,12 +99,12 @@ function* body(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, caGpa
   guest.report.ready(apicId)
   yield* reach(apicId, STAGE.READY)
   while (!(yield* allReached(guest, STAGE.READY))) yield pause(LOOK_EVERY)
-  yield* workAndCall(plan, guest, apicId, { svsm, ghcb, guard: withoutInterrupts })
+  yield* workAndCall(plan, guest, apicId, { svsm, ghcb, guard: withoutInterrupts }, apic)
   guest.report.done(apicId)
 }
 
 /** How far a vCPU is: none is sent an interrupt before it is there, or after. */
-const STAGE = { READY: 1, QUIET: 2 } as const
+const STAGE = { READY: 1, LEFT: 2, QUIET: 3 } as const
 
 /** A byte for each vCPU behind the code at which APs start, in a page that all of them can reach. */
 const STAGES_GPA = AP_TRAMPOLINE_GPA + 0x800
@@ -171,7 +174,13 @@ function* call({ pagesPerCall }: InterruptGuestPlan, svsm: SvsmCaller, block: nu
  * Works and calls by turns, so that calls take their share of the time whatever one takes. Interrupts are off during a
  * call, as Linux has them: a handler that made a call of its own would overwrite the registers of this one.
  */
-function* workAndCall(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number, hands: Hands): Program {
+function* workAndCall(
+  plan: InterruptGuestPlan,
+  guest: GuestPlan,
+  apicId: number,
+  hands: Hands,
+  apic: ApicInUse
+): Program {
   const { svsm } = hands
   const block = blockOf(guest, apicId)
   const begin = yield* now()
@@ -181,8 +190,10 @@ function* workAndCall(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number
   yield sti()
   const sendDueIpi = ipiSender(plan, (apicId + 1) % guest.vcpus, begin)
   if (plan.first !== undefined) yield* doFirst(plan.first, guest, apicId, hands, sendDueIpi)
+  const leaveApic = apicLeaver(plan, guest, apicId, hands, apic, begin)
   while ((yield* now()) < end) {
     yield* sendDueIpi()
+    yield* leaveApic()
     yield* work(plan, svsm, block)
   }
   if (plan.timer !== null) yield* stopApicTimer()
@@ -191,6 +202,49 @@ function* workAndCall(plan: InterruptGuestPlan, guest: GuestPlan, apicId: number
   const quiet = yield* now()
   while ((yield* now()) < quiet + plan.drainNs) yield* work(plan, svsm, block)
   yield cli()
+}
+
+/** Who has a vCPU's APIC: the SVSM, or the host. */
+interface ApicInUse {
+  isEmulated: boolean
+}
+
+/**
+ * Gives up the emulated APIC when it is time. Each vCPU takes itself off the count, the boot processor the boot code
+ * too, and once all have, each has its own emulation ended. The SVSM keeps it where the host does not take over.
+ */
+const apicLeaver = (
+  { leavesApicAtNs }: InterruptGuestPlan,
+  guest: GuestPlan,
+  apicId: number,
+  { svsm }: Hands,
+  apic: ApicInUse,
+  begin: number
+): (() => Program) => {
+  if (leavesApicAtNs === null || !apic.isEmulated) return function* () {}
+  const { DEREGISTER, QUERY } = APIC_CONFIGURE
+  // No interrupt comes between the end of the emulation and the other way to end one.
+  const configure = (...requests: ReadonlyArray<number>): Program => withoutInterrupts(leave(svsm, apic, requests))
+  let left = false
+  let asked = false
+  return function* () {
+    if (!left && (yield* now()) >= begin + leavesApicAtNs) {
+      left = true
+      yield* apicId === 0 ? configure(DEREGISTER, DEREGISTER) : configure(DEREGISTER)
+      yield* reach(apicId, STAGE.LEFT)
+    }
+    if (!left || asked || !(yield* allReached(guest, STAGE.LEFT))) return
+    asked = true
+    if (apic.isEmulated) yield* configure(QUERY)
+  }
+}
+
+function* leave(svsm: SvsmCaller, apic: ApicInUse, requests: ReadonlyArray<number>): Program {
+  for (const rcx of requests) {
+    const result = yield* svsm.call(PROTOCOL.APIC, APIC_CALL.CONFIGURE, { rcx })
+    if (result !== SVSM_RESULT.SUCCESS && result !== SVSM_RESULT.INVALID_REQUEST) yield* stop()
+  }
+  apic.isEmulated = (yield* svsm.call(PROTOCOL.APIC, APIC_CALL.QUERY_FEATURES, {})) === SVSM_RESULT.SUCCESS
 }
 
 /** Sends the IPI that is due, if one is. */

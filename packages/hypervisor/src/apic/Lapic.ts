@@ -231,6 +231,19 @@ export class Lapic {
     return testVector(this.#page, APIC_REG.IRR, vector)
   }
 
+  /**
+   * Takes over from an emulation of this APIC elsewhere: its vectors, 256 bits each, join those of this one.
+   * @param tpr the task priority from now on
+   */
+  takeOver(requested: Uint32Array, inService: Uint32Array, tpr: number): void {
+    for (let word = 0; word < 8; word++) {
+      this.#page[(APIC_REG.IRR >> 4) + word]! |= requested[word]!
+      this.#page[(APIC_REG.ISR >> 4) + word]! |= inService[word]!
+    }
+    this.setTpr(tpr)
+    if (this.highestPending() >= 0) this.#bus.raise()
+  }
+
   /** The task priority, 8 bits; CR8 is its upper four. */
   setTpr(tpr: number): void {
     const before = this.processorPriority()

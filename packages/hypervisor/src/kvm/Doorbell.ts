@@ -64,7 +64,7 @@ const ring = (vcpu: Vcpu): void => {
 }
 
 /** System address of the doorbell page of the level that runs; -1 without one, or where it is no shared memory. */
-const doorbellAddress = ({ vm, current }: Vcpu): number => {
+export const doorbellAddress = ({ vm, current }: Vcpu): number => {
   if (current.doorbellGpa < 0) return -1
   const gfn = current.doorbellGpa / PAGE_SIZE
   return vm.inMemorySlot(gfn) && vm.isSharedForHost(gfn) ? vm.frameForHost(gfn) * PAGE_SIZE : -1

@@ -125,6 +125,19 @@ export class InterruptMeter {
     if (interrupt !== undefined) interrupt.taken = true
   }
 
+  /**
+   * Software that had taken the vector has given it back to the local APIC: one request there, whatever it was made of.
+   */
+  returned(apicId: number, vector: number): void {
+    const log = this.#vcpus.get(apicId)?.vectors.get(vector)
+    if (log === undefined) return
+    const [first, ...rest] = log.underway
+    if (first === undefined) return
+    first.taken = false
+    this.totals.get(this.#tags.get(vector)!)!.merged += rest.length
+    log.underway.splice(1)
+  }
+
   /** The handler of a vector begins at a level. */
   delivered(apicId: number, vmpl: number, vector: number, time: number): void {
     const tag = this.#tags.get(vector)

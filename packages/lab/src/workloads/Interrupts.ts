@@ -49,13 +49,19 @@ export const InterruptsKeys = Schema.Struct({
   /** Pages that one call validates and rescinds; 0 for the shortest call there is. */
   pagesPerCall: int(0, 200),
   /** How long the sources run, virtual ns. */
-  durationNs: int(100_000, 2_000_000_000)
+  durationNs: int(100_000, 2_000_000_000),
+  /** Under `alternate`: when the guest gives up the SVSM's APIC, ns after the sources began; never when left out. */
+  leavesApicAtNs: Schema.optionalKey(int(0, 2_000_000_000))
 }).check(
   Schema.makeFilter((keys) => {
     if (keys.injection === "alternate" && keys.svsmInjection !== "restricted")
       return { path: ["svsmInjection"], issue: "restricted, as injection is alternate" }
     if (keys.injection === "alternate" && keys.sources.some(({ source, vmpl }) => source === "ipi" && vmpl === 2))
       return { path: ["sources"], issue: "no IPIs at VMPL2 where injection is alternate" }
+    if (keys.leavesApicAtNs !== undefined && keys.injection !== "alternate")
+      return { path: ["leavesApicAtNs"], issue: "injection: alternate, as there is no other emulated APIC" }
+    if (keys.leavesApicAtNs !== undefined && keys.leavesApicAtNs >= keys.durationNs)
+      return { path: ["leavesApicAtNs"], issue: "less than durationNs" }
     if (keys.svsmInjection === "blocked" && keys.sources.some(({ source, vmpl }) => source !== "device" && vmpl === 0))
       return { path: ["sources"], issue: "no timer and no IPIs at VMPL0 where nothing goes in there" }
     for (const [at, source] of keys.sources.entries()) {

@@ -1,4 +1,7 @@
-import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
+import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, GUEST_VMPL, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
+import { SEV_FEATURES } from "@vmpl-lab/sev-es"
+import type { Program } from "@vmpl-lab/vmpl"
+import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { FIRST_VECTOR, type GuestApic } from "../GuestApic.ts"
 import type { SvsmState } from "../State.ts"
 import { icrVector, sendByIcr } from "./ApicIcr.ts"
@@ -8,16 +11,16 @@ import type { SvsmRequest } from "./Request.ts"
 const VECTORS = 256
 const APIC_USERS_MAX = 0xffff_ffff
 
-/** The emulated APIC of the calling CPU; null where the guest's level has the host's. */
-export const guestApicOf = (state: SvsmState, apicId: number): GuestApic | null =>
-  state.interrupts[apicId]?.guestApic ?? null
+/** The emulated APIC of the caller; null where its level has the host's. There is one for the one level that boots. */
+export const guestApicOf = (state: SvsmState, { apicId, vmpl }: SvsmRequest["caller"]): GuestApic | null =>
+  vmpl === GUEST_VMPL ? (state.interrupts[apicId]?.guestApic ?? null) : null
 
 /**
  * APIC protocol, by call number. Without an emulated APIC the protocol is not there. What the ICR sends is left to
- * `sendByIcr`.
+ * `sendByIcr`, and the end of the emulation to `leaveUnused`.
  */
 export const apic = (state: SvsmState, request: SvsmRequest): number => {
-  const guest = guestApicOf(state, request.caller.apicId)
+  const guest = guestApicOf(state, request.caller)
   if (guest === null) return SVSM_RESULT.UNSUPPORTED_PROTOCOL
   switch (request.call) {
     case APIC_CALL.QUERY_FEATURES:
@@ -26,7 +29,7 @@ export const apic = (state: SvsmState, request: SvsmRequest): number => {
     case APIC_CALL.CONFIGURE:
       return configure(state, request)
     case APIC_CALL.READ_REGISTER:
-      return readRegister(guest, request)
+      return readRegister(guest, request, state.behaviour.showsVectorInPpr)
     case APIC_CALL.WRITE_REGISTER:
       return writeRegister(guest, request)
     case APIC_CALL.CONFIGURE_VECTOR:
@@ -42,17 +45,17 @@ const setRegister = (request: SvsmRequest, name: "rcx" | "rdx", value: number): 
 }
 
 /**
- * One count for the guest: who needs the emulation. It begins at 1, and once it has come down to 0 the emulation is off
- * for good on each CPU that looks. The count itself is nobody's to read.
+ * One count for the guest: who needs the emulation. It begins at 1, and once it has come down to 0 it stays there. The
+ * count itself is nobody's to read.
  */
 const configure = (state: SvsmState, request: SvsmRequest): number => {
   if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_PARAMETER
   switch (request.rcxLo) {
     case APIC_CONFIGURE.QUERY:
-      return leaveUnused(state, request)
+      return SVSM_RESULT.SUCCESS
     case APIC_CONFIGURE.DEREGISTER:
       state.apicUsers = Math.max(0, state.apicUsers - 1)
-      return leaveUnused(state, request)
+      return SVSM_RESULT.SUCCESS
     case APIC_CONFIGURE.REGISTER:
       if (state.apicUsers === 0 || state.apicUsers === APIC_USERS_MAX) return SVSM_RESULT.FAIL_BASE
       state.apicUsers++
@@ -62,21 +65,30 @@ const configure = (state: SvsmState, request: SvsmRequest): number => {
   }
 }
 
-/** Nobody needs the emulation any more: it is off on the CPU that asks, whichever took the count down. */
-const leaveUnused = (state: SvsmState, request: SvsmRequest): number => {
-  if (state.apicUsers === 0) state.interrupts[request.caller.apicId]!.guestApic = null
+/**
+ * Nobody needs the emulation any more: on the CPU that asks, whichever took the count down, the host takes over. New
+ * VMSAs are compared with what the start-up vCPU has then.
+ * @spec-silent what a guest hears whose host does not take over; COCONUT-SVSM stops
+ */
+function* leaveUnused(state: SvsmState, { caller }: SvsmRequest): Program<number> {
+  if (!(yield* state.interrupts[caller.apicId]!.handOverApic(caller))) {
+    state.wouldPanic(COCONUT_PANIC.HOST_KEEPS_OUT)
+    return SVSM_RESULT.INVALID_REQUEST
+  }
+  if (!caller.guestOwned) state.startUpFeatures &= ~SEV_FEATURES.AlternateInjection
   return SVSM_RESULT.SUCCESS
 }
 
 /** RCX is the register's x2APIC MSR, RDX its value. */
-const readRegister = (guest: GuestApic, request: SvsmRequest): number => {
+const readRegister = (guest: GuestApic, request: SvsmRequest, wholeVector: boolean): number => {
   if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_ADDRESS
   if (request.rcxLo === X2APIC.ICR) {
     request.rdxLo = guest.icrLo
     request.rdxHi = guest.icrHi
     return SVSM_RESULT.SUCCESS
   }
-  const value = guest.read(request.rcxLo)
+  const isPpr = request.rcxLo === X2APIC.PPR
+  const value = isPpr ? guest.processorPriority(wholeVector) : guest.read(request.rcxLo)
   if (value === null) return isWriteOnly(request.rcxLo) ? SVSM_RESULT.INVALID_PARAMETER : SVSM_RESULT.INVALID_ADDRESS
   setRegister(request, "rdx", value)
   return SVSM_RESULT.SUCCESS
@@ -123,12 +135,13 @@ const configureVector = (guest: GuestApic, { rcxLo, rcxHi }: SvsmRequest): numbe
 /** The APIC protocol, version 1, where the calling CPU has an emulated APIC. */
 export const apicProtocol: Protocol = {
   number: PROTOCOL.APIC,
-  versions: (state, { caller }) => (guestApicOf(state, caller.apicId) === null ? null : { MIN: 1, MAX: 1 }),
+  versions: (state, { caller }) => (guestApicOf(state, caller) === null ? null : { MIN: 1, MAX: 1 }),
   *serve(state, request) {
     const { call, rcxLo, rdxLo, rdxHi, caller } = request
     const result = apic(state, request)
     const isIcr = call === APIC_CALL.WRITE_REGISTER && rcxLo === X2APIC.ICR
-    if (isIcr && result === SVSM_RESULT.SUCCESS) yield* sendByIcr(state, caller.apicId, rdxLo, rdxHi)
-    return result
+    if (result !== SVSM_RESULT.SUCCESS) return result
+    if (isIcr) yield* sendByIcr(state, caller.apicId, rdxLo, rdxHi)
+    return call === APIC_CALL.CONFIGURE && state.apicUsers === 0 ? yield* leaveUnused(state, request) : result
   }
 }
