@@ -12,7 +12,7 @@ import {
   SvsmState,
   takeEventsBelow
 } from "@vmpl-lab/svsm"
-import { OP, type Program, RFLAGS_IF } from "@vmpl-lab/vmpl"
+import { OP, type Program, RFLAGS_IF, vmgexit } from "@vmpl-lab/vmpl"
 import { expect } from "vitest"
 import { resultName, svsmAnswers } from "../../../test/support/svsmAnswers.ts"
 
@@ -25,7 +25,14 @@ const FIXED = ASSERT | 0x41
 const NMI = ASSERT | (4 << 8) | 0x41
 const NOTHING = { lo: 0, hi: 0, ecx: 0, edx: 0, carry: false }
 
-const ghcb = { use: () => [].values() } as never
+/** The host serves whatever it is asked for. */
+const ghcb = {
+  use: () => [].values(),
+  *request() {
+    yield vmgexit()
+    return { ok: true, value: {} }
+  }
+} as never
 
 /** CPUs with an emulated APIC each. */
 const machine = (behaviour: SvsmBehaviour, cpus = 1, first = 0) => {
@@ -161,6 +168,11 @@ answer("apic/read-id", (_, behaviour) => value(behaviour, ID))
 answer("apic/read-ldr", (_, behaviour) => value(behaviour, LDR))
 answer("apic/read-tpr", (_, behaviour) => value(behaviour, TPR))
 answer("apic/read-ppr", (_, behaviour) => value(behaviour, PPR))
+answer("apic/read-ppr-tpr", (_, behaviour) => {
+  const one = busy(behaviour)
+  one.guest.tpr = 0x45
+  return hex(ask(one, READ_REGISTER, PPR).rdxLo)
+})
 answer("apic/read-isr", (_, behaviour) => value(behaviour, ISR + 2))
 answer("apic/read-irr", (_, behaviour) => value(behaviour, IRR + 3))
 answer("apic/read-tmr", (_, behaviour) => value(behaviour, TMR + 2))
@@ -329,7 +341,7 @@ answer("query-protocol/apic", (_, behaviour) => {
     const caller = { vmsaGpa: 0x1000, caGpa: 0x2000, apicId: 0, vmpl: 2, guestOwned: true }
     return apicProtocol.versions(state, { caller } as never) === null ? "no" : "yes"
   }
-  expect(apic(there.state, { call: 5, caller: { apicId: 0 } } as never)).toBeGreaterThan(0)
+  expect(apic(there.state, { call: 5, caller: { apicId: 0, vmpl: 2 } } as never)).toBeGreaterThan(0)
   return `${offered(there)} with, ${offered(without)} without`
 })
 
