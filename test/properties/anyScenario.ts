@@ -29,11 +29,13 @@ const interrupts = fc
     ] as const),
     svsmShare: fc.constantFrom(0, 300, 800),
     pagesPerCall: fc.constantFrom(0, 4),
+    leavesApicAtNs: fc.option(fc.constantFrom(0, 400_000), { nil: undefined }),
     durationNs: fc.constant(1_000_000)
   })
-  .map(({ mode, sources, ...rest }) => ({
+  .map(({ mode, sources, leavesApicAtNs, ...rest }) => ({
     ...mode,
     ...rest,
+    ...(mode.injection === "alternate" && leavesApicAtNs !== undefined ? { leavesApicAtNs } : {}),
     // What the schema refuses: an SVSM that takes nothing has no sources of its own, alternate injection no IPIs.
     sources: sources.filter(({ source, vmpl }) => {
       if (vmpl === 0) return mode.svsmInjection !== "blocked" || source === "device"

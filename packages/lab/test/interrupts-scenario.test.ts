@@ -47,6 +47,14 @@ describe("the workload interrupts", () => {
       "interrupts.sources[0].periodNs: expected at least 200000 for a timer, got 100000"
     ],
     [
+      { leavesApicAtNs: 5 },
+      "interrupts.leavesApicAtNs: expected injection: alternate, as there is no other emulated APIC, got 5"
+    ],
+    [
+      { ...ALTERNATE, durationNs: 200_000, leavesApicAtNs: 200_000 },
+      "interrupts.leavesApicAtNs: expected less than durationNs, got 200000"
+    ],
+    [
       { injection: "alternate" },
       'interrupts.svsmInjection: expected restricted, as injection is alternate, got "normal"'
     ]

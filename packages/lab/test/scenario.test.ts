@@ -53,6 +53,18 @@ describe("scenarios", () => {
       'svsm.behaviour: expected specification: this workload has guest levels other than VMPL2, got "coconut"'
     ],
     [
+      { workload: "ap-boot", apBoot: { moreLevels: "vmpl1" }, svsm: { behaviour: "coconut" } },
+      'svsm.behaviour: expected specification: this workload has guest levels other than VMPL2, got "coconut"'
+    ],
+    [
+      {
+        workload: "memory-acceptance",
+        memoryAcceptance: { mebibytes: 2, entrySize: "2M", entriesPerCall: 50 },
+        svsm: { behaviour: "coconut" }
+      },
+      "memoryAcceptance.entriesPerCall: expected 0: the behaviour coconut serves a list in one call, got 50"
+    ],
+    [
       { rmpSwitches: { U19: "default" } },
       'rmpSwitches.U19: unknown key with value "default", expected only the 18 known keys'
     ],

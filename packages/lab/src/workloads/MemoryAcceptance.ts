@@ -25,7 +25,7 @@ export const MemoryAcceptanceKeys = Schema.Struct({
   fragmentedPermille: Schema.optionalKey(between(0, 1_000)),
   /** Entries of one PVALIDATE list, 253 when left out. */
   entriesPerList: Schema.optionalKey(between(1, 511)),
-  /** Entries that the SVSM serves before it answers INCOMPLETE; 0 or absent: all. */
+  /** Entries that the SVSM serves before it answers INCOMPLETE; 0 or absent: all, as COCONUT-SVSM serves any list. */
   entriesPerCall: Schema.optionalKey(between(0, 511))
 })
 

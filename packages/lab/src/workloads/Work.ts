@@ -35,12 +35,15 @@ export const workOf = (scenario: Scenario, seed: number): Work => {
 export const behaviourNeeds = ({ svsm }: Pick<Scenario, "svsm">): Pick<LaunchNeeds, "behaviour"> =>
   svsm === undefined ? {} : { behaviour: svsm.behaviour }
 
-/** COCONUT-SVSM knows one level of the guest: what is wrong with a scenario that has others. */
+/** COCONUT-SVSM knows one level of the guest, and serves lists whole: what is wrong with a scenario that needs others. */
 export const behaviourTrouble = (scenario: Scenario) => {
-  const { guestVmpl = COCONUT_GUEST_VMPL, lowerLevels } = levelsOf(scenario)
   if (scenario.svsm?.behaviour !== "coconut") return undefined
-  if (guestVmpl === COCONUT_GUEST_VMPL && lowerLevels === 0) return undefined
-  return { path: ["svsm", "behaviour"], issue: "specification: this workload has guest levels other than VMPL2" }
+  const { guestVmpl = COCONUT_GUEST_VMPL, lowerLevels } = levelsOf(scenario)
+  if (guestVmpl !== COCONUT_GUEST_VMPL || lowerLevels !== 0)
+    return { path: ["svsm", "behaviour"], issue: "specification: this workload has guest levels other than VMPL2" }
+  const { entriesPerCall = 0, by } = scenario.memoryAcceptance ?? {}
+  if (entriesPerCall === 0 || by === "range") return undefined
+  return { path: ["memoryAcceptance", "entriesPerCall"], issue: "0: the behaviour coconut serves a list in one call" }
 }
 
 const levelsOf = (scenario: Scenario): { readonly guestVmpl?: number; readonly lowerLevels: number } => {

@@ -1,13 +1,13 @@
 import { createHash } from "node:crypto"
 import { ATTESTATION_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import { certificateTableSize, GUID_SIZE, guidText, hi32, layout, lo32, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { type Program, readBytes, writeBytes } from "@vmpl-lab/vmpl"
+import type { Program } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { validRegion } from "../GuestAddress.ts"
 import { MESSAGE_PAGES } from "../Image.ts"
 import { servicesManifest } from "../ServiceManifest.ts"
 import type { SvsmState } from "../State.ts"
-import { eachCallersPage } from "../services/GuestBuffer.ts"
+import { readGuest, writeGuest } from "../services/GuestBuffer.ts"
 import type { Protocol } from "./Protocol.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -84,7 +84,7 @@ export const attestationProtocol: Protocol = {
  */
 function* attest(state: SvsmState, request: SvsmRequest, size: number): Program<number> {
   const { unreadableArgument, handsOnWholeCertificateRoom } = state.behaviour
-  const bytes = yield* readGuest(state, request, BigInt(gpaOf(request.rcxLo, request.rcxHi)), size)
+  const bytes = yield* argument(state, request, BigInt(gpaOf(request.rcxLo, request.rcxHi)), size)
   if (bytes === null) return unreadableArgument
   const operation = decode(bytes)
   if (operation === null) return INVALID_PARAMETER
@@ -93,7 +93,7 @@ function* attest(state: SvsmState, request: SvsmRequest, size: number): Program<
   const { nonce: from, certificates } = operation
   const inPage = from.size === NONCE_SIZE && Number(from.gpa % BigInt(PAGE_SIZE)) + NONCE_SIZE <= PAGE_SIZE
   if (!inPage) return INVALID_PARAMETER
-  const nonce = yield* readGuest(state, request, from.gpa, NONCE_SIZE)
+  const nonce = yield* argument(state, request, from.gpa, NONCE_SIZE)
   if (nonce === null) return unreadableArgument
 
   const { messages } = state
@@ -170,10 +170,12 @@ function* answer(state: SvsmState, request: SvsmRequest, operation: Operation, g
   setRegister(request, "rdx", certificates.size > 0 ? given.certificates.length : 0)
   setRegister(request, "r8", given.report.length)
   if (outputs.some(([{ size }, bytes]) => size < bytes.length)) return INVALID_PARAMETER
-  for (const [{ gpa }, bytes] of outputs) {
+  for (const [{ gpa: address }, bytes] of outputs) {
     // The end is rounded up to a page before it is looked at.
-    if (gpa + BigInt(bytes.length) > ADDRESS_END - BigInt(PAGE_SIZE)) state.wouldPanic(COCONUT_PANIC.ADDRESS_OVERFLOW)
-    if (!(yield* copyGuest(state, request, gpa, bytes, writeBytes))) return INVALID_ADDRESS
+    const end = address + BigInt(bytes.length)
+    if (end > ADDRESS_END - BigInt(PAGE_SIZE)) state.wouldPanic(COCONUT_PANIC.ADDRESS_OVERFLOW)
+    const gpa = rangeOf(state, address, bytes.length)
+    if (gpa === null || !(yield* writeGuest(state, request.caller, gpa, bytes))) return INVALID_ADDRESS
   }
   return SUCCESS
 }
@@ -184,25 +186,20 @@ const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: nu
   request[`${name}Hi`] = hi32(value)
 }
 
-/** Bytes of the guest's memory; null where the caller may not name it. */
-function* readGuest(state: SvsmState, request: SvsmRequest, gpa: bigint, size: number): Program<Uint8Array | null> {
-  const bytes = new Uint8Array(size)
-  return (yield* copyGuest(state, request, gpa, bytes, readBytes)) ? bytes : null
+/** A range that is the caller's to name, as a number; null where it is not. It may not straddle two memory map entries. */
+const rangeOf = (state: SvsmState, address: bigint, size: number): number | null => {
+  if (address + BigInt(size) > BigInt(Number.MAX_SAFE_INTEGER)) return null
+  return validRegion(state, Number(address), size) ? Number(address) : null
 }
 
-/** Copies from or to memory that is the caller's own. False where some of it is not; pages before that one are copied. */
-function* copyGuest(
+/** Bytes of the guest's memory; null where the caller may not name it. */
+function* argument(
   state: SvsmState,
   { caller }: SvsmRequest,
   address: bigint,
-  bytes: Uint8Array,
-  operation: typeof readBytes | typeof writeBytes
-): Program<boolean> {
-  if (address + BigInt(bytes.length) > BigInt(Number.MAX_SAFE_INTEGER)) return false
-  const gpa = Number(address)
-  // A range may not straddle two entries of the memory map, though each of its pages lies in one.
-  if (!validRegion(state, gpa, bytes.length)) return false
-  return yield* eachCallersPage(state, caller, gpa, bytes.length, (offset, length) =>
-    operation(gpa + offset, bytes.subarray(offset, offset + length))
-  )
+  size: number
+): Program<Uint8Array | null> {
+  const gpa = rangeOf(state, address, size)
+  const bytes = new Uint8Array(size)
+  return gpa !== null && (yield* readGuest(state, caller, gpa, bytes)) ? bytes : null
 }
