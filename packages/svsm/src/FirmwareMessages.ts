@@ -1,7 +1,8 @@
-import { type FirmwareRequest, Ghcb, GuestMessenger, type MessageOutcome, makeShared } from "@vmpl-lab/guest"
+import { type FirmwareRequest, type Ghcb, GuestMessenger, type MessageOutcome, makeShared } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { Program } from "@vmpl-lab/vmpl"
-import { MESSAGE_PAGES, svsmGhcbGpa, svsmMessageGpa } from "./Image.ts"
+import { MESSAGE_PAGES, svsmMessageGpa } from "./Image.ts"
+import { ghcbOf } from "./Interrupts.ts"
 import { RwLock } from "./Lock.ts"
 import type { SvsmState } from "./State.ts"
 
@@ -51,8 +52,7 @@ export class FirmwareMessages {
     yield* this.#lock.write()
     try {
       if (!(yield* this.#share())) return null
-      const ghcb =
-        this.#state.interrupts[apicId]?.ghcb ?? new Ghcb(svsmGhcbGpa(this.#state.parameters.svsm.gpa, apicId))
+      const ghcb = ghcbOf(this.#state, apicId)
       yield* ghcb.use()
       return yield* say(ghcb)
     } finally {

@@ -5,6 +5,9 @@ import { type Program, rmpquery } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "./CoconutPanic.ts"
 import type { SvsmState } from "./State.ts"
 
+/** Bytes of a large page. */
+export const SIZE_2M = 0x20_0000
+
 const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean => a < b + bSize && b < a + aSize
 
 /**
@@ -47,6 +50,10 @@ export const isValidated = (state: SvsmState, gpa: number, size: number): boolea
   }
   return true
 }
+
+/** True when a range is the guest's to name and every page of it can be touched. */
+export const isGuestBuffer = (state: SvsmState, gpa: number, size: number): boolean =>
+  validRegion(state, gpa, size) && isValidated(state, gpa, size)
 
 /**
  * True when the calling level has itself the right to write a range of validated memory. What the SVSM does for it must

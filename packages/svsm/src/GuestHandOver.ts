@@ -5,6 +5,8 @@ import {
   CPUID_FUNCTION_BASE,
   CPUID_FUNCTION_SIZE,
   CPUID_PAGE,
+  hi32,
+  lo32,
   PAGE_SIZE,
   SECRETS,
   TERMINATE
@@ -15,7 +17,7 @@ import type { GuestRange } from "./Parameters.ts"
 import { grant } from "./protocols/Permissions.ts"
 import type { SvsmState } from "./State.ts"
 
-/** Keys that the guest must not have: those of levels more privileged than its own. @spec SVSM 4.1 */
+/** Bytes of a key for messages to the AMD-SP. */
 const VMPCK_SIZE = 32
 
 /**
@@ -59,15 +61,20 @@ function* markCpuidPage(gpa: number): Program {
   }
 }
 
+/**
+ * The SVSM's fields of the secrets page. The key of VMPL0 is kept, and with those of the other levels more privileged
+ * than the guest's it goes: the guest must not have them.
+ * @spec SVSM 4.1
+ */
 function* fillSecrets(state: SvsmState, gpa: number): Program {
   const { svsm, callingAreaGpa, guestVmpl } = state.parameters
   const vmpck0 = new Uint8Array(VMPCK_SIZE)
   yield readBytes(gpa + SECRETS.vmpck0, vmpck0)
   state.messages = new FirmwareMessages(state, vmpck0)
   yield writeBytes(gpa + SECRETS.vmpck0, new Uint8Array(guestVmpl * VMPCK_SIZE))
-  yield write(gpa + SECRETS.svsm_base, 8, svsm.gpa, Math.floor(svsm.gpa / 0x1_0000_0000))
-  yield write(gpa + SECRETS.svsm_size, 8, svsm.size, Math.floor(svsm.size / 0x1_0000_0000))
-  yield write(gpa + SECRETS.svsm_caa, 8, callingAreaGpa, Math.floor(callingAreaGpa / 0x1_0000_0000))
+  yield write(gpa + SECRETS.svsm_base, 8, lo32(svsm.gpa), hi32(svsm.gpa))
+  yield write(gpa + SECRETS.svsm_size, 8, lo32(svsm.size), hi32(svsm.size))
+  yield write(gpa + SECRETS.svsm_caa, 8, lo32(callingAreaGpa), hi32(callingAreaGpa))
   yield write(gpa + SECRETS.svsm_max_version, 4, 1)
   yield write(gpa + SECRETS.svsm_guest_vmpl, 1, guestVmpl)
 }

@@ -152,6 +152,10 @@ function* endAtApic(): Program {
   yield wrmsr(X2APIC.EOI, 0)
 }
 
+/** The GHCB by which a CPU of the SVSM speaks with the host, whether it takes interrupts or not. */
+export const ghcbOf = ({ interrupts, parameters }: SvsmState, apicId: number): Ghcb =>
+  interrupts[apicId]?.ghcb ?? new Ghcb(svsmGhcbGpa(parameters.svsm.gpa, apicId))
+
 /** Sets a CPU up to take interrupts, where the loader says that it does. */
 export function* setUpInterrupts(state: SvsmState, base: number, apicId: number): Program {
   const { interrupts, vcpus } = state.parameters

@@ -6,7 +6,7 @@ import { FIRST_VECTOR, type GuestApic } from "../GuestApic.ts"
 import type { SvsmState } from "../State.ts"
 import { icrVector, sendByIcr } from "./ApicIcr.ts"
 import type { Protocol } from "./Protocol.ts"
-import type { SvsmRequest } from "./Request.ts"
+import { type SvsmRequest, setRegister } from "./Request.ts"
 
 const VECTORS = 256
 const APIC_USERS_MAX = 0xffff_ffff
@@ -37,11 +37,6 @@ export const apic = (state: SvsmState, request: SvsmRequest): number => {
     default:
       return SVSM_RESULT.UNSUPPORTED_CALL
   }
-}
-
-const setRegister = (request: SvsmRequest, name: "rcx" | "rdx", value: number): void => {
-  request[`${name}Lo`] = value
-  request[`${name}Hi`] = 0
 }
 
 /**

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { ATTESTATION_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
-import { certificateTableSize, GUID_SIZE, guidText, hi32, layout, lo32, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { certificateTableSize, GUID_SIZE, guidText, layout, offsetsOf, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { Program } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { validRegion } from "../GuestAddress.ts"
@@ -8,8 +8,8 @@ import { MESSAGE_PAGES } from "../Image.ts"
 import { servicesManifest } from "../ServiceManifest.ts"
 import type { SvsmState } from "../State.ts"
 import { readGuest, writeGuest } from "../services/GuestBuffer.ts"
-import type { Protocol } from "./Protocol.ts"
-import { gpaOf, type SvsmRequest } from "./Request.ts"
+import { type Protocol, protocolOf } from "./Protocol.ts"
+import { gpaOf, type SvsmRequest, setRegister } from "./Request.ts"
 
 /** The structure that RCX points at; a call for all services ends before the GUID. @spec SVSM 7 table 10 */
 export const ATTEST_OPERATION_FIELDS = layout([
@@ -59,23 +59,15 @@ interface Operation {
 
 const { SUCCESS, INVALID_PARAMETER, INVALID_ADDRESS, INVALID_REQUEST, UNSUPPORTED_PROTOCOL } = SVSM_RESULT
 
-/** Attestation protocol, by call number. @spec SVSM 7 */
-export function* attestation(state: SvsmState, request: SvsmRequest): Program<number> {
-  switch (request.call) {
-    case ATTESTATION_CALL.ATTEST_SERVICES:
-      return yield* attest(state, request, SIZE.SERVICES)
-    case ATTESTATION_CALL.ATTEST_SINGLE_SERVICE:
-      return yield* attest(state, request, SIZE.SINGLE_SERVICE)
-    default:
-      return state.behaviour.unknownAttestationCall
+/** Attestation protocol. @spec SVSM 7 */
+export const attestationProtocol: Protocol = protocolOf(
+  PROTOCOL.ATTESTATION,
+  { MIN: 1, MAX: 1 },
+  {
+    [ATTESTATION_CALL.ATTEST_SERVICES]: (state, request) => attest(state, request, SIZE.SERVICES),
+    [ATTESTATION_CALL.ATTEST_SINGLE_SERVICE]: (state, request) => attest(state, request, SIZE.SINGLE_SERVICE)
   }
-}
-
-export const attestationProtocol: Protocol = {
-  number: PROTOCOL.ATTESTATION,
-  versions: () => ({ MIN: 1, MAX: 1 }),
-  serve: attestation
-}
+)
 
 /**
  * A report that binds the caller's nonce and what the services say of themselves. The firmware is asked before the
@@ -105,6 +97,7 @@ function* attest(state: SvsmState, request: SvsmRequest, size: number): Program<
   if (reply === null || (!reply.ok && reply.pagesNeeded === 0)) return INVALID_REQUEST
   if (!reply.ok) {
     setRegister(request, "rcx", manifest.length)
+    // The host says how many pages its certificates need: it may say anything.
     setRegister(request, "rdx", reply.pagesNeeded * PAGE_SIZE)
     return INVALID_PARAMETER
   }
@@ -178,12 +171,6 @@ function* answer(state: SvsmState, request: SvsmRequest, operation: Operation, g
     if (gpa === null || !(yield* writeGuest(state, request.caller, gpa, bytes))) return INVALID_ADDRESS
   }
   return SUCCESS
-}
-
-const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: number): void => {
-  // The host says how many pages its certificates need: it may say anything.
-  request[`${name}Lo`] = lo32(value)
-  request[`${name}Hi`] = hi32(value)
 }
 
 /** A range that is the caller's to name, as a number; null where it is not. It may not straddle two memory map entries. */

@@ -2,12 +2,10 @@ import { CALLING_AREA, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { EFER_SVME, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, read, rmpadjust, write } from "@vmpl-lab/vmpl"
-import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import { isValidated, mayWrite, SIZE_2M, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { FLUSH_TLBS, grant, revoke } from "./Permissions.ts"
 import { gpaOf, instructionResult, KNOWN_STATUS, type SvsmRequest } from "./Request.ts"
-
-const SIZE_2M = 0x20_0000
 
 /**
  * CREATE_VCPU: turns a page into a VMSA for a vCPU at the caller's level or a less privileged one. Rights are revoked

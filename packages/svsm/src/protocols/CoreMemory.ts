@@ -1,9 +1,9 @@
 import { CALLING_AREA, PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { hi32, lo32, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, write, zeroPage } from "@vmpl-lab/vmpl"
 import { isValidated, mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
-import { isList, type ListEntry, serveList, whyKept, writeList } from "./PageList.ts"
+import { holdList, type ListEntry, listRoom, serveList, whyKept, writeList } from "./PageList.ts"
 import { FLUSH_TLBS, grant, revoke, revokeRegion } from "./Permissions.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -51,13 +51,11 @@ function* deposit(state: SvsmState, request: SvsmRequest, entry: ListEntry): Pro
 export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program<number> {
   const list = gpaOf(request.rcxLo, request.rcxHi)
   const { apicId } = request.caller
-  const room = Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
+  const room = listRoom(list)
   if (list % 8 !== 0 || room === 0) return SVSM_RESULT.INVALID_PARAMETER
   yield* state.lock.read()
   try {
-    if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
-    state.held[apicId] = Math.floor(list / PAGE_SIZE)
-    if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
+    if (!(yield* holdList(state, request, list))) return SVSM_RESULT.INVALID_ADDRESS
     let count = 0
     for (const [gfn, depositor] of state.deposited) {
       if (count === room) break
@@ -66,7 +64,7 @@ export function* withdrawMemory(state: SvsmState, request: SvsmRequest): Program
       if (given !== SVSM_RESULT.SUCCESS) return given
       const gpa = gfn * PAGE_SIZE
       const entry = list + PVALIDATE_LIST_HEADER + 8 * count++
-      const store = write(entry, 8, gpa >>> 0, Math.floor(gpa / 0x1_0000_0000))
+      const store = write(entry, 8, lo32(gpa), hi32(gpa))
       if (!(yield* writeList(state, request.vmpl, store))) return SVSM_RESULT.INVALID_ADDRESS
     }
     if (!(yield* writeList(state, request.vmpl, write(list, 2, count)))) return SVSM_RESULT.INVALID_ADDRESS

@@ -3,12 +3,11 @@ import { RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, pvalidate, zeroRegion } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
-import { mayWrite } from "../GuestAddress.ts"
+import { mayWrite, SIZE_2M } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { FLUSH_TLBS, grantRegion, revokeRegion } from "./Permissions.ts"
 import { instructionResult, KNOWN_STATUS } from "./Request.ts"
 
-const SIZE_2M = 0x20_0000
 export const SIZE_MISMATCH = SVSM_RESULT.FAIL_BASE + RETURN_CODE.FAIL_SIZEMISMATCH
 
 /**

@@ -1,7 +1,7 @@
 import { CALLING_AREA, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, write } from "@vmpl-lab/vmpl"
-import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import { isGuestBuffer, mayWrite } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -17,8 +17,7 @@ export function* remapCa(state: SvsmState, request: SvsmRequest): Program<number
   try {
     const served = request.caller
     if (gpa === served.caGpa && state.behaviour.remapsToSameArea) return SVSM_RESULT.SUCCESS
-    if (!validRegion(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS
-    if (!isValidated(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS
+    if (!isGuestBuffer(state, gpa, CALLING_AREA.SIZE)) return SVSM_RESULT.INVALID_ADDRESS
     if (!(yield* mayWrite(state, request.vmpl, gpa, CALLING_AREA.SIZE))) return SVSM_RESULT.INVALID_ADDRESS
     const isAvailable = !served.guestOwned && state.deposited.size > 0
     yield write(gpa, CALLING_AREA.SIZE, isAvailable ? 1 << (8 * CALLING_AREA.mem_available) : 0)

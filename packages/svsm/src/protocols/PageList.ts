@@ -2,7 +2,7 @@ import { PVALIDATE_LIST_HEADER, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Operation, type Program, read, write } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
-import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import { isGuestBuffer, mayWrite, SIZE_2M, validRegion } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { gpaOf, type SvsmRequest } from "./Request.ts"
 
@@ -17,7 +17,6 @@ export interface ListEntry {
 
 /** Bits 1:0 of an entry. */
 const SIZE = 0x3
-const SIZE_2M = 0x20_0000
 const ADDRESS_LO = 0xffff_f000
 
 /**
@@ -40,13 +39,11 @@ export function* serveList(
   if (list % 8 !== 0) return SVSM_RESULT.INVALID_PARAMETER
   yield* state.lock.read()
   try {
-    if (!isList(state, list)) return SVSM_RESULT.INVALID_ADDRESS
-    state.held[apicId] = Math.floor(list / PAGE_SIZE)
-    if (!(yield* mayWrite(state, request.vmpl, list, PVALIDATE_LIST_HEADER))) return SVSM_RESULT.INVALID_ADDRESS
+    if (!(yield* holdList(state, request, list))) return SVSM_RESULT.INVALID_ADDRESS
     const header = (yield read(list, 4)).lo
     const count = header & 0xffff
     let next = header >>> 16
-    const room = Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
+    const room = listRoom(list)
     if (count === 0 || count > room || next >= count) return SVSM_RESULT.INVALID_PARAMETER
     let result: number = SVSM_RESULT.SUCCESS
     const { entriesPerCall } = state.parameters
@@ -80,9 +77,20 @@ export function* writeList(state: SvsmState, vmpl: number, store: Operation): Pr
   return true
 }
 
-/** Whether a list can be there: guest memory that nobody takes away, as long as it is kept. */
-export const isList = (state: SvsmState, list: number): boolean =>
-  validRegion(state, list, PVALIDATE_LIST_HEADER) && isValidated(state, list, PVALIDATE_LIST_HEADER)
+/** Entries between a list's header and the end of its page. */
+export const listRoom = (list: number): number =>
+  Math.floor((PAGE_SIZE - (list % PAGE_SIZE) - PVALIDATE_LIST_HEADER) / 8)
+
+/**
+ * Begins to work with a caller's list, which then stays what it is until `held` is cleared: guest memory that the caller
+ * may write, as how far the SVSM came is written there.
+ * @returns false where it is none
+ */
+export function* holdList(state: SvsmState, { caller, vmpl }: SvsmRequest, list: number): Program<boolean> {
+  if (!isGuestBuffer(state, list, PVALIDATE_LIST_HEADER)) return false
+  state.held[caller.apicId] = Math.floor(list / PAGE_SIZE)
+  return yield* mayWrite(state, vmpl, list, PVALIDATE_LIST_HEADER)
+}
 
 /** Null where the specification says INVALID_PARAMETER. */
 const entryOf = (lo: number, hi: number, reserved: number): ListEntry | null => {

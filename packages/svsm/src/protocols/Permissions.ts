@@ -2,10 +2,9 @@ import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { PERMISSION, RETURN_CODE } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { invlpgb, type Program, rmpadjust, sequence, tlbsync } from "@vmpl-lab/vmpl"
+import { SIZE_2M } from "../GuestAddress.ts"
 import type { SvsmState } from "../State.ts"
 import { instructionResult, KNOWN_STATUS } from "./Request.ts"
-
-const SIZE_2M = 0x20_0000
 
 /** Full rights for the caller's level, `vmpl`, and the more privileged ones but 0. @spec SVSM 6.2 */
 export function* grant(state: SvsmState, gpa: number, vmpl: number): Program<number> {

@@ -1,4 +1,4 @@
-import { SVSM_RESULT } from "@vmpl-lab/guest"
+import { PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import type { Operation, Program } from "@vmpl-lab/vmpl"
 import type { ServiceManifest } from "../ServiceManifest.ts"
 import type { GuestVmsa, SvsmState } from "../State.ts"
@@ -28,12 +28,9 @@ export interface Protocol {
   readonly completed?: (state: SvsmState, apicId: number, operation: Operation) => void
 }
 
-/** Number of the attestation protocol, the one in whose unknown calls the behaviours differ. @spec SVSM table 3 */
-const ATTESTATION = 1
-
 /** The answer to a call number that a protocol does not have. @spec SVSM 5 table 4 */
 export const unknownCall = (state: SvsmState, protocol: number): number =>
-  protocol === ATTESTATION ? state.behaviour.unknownAttestationCall : SVSM_RESULT.UNSUPPORTED_CALL
+  protocol === PROTOCOL.ATTESTATION ? state.behaviour.unknownAttestationCall : SVSM_RESULT.UNSUPPORTED_CALL
 
 /** What serves one call. */
 export type CallHandler = Protocol["serve"]

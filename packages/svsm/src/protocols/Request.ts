@@ -1,6 +1,6 @@
 import { SVSM_RESULT } from "@vmpl-lab/guest"
 import { RETURN_CODE } from "@vmpl-lab/rmp"
-import { PAGE_SIZE } from "@vmpl-lab/sev-es"
+import { hi32, lo32, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import type { GuestVmsa, SvsmState } from "../State.ts"
 
@@ -19,6 +19,12 @@ export interface SvsmRequest {
   /** VMPL of the caller. */
   readonly vmpl: number
   readonly caller: GuestVmsa
+}
+
+/** One of a request's registers, to be returned: an integer below 2^53. */
+export const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: number): void => {
+  request[`${name}Lo`] = lo32(value)
+  request[`${name}Hi`] = hi32(value)
 }
 
 /** Highest EAX that has a result of its own. */

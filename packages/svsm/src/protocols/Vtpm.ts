@@ -1,11 +1,12 @@
 import { PROTOCOL, SVSM_RESULT, TPM_SEND_COMMAND, VTPM_BUFFER, VTPM_CALL } from "@vmpl-lab/guest"
 import type { OutsidePort, Program } from "@vmpl-lab/vmpl"
 import { work } from "@vmpl-lab/vmpl"
+import { isGuestBuffer } from "../GuestAddress.ts"
 import { RwLock } from "../Lock.ts"
 import type { SvsmState } from "../State.ts"
-import { type Caller, isCallersBuffer, isGuestBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
+import { type Caller, isCallersBuffer, readGuest, writeGuest } from "../services/GuestBuffer.ts"
 import type { Protocol } from "./Protocol.ts"
-import { gpaOf, type SvsmRequest } from "./Request.ts"
+import { gpaOf, type SvsmRequest, setRegister } from "./Request.ts"
 
 /** A TPM's answer, and the virtual time that the SVSM's TPM would have worked on it. */
 export interface TpmAnswer {
@@ -48,10 +49,8 @@ export const vtpm = (tpm: TpmPort): Protocol => {
 
 /** RCX: platform commands served, RDX: features, of which there are none. @spec SVSM 8.1 */
 const query = (request: SvsmRequest): number => {
-  request.rcxLo = COMMANDS_SERVED
-  request.rcxHi = 0
-  request.rdxLo = 0
-  request.rdxHi = 0
+  setRegister(request, "rcx", COMMANDS_SERVED)
+  setRegister(request, "rdx", 0)
   return SVSM_RESULT.SUCCESS
 }
 

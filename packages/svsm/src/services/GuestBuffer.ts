@@ -1,6 +1,6 @@
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Operation, type Program, readBytes, work, writeBytes } from "@vmpl-lab/vmpl"
-import { isValidated, mayWrite, validRegion } from "../GuestAddress.ts"
+import { isGuestBuffer, mayWrite } from "../GuestAddress.ts"
 import type { GuestVmsa, SvsmState } from "../State.ts"
 
 /**
@@ -12,10 +12,6 @@ export const GUEST_BUFFER_COST = { MAP_PAGE: 200, COPY_KIB: 25 } as const
 
 /** On whose behalf memory is touched, and which CPU does it. */
 export type Caller = Pick<GuestVmsa, "apicId" | "vmpl">
-
-/** True when a range is the guest's to name and every page of it can be touched. */
-export const isGuestBuffer = (state: SvsmState, gpa: number, size: number): boolean =>
-  validRegion(state, gpa, size) && isValidated(state, gpa, size)
 
 /**
  * Goes through a range page by page, as long as each is memory that the caller may write itself. A page is looked at

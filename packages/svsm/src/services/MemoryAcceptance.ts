@@ -1,12 +1,12 @@
-import { ACCEPTANCE, Ghcb, pageStateChanges, SVSM_RESULT, unitBytes } from "@vmpl-lab/guest"
+import { ACCEPTANCE, pageStateChanges, SVSM_RESULT, unitBytes } from "@vmpl-lab/guest"
 import { PAGE_SIZE, PSC_MAX_ENTRIES, PSC_OP, toNumber } from "@vmpl-lab/sev-es"
 import type { Program } from "@vmpl-lab/vmpl"
 import { validRegion } from "../GuestAddress.ts"
-import { svsmGhcbGpa } from "../Image.ts"
+import { ghcbOf } from "../Interrupts.ts"
 import { validateKept } from "../protocols/CorePvalidate.ts"
 import { SIZE_MISMATCH, validateKeptRegion } from "../protocols/CorePvalidate2m.ts"
 import type { Protocol } from "../protocols/Protocol.ts"
-import { gpaOf, RESULT_UNCHANGED, type SvsmRequest } from "../protocols/Request.ts"
+import { gpaOf, RESULT_UNCHANGED, type SvsmRequest, setRegister } from "../protocols/Request.ts"
 import type { SvsmState } from "../State.ts"
 
 /** Units that one call accepts at most, unless the loader says how many entries a call may have: the caller is heard in between. */
@@ -71,11 +71,8 @@ function* accept(state: SvsmState, request: SvsmRequest, { gpa, units, is2m }: R
       result = outcome.result
     }
   }
-  const next = gpa + done * bytes
-  request.rcxLo = next >>> 0
-  request.rcxHi = Math.floor(next / 0x1_0000_0000)
-  request.rdxLo = units - done
-  request.rdxHi = 0
+  setRegister(request, "rcx", gpa + done * bytes)
+  setRegister(request, "rdx", units - done)
   return result === SUCCESS && done < units ? INCOMPLETE : result
 }
 
@@ -129,7 +126,7 @@ function* validateUnit(state: SvsmState, gpa: number, vmpl: number): Program<num
 }
 
 function* makePrivate(state: SvsmState, apicId: number, units: ReadonlyArray<number>, is2m: boolean): Program<boolean> {
-  const ghcb = state.interrupts[apicId]?.ghcb ?? new Ghcb(svsmGhcbGpa(state.parameters.svsm.gpa, apicId))
+  const ghcb = ghcbOf(state, apicId)
   yield* ghcb.use()
   const entries = units.map((gpa) => ({ curPage: 0, gfn: gpa / PAGE_SIZE, operation: PSC_OP.PRIVATE, is2m }))
   return (yield* pageStateChanges(ghcb, entries)).ok

@@ -1,12 +1,12 @@
 import { MIGRATION_RESULT, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, work } from "@vmpl-lab/vmpl"
-import type { SvsmRequest } from "../../protocols/Request.ts"
+import { type SvsmRequest, setRegister } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
 import { type Migration, PAGE_COST } from "./Migration.ts"
 import { digestOf, isMoved } from "./MovedPages.ts"
 import { RECORD, recordSize, sealRecord } from "./SealedRecord.ts"
-import { giveShared, setRegister, sharedBuffer } from "./SharedBuffer.ts"
+import { giveShared, sharedBuffer } from "./SharedBuffer.ts"
 import { rightsOf, takeWriteRight } from "./WriteRight.ts"
 
 const PAGE_RECORD = recordSize(PAGE_SIZE)

@@ -1,14 +1,14 @@
 import { MIGRATION_RESULT, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, readBytes, work } from "@vmpl-lab/vmpl"
-import type { SvsmRequest } from "../../protocols/Request.ts"
+import { type SvsmRequest, setRegister } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
 import { leftOver } from "./ExportPages.ts"
 import { encodeState, layoutOf } from "./GuestState.ts"
 import { MIGRATION_COST, type Migration, PAGE_COST, type PageVersion } from "./Migration.ts"
 import { digestOf, memoryDigest, movedPages, runsOf } from "./MovedPages.ts"
 import { RECORD, sealRecord } from "./SealedRecord.ts"
-import { giveShared, setRegister, sharedBuffer } from "./SharedBuffer.ts"
+import { giveShared, sharedBuffer } from "./SharedBuffer.ts"
 
 /**
  * EXPORT_STATE: VMSAs, then what the SVSM knows of the guest. It is the last thing that this SVSM says under the key, and

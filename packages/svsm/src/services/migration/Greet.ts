@@ -2,11 +2,11 @@ import { MIGRATION_RESULT, MIGRATION_ROLE, SVSM_RESULT } from "@vmpl-lab/guest"
 import { certificateTableSize, PAGE_SIZE, toNumber } from "@vmpl-lab/sev-es"
 import { type Program, work } from "@vmpl-lab/vmpl"
 import { MESSAGE_PAGES } from "../../Image.ts"
-import { gpaOf, type SvsmRequest } from "../../protocols/Request.ts"
+import { gpaOf, type SvsmRequest, setRegister } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
 import { MIGRATION_COST, type Migration } from "./Migration.ts"
 import { movedPages } from "./MovedPages.ts"
-import { giveShared, setRegister, sharedBuffer, takeShared } from "./SharedBuffer.ts"
+import { giveShared, sharedBuffer, takeShared } from "./SharedBuffer.ts"
 import { agree, boundTo, encodeHello, publicKeyOf, type TransportOptions } from "./TransportKey.ts"
 
 const { SUCCESS, INVALID_ADDRESS, INVALID_PARAMETER, INVALID_REQUEST } = SVSM_RESULT

@@ -2,12 +2,11 @@ import { CALLING_AREA, MIGRATION_RESULT, RESUME_ENTRY, SVSM_RESULT } from "@vmpl
 import { EFER_SVME, getU64, PAGE_SIZE, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, pause, read, readBytes, write, writeBytes } from "@vmpl-lab/vmpl"
 import { NO_RETURN } from "../../protocols/Protocol.ts"
-import { gpaOf, type SvsmRequest } from "../../protocols/Request.ts"
+import { gpaOf, type SvsmRequest, setRegister } from "../../protocols/Request.ts"
 import type { SvsmState } from "../../State.ts"
 import { isCallersBuffer, writeGuest } from "../GuestBuffer.ts"
 import type { Migration } from "./Migration.ts"
 import { movedPages } from "./MovedPages.ts"
-import { setRegister } from "./SharedBuffer.ts"
 import { giveBackAll } from "./WriteRight.ts"
 
 /** Looks of STOP at who has parked, and PAUSEs between two of them, before the caller is heard again. */

@@ -34,9 +34,3 @@ export function* takeShared({ gpa, size }: SharedBuffer): Program<Uint8Array> {
 
 export const giveShared = ({ gpa }: SharedBuffer, bytes: Uint8Array): Program =>
   copyBytes(OP.WRITE_BYTES, gpa, bytes, false)
-
-/** One of a request's registers, to be returned. */
-export const setRegister = (request: SvsmRequest, name: "rcx" | "rdx" | "r8", value: number): void => {
-  request[`${name}Lo`] = value >>> 0
-  request[`${name}Hi`] = Math.floor(value / 0x1_0000_0000)
-}
