@@ -54,6 +54,8 @@ export interface Behaviour {
   readonly sendsPhysicalNmi: boolean
   /** PPR is all of the vector in service where that is of the higher class, else its class alone. */
   readonly showsVectorInPpr: boolean
+  /** TPR keeps all 8 bits; COCONUT-SVSM has no room but for the four of CR8. */
+  readonly keepsTprSubclass: boolean
   /** call_pending is cleared when RAX is written, else before the call is served. */
   readonly clearsPendingAfterRax: boolean
   /** A call_pending that is neither 0 nor 1 is INVALID_FORMAT, else a pending call. */
@@ -109,6 +111,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     failedDelete: null,
     sendsPhysicalNmi: true,
     showsVectorInPpr: false,
+    keepsTprSubclass: true,
     clearsPendingAfterRax: true,
     checksPending: true,
     flushesBeforeGuest: false,
@@ -140,6 +143,7 @@ export const BEHAVIOUR: { readonly [B in SvsmBehaviour]: Behaviour } = {
     failedDelete: SVSM_RESULT.INVALID_ADDRESS,
     sendsPhysicalNmi: false,
     showsVectorInPpr: true,
+    keepsTprSubclass: false,
     clearsPendingAfterRax: false,
     checksPending: false,
     flushesBeforeGuest: true,

@@ -28,6 +28,7 @@ export class GuestApic {
   readonly #requested = new Uint32Array(8)
   readonly #allowed = new Uint32Array(8)
   readonly #inService: Array<number> = []
+  /** Task priority, 8 bits; the upper four are the guest's CR8. */
   tpr = 0
   /** As last written. */
   icrLo = 0
@@ -66,11 +67,19 @@ export class GuestApic {
     return wholeVector ? inService : inService & 0xf0
   }
 
-  /** The vector to be injected next, or -1. */
+  /**
+   * The vector to be injected next, or -1. What the task priority holds back counts: the guest may lower that without a
+   * word to the SVSM.
+   */
   next(): number {
     const vector = highest(this.#requested)
-    const isAbove = (vector & 0xf0) > (this.processorPriority() & 0xf0)
+    const isAbove = (vector & 0xf0) > ((this.#inService.at(-1) ?? 0) & 0xf0)
     return vector >= 0 && isAbove && this.#inService.length < IN_SERVICE_MAX ? vector : -1
+  }
+
+  /** Whether the task priority lets a vector through now. */
+  passes(vector: number): boolean {
+    return (vector & 0xf0) > (this.tpr & 0xf0)
   }
 
   /** The guest's level takes a vector. */

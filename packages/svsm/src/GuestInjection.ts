@@ -49,7 +49,8 @@ export class GuestInjection {
       const rflags = (yield read(vmsaGpa + VMSA.rflags, 4)).lo
       const control = (yield read(vmsaGpa + VMSA.vintr_ctrl, 4)).lo
       const event = (yield read(vmsaGpa + VMSA.event_inj, 4)).lo
-      if ((rflags & RFLAGS_IF) !== 0 && (control & SHADOW) === 0 && event < EVENT_INJECTION_VALID) {
+      const isOpen = (rflags & RFLAGS_IF) !== 0 && (control & SHADOW) === 0 && apic.passes(vector)
+      if (isOpen && event < EVENT_INJECTION_VALID) {
         yield write(vmsaGpa + VMSA.event_inj, 8, injectInterrupt(vector))
         apic.take(vector)
       } else {
@@ -74,6 +75,9 @@ export class GuestInjection {
   *returned({ vmsaGpa, caGpa }: GuestVmsa): Program {
     const control = yield read(vmsaGpa + VMSA.vintr_ctrl, 8)
     const lo = control.lo
+    // A guest that has written CR8 has cleared the subclass with it.
+    const cr8 = lo & INT_CTL.V_TPR_MASK
+    if (cr8 !== this.#apic.tpr >>> 4) this.#apic.tpr = cr8 << 4
     const isBusy = (control.hi & VINTR_CTRL_BUSY_HI) !== 0
     const wasTaken = this.#queued >= 0 && (lo & INT_CTL.V_IRQ) === 0
     if (isBusy || this.#queued >= 0) yield write(vmsaGpa + VMSA.vintr_ctrl, 8, lo & ~QUEUED, 0)

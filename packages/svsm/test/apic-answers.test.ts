@@ -170,7 +170,7 @@ answer("apic/read-tpr", (_, behaviour) => value(behaviour, TPR))
 answer("apic/read-ppr", (_, behaviour) => value(behaviour, PPR))
 answer("apic/read-ppr-tpr", (_, behaviour) => {
   const one = busy(behaviour)
-  one.guest.tpr = 0x45
+  ask(one, WRITE_REGISTER, TPR, 0x45)
   return hex(ask(one, READ_REGISTER, PPR).rdxLo)
 })
 answer("apic/read-isr", (_, behaviour) => value(behaviour, ISR + 2))

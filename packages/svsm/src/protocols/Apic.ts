@@ -1,6 +1,6 @@
 import { APIC_CALL, APIC_CONFIGURE, APIC_VECTOR, GUEST_VMPL, PROTOCOL, SVSM_RESULT, X2APIC } from "@vmpl-lab/guest"
-import { SEV_FEATURES } from "@vmpl-lab/sev-es"
-import type { Program } from "@vmpl-lab/vmpl"
+import { INT_CTL, SEV_FEATURES, VMSA } from "@vmpl-lab/sev-es"
+import { type Program, read, write } from "@vmpl-lab/vmpl"
 import { COCONUT_PANIC } from "../CoconutPanic.ts"
 import { FIRST_VECTOR, type GuestApic } from "../GuestApic.ts"
 import type { SvsmState } from "../State.ts"
@@ -31,7 +31,7 @@ export const apic = (state: SvsmState, request: SvsmRequest): number => {
     case APIC_CALL.READ_REGISTER:
       return readRegister(guest, request, state.behaviour.showsVectorInPpr)
     case APIC_CALL.WRITE_REGISTER:
-      return writeRegister(guest, request)
+      return writeRegister(guest, request, state.behaviour.keepsTprSubclass)
     case APIC_CALL.CONFIGURE_VECTOR:
       return configureVector(guest, request)
     default:
@@ -74,6 +74,12 @@ function* leaveUnused(state: SvsmState, { caller }: SvsmRequest): Program<number
   return SVSM_RESULT.SUCCESS
 }
 
+/** The guest reads its task priority in CR8 too, and its virtual interrupts are measured by it. @spec APM2 15.36.16 */
+function* putCr8(vmsaGpa: number, cr8: number): Program {
+  const control = (yield read(vmsaGpa + VMSA.vintr_ctrl, 4)).lo
+  yield write(vmsaGpa + VMSA.vintr_ctrl, 4, ((control & ~INT_CTL.V_TPR_MASK) | cr8) >>> 0)
+}
+
 /** RCX is the register's x2APIC MSR, RDX its value. */
 const readRegister = (guest: GuestApic, request: SvsmRequest, wholeVector: boolean): number => {
   if (request.rcxHi !== 0) return SVSM_RESULT.INVALID_ADDRESS
@@ -91,7 +97,11 @@ const readRegister = (guest: GuestApic, request: SvsmRequest, wholeVector: boole
 
 const isWriteOnly = (msr: number): boolean => msr === X2APIC.EOI || msr === X2APIC.SELF_IPI
 
-const writeRegister = (guest: GuestApic, { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmRequest): number => {
+const writeRegister = (
+  guest: GuestApic,
+  { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmRequest,
+  keepsSubclass: boolean
+): number => {
   const isByte = rdxHi === 0 && rdxLo <= 0xff
   if (rcxHi !== 0) return SVSM_RESULT.INVALID_ADDRESS
   switch (rcxLo) {
@@ -101,7 +111,7 @@ const writeRegister = (guest: GuestApic, { rcxLo, rcxHi, rdxLo, rdxHi }: SvsmReq
       return SVSM_RESULT.SUCCESS
     case X2APIC.TPR:
       if (!isByte) return SVSM_RESULT.INVALID_PARAMETER
-      guest.tpr = rdxLo
+      guest.tpr = keepsSubclass ? rdxLo : rdxLo & 0xf0
       return SVSM_RESULT.SUCCESS
     case X2APIC.ICR:
       if (icrVector(rdxLo) === null) return SVSM_RESULT.INVALID_PARAMETER
@@ -134,9 +144,10 @@ export const apicProtocol: Protocol = {
   *serve(state, request) {
     const { call, rcxLo, rdxLo, rdxHi, caller } = request
     const result = apic(state, request)
-    const isIcr = call === APIC_CALL.WRITE_REGISTER && rcxLo === X2APIC.ICR
+    const isWrite = call === APIC_CALL.WRITE_REGISTER
     if (result !== SVSM_RESULT.SUCCESS) return result
-    if (isIcr) yield* sendByIcr(state, caller.apicId, rdxLo, rdxHi)
+    if (isWrite && rcxLo === X2APIC.TPR) yield* putCr8(caller.vmsaGpa, rdxLo >>> 4)
+    if (isWrite && rcxLo === X2APIC.ICR) yield* sendByIcr(state, caller.apicId, rdxLo, rdxHi)
     return call === APIC_CALL.CONFIGURE && state.apicUsers === 0 ? yield* leaveUnused(state, request) : result
   }
 }
