@@ -35,7 +35,7 @@ import {
   work,
   writeBytes
 } from "@vmpl-lab/vmpl"
-import { GUEST_BUFFER_COST } from "./GuestBuffer.ts"
+import { copyNs, lengthInPage } from "./GuestBuffer.ts"
 import type { ServeCall, ServiceRequest } from "./HandledService.ts"
 import type { ServiceAccess } from "./ServiceAccess.ts"
 
@@ -143,8 +143,8 @@ class LevelOneAccess implements ServiceAccess {
   *#copy(gpa: number, bytes: Uint8Array, operation: (at: number, part: Uint8Array) => Operation): Program<boolean> {
     this.#isGone = false
     for (let at = 0; at < bytes.length; ) {
-      const length = Math.min(bytes.length - at, PAGE_SIZE - ((gpa + at) % PAGE_SIZE))
-      yield work(GUEST_BUFFER_COST.MAP_PAGE + Math.ceil((length * GUEST_BUFFER_COST.COPY_KIB) / 1024))
+      const length = lengthInPage(gpa, bytes.length, at)
+      yield work(copyNs(length))
       yield operation(gpa + at, bytes.subarray(at, at + length))
       if (this.#isGone) return false
       at += length
