@@ -3,7 +3,8 @@ import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { SVSM_BEHAVIOURS, type SvsmBehaviour } from "@vmpl-lab/svsm"
 import { describe, expect, it } from "vitest"
 import { VIDEO_MEMORY } from "../support/hostile/Arguments.ts"
-import { type HostileMachine, SVSM } from "../support/hostile/Machine.ts"
+import { SVSM } from "../support/hostile/Layout.ts"
+import type { HostileMachine } from "../support/hostile/Machine.ts"
 import { LEAKS, type Leak, SERVICE } from "../support/hostile/Services.ts"
 import { type TwinOptions, Twins } from "../support/hostile/Twins.ts"
 
@@ -21,6 +22,7 @@ const twinsOf = (seed: number, behaviour: SvsmBehaviour, more: Partial<TwinOptio
     behaviour,
     guestVmpl: behaviour === "specification" && seed % 3 === 1 ? 1 : 2,
     isHostHostile: seed % 4 >= 2,
+    isMigrating: seed % 5 === 0,
     ...more
   })
 

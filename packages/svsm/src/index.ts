@@ -28,11 +28,17 @@ export { GUEST_BUFFER_COST } from "./services/GuestBuffer.ts"
 export * from "./services/HandledService.ts"
 export * from "./services/LevelOne.ts"
 export * from "./services/MemoryAcceptance.ts"
-export { MIGRATION_COST, type Migration, type MigrationPhase } from "./services/migration/Migration.ts"
+export { MIGRATION_COST, type Migration, type MigrationPhase, newMigration } from "./services/migration/Migration.ts"
 export * from "./services/migration/MigrationService.ts"
 export { movedPages } from "./services/migration/MovedPages.ts"
-export { RECORD, recordSize } from "./services/migration/SealedRecord.ts"
-export type { PeerReport, TransportOptions } from "./services/migration/TransportKey.ts"
+export { openRecord, RECORD, recordSize, sealRecord } from "./services/migration/SealedRecord.ts"
+export {
+  boundTo,
+  decodeHello,
+  encodeHello,
+  type PeerReport,
+  type TransportOptions
+} from "./services/migration/TransportKey.ts"
 export * from "./services/SecretStore.ts"
 export * from "./services/ServiceAccess.ts"
 export * from "./services/uefi/index.ts"

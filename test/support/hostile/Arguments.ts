@@ -1,10 +1,13 @@
-import { CORE_CALL, PROTOCOL, TPM_SEND_COMMAND } from "@vmpl-lab/guest"
+import { ACCEPTANCE, CORE_CALL, MIGRATION_PROTOCOL, PROTOCOL, TPM_SEND_COMMAND } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { guidBytes, PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { RandomStream } from "@vmpl-lab/sim"
-import { SERVICE_GUID } from "@vmpl-lab/svsm"
-import { type HostileMachine, LARGE_PARTS, SVSM } from "./Machine.ts"
+import { type GuestVmsa, SERVICE_GUID } from "@vmpl-lab/svsm"
+import { Journey } from "./Journey.ts"
+import { LARGE_PARTS, SHARED, SVSM } from "./Layout.ts"
+import type { HostileMachine } from "./Machine.ts"
 import { SERVICE } from "./Services.ts"
+import { uefiMessage } from "./UefiCalls.ts"
 
 /** Pages that the guest plays with: validated ones, some below 1 MiB where PCs had their video memory, and others. */
 const POOL = [
@@ -12,6 +15,11 @@ const POOL = [
   ...Array.from({ length: 8 }, (_, i) => LARGE_PARTS[0]! - (i + 1) * PAGE_SIZE),
   ...LARGE_PARTS
 ]
+/** Pages of the buffers that the host has, as long as nobody has them made private: those of the last one. */
+const SHARED_PAGES = Array.from(
+  { length: 4 },
+  (_, i) => SHARED.gpa + ((SHARED.buffers - 1) * SHARED.pages + i) * PAGE_SIZE
+)
 /** Bit of a list's entry: 2 MiB. */
 const LARGE_ENTRY = 1
 /** What COCONUT-SVSM does not clear when it is validated. */
@@ -27,33 +35,55 @@ export interface Call {
   readonly r8: Quad
 }
 
-/** How often each protocol comes, in 20. */
+/** How often each protocol comes, in 24. */
 const WEIGHTS: ReadonlyArray<readonly [protocol: number, times: number]> = [
-  [PROTOCOL.CORE, 10],
+  [PROTOCOL.CORE, 9],
   [PROTOCOL.ATTESTATION, 2],
   [PROTOCOL.VTPM, 2],
   [PROTOCOL.APIC, 2],
   [SERVICE.SAFE, 3],
+  [SERVICE.LEAKY, 1],
+  [PROTOCOL.UEFI_MM, 2],
+  [ACCEPTANCE.PROTOCOL, 2],
+  [MIGRATION_PROTOCOL, 1]
+]
+/** While the guest is moved. */
+const MIGRATING: ReadonlyArray<readonly [protocol: number, times: number]> = [
+  [MIGRATION_PROTOCOL, 12],
+  [PROTOCOL.CORE, 4],
+  [ACCEPTANCE.PROTOCOL, 2],
+  [SERVICE.SAFE, 1],
   [SERVICE.LEAKY, 1]
 ]
-const PROTOCOLS = WEIGHTS.flatMap(([protocol, times]) => new Array<number>(times).fill(protocol))
+const protocolsOf = (weights: typeof WEIGHTS): ReadonlyArray<number> =>
+  weights.flatMap(([protocol, times]) => new Array<number>(times).fill(protocol))
 
 /** Calls that are nearly good, and bytes that are nearly what they should be, in pages where a level may write. */
 export class Arguments {
   readonly #machine: HostileMachine
   readonly #random: RandomStream
   readonly #pool: ReadonlyArray<number>
+  readonly #journey: Journey
+  readonly #protocols: ReadonlyArray<number>
 
   constructor(machine: HostileMachine, random: RandomStream) {
     this.#machine = machine
     this.#random = random
     const { behaviour, pages = behaviour === "coconut" ? [] : VIDEO_MEMORY } = machine.options
-    this.#pool = [...POOL, ...pages]
+    this.#pool = [...POOL, ...pages, ...SHARED_PAGES]
+    machine.pool = this.#pool
+    this.#journey = new Journey(machine, random)
+    this.#protocols = protocolsOf(machine.options.isMigrating ? MIGRATING : WEIGHTS)
   }
 
   /** Addresses of all pages that the guest plays with. */
   pages(): ReadonlyArray<number> {
     return this.#pool
+  }
+
+  /** The guest on its way elsewhere. */
+  get journey(): Journey {
+    return this.#journey
   }
 
   page(): number {
@@ -96,8 +126,9 @@ export class Arguments {
   }
 
   /** What is asked of VMPL0. */
-  call(vmpl: number): Call {
-    const protocol = this.#oneOf(this.#int(0, 39) === 0 ? [4, 5, 0x8000_0000] : PROTOCOLS)
+  call(caller: GuestVmsa): Call {
+    const { vmpl } = caller
+    const protocol = this.#oneOf(this.#int(0, 39) === 0 ? [5, 6, 0x8000_0000] : this.#protocols)
     const any = { protocol, rcx: this.#address(), rdx: this.#address(), r8: this.#word() }
     const own = this.#pool.filter((gpa) => this.mayWrite(gpa, vmpl))
     const mine: Quad = own.length > 0 && this.#int(0, 5) > 0 ? [0, this.#oneOf(own)] : any.rcx
@@ -113,10 +144,17 @@ export class Arguments {
         return { ...any, call: this.#oneOf([0, 1, 1, 1, 1, 1, 2]), rcx: mine }
       case PROTOCOL.APIC:
         return { ...any, ...this.#apic() }
+      case PROTOCOL.UEFI_MM:
+        if (isReady) this.#machine.put(mine[1], uefiMessage((from, to) => this.#int(from, to)).subarray(0, PAGE_SIZE))
+        return { ...any, call: this.#oneOf([0, 1, 1, 1, 1]), rcx: mine, rdx: [0, this.#oneOf([23, 4096, 4096, 8192])] }
+      case ACCEPTANCE.PROTOCOL:
+        return { ...any, ...this.#accept() }
+      case MIGRATION_PROTOCOL:
+        return this.#journey.call(caller)
       default:
         return {
           ...any,
-          call: this.#oneOf([0, 1, 1, 2]),
+          call: this.#oneOf([0, 0, 1, 1, 2, 3]),
           rcx: mine,
           rdx: [0, this.#oneOf([15, 16, 100, 4096, 8192, 8193])]
         }
@@ -137,12 +175,28 @@ export class Arguments {
 
   /** Most calls name a page that was made for them. */
   #core(any: Quad, mine: Quad, vmpl: number): { readonly call: number; readonly rcx: Quad } {
-    const call = this.#oneOf([0, 1, 1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 0xffff_ffff])
+    const asked = this.#oneOf([0, 1, 1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 0xffff_ffff])
+    // With a vCPU of which nobody knows the guest would never stop.
+    const isOdd = this.#machine.options.isMigrating && asked === CORE_CALL.CREATE_VCPU && this.#int(0, 9) > 0
+    const call = isOdd ? CORE_CALL.PVALIDATE : asked
     if (this.#int(0, 2) === 0 || mine[0] !== 0 || !this.mayWrite(mine[1], vmpl)) return { call, rcx: any }
     if (call === CORE_CALL.PVALIDATE || call === CORE_CALL.DEPOSIT_MEM) this.#writeList(mine[1])
     if (call === CORE_CALL.CREATE_VCPU)
       this.#machine.put(mine[1], this.#machine.vmsaBytes(this.#oneOf([vmpl, vmpl, 3, 0])))
-    return { call, rcx: call === CORE_CALL.QUERY_PROTOCOL ? [this.#oneOf(PROTOCOLS), this.#int(0, 2)] : mine }
+    return { call, rcx: call === CORE_CALL.QUERY_PROTOCOL ? [this.#oneOf(this.#protocols), this.#int(0, 2)] : mine }
+  }
+
+  /** A few pages that nobody has validated, or a region. */
+  #accept(): Pick<Call, "call" | "rcx" | "rdx" | "r8"> {
+    const isLarge = this.#int(0, 5) === 0
+    const rcx: Quad = isLarge ? [0, LARGE_PARTS[0]!] : this.#address()
+    const units = this.#oneOf([1, 1, 2, 3, 12, 0, 1000, 0xffff_ffff])
+    return {
+      call: this.#oneOf([0, 0, 0, 0, 0, 1]),
+      rcx,
+      rdx: [this.#int(0, 19) === 0 ? 1 : 0, units],
+      r8: [0, isLarge ? 1 : this.#oneOf([0, 0, 0, 0, 2])]
+    }
   }
 
   #apic(): { readonly call: number; readonly rcx: Quad; readonly rdx: Quad } {

@@ -1,10 +1,11 @@
-import { CORE_CALL, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
+import { ACCEPTANCE, CORE_CALL, MIGRATION_PROTOCOL, MIGRATION_RESULT, PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { EFER_SVME, EXIT, PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
 import { type GuestVmsa, SERVICE_GUID } from "@vmpl-lab/svsm"
 import { Arguments } from "./Arguments.ts"
-import { CPUS, type Cpu, type HostileMachine, LARGE_PARTS, SVSM } from "./Machine.ts"
+import { CPUS, type Cpu, LARGE_PARTS, SVSM } from "./Layout.ts"
+import type { HostileMachine } from "./Machine.ts"
 
 /** VMSA and calling area of a vCPU's level; the start-up vCPU's first VMSA is in the SVSM's range. */
 const BLOCK = 0x3_0000
@@ -13,9 +14,16 @@ const BOOT_VMSA = SVSM.gpa + 3 * PAGE_SIZE
 const ALL = 0xf
 
 const KNOWN = new Set<number>(Object.values(SVSM_RESULT))
-/** Results that a call may have: those of the table, and those of a failed instruction. */
-export const isResult = (result: number): boolean =>
-  KNOWN.has(result) || (result > SVSM_RESULT.FAIL_BASE && result <= SVSM_RESULT.FAIL_BASE + 0x11)
+/** What services have beside that. */
+const SERVICES_OWN: ReadonlyMap<number, ReadonlySet<number>> = new Map([
+  [MIGRATION_PROTOCOL, new Set<number>(Object.values(MIGRATION_RESULT))],
+  [ACCEPTANCE.PROTOCOL, new Set([ACCEPTANCE.PAGE_STATE_FAILED])]
+])
+/** Results that a call may have: those of the table, those of a failed instruction, and those of its service. */
+export const isResult = (result: number, protocol: number = PROTOCOL.CORE): boolean =>
+  KNOWN.has(result) ||
+  (result > SVSM_RESULT.FAIL_BASE && result <= SVSM_RESULT.FAIL_BASE + 0x11) ||
+  SERVICES_OWN.get(protocol)?.has(result) === true
 
 /** A call that is under way. */
 interface Pending {
@@ -40,7 +48,8 @@ export class HostileGuest {
     this.#random = new RandomStream(seed, "hostile guest")
     this.#arguments = new Arguments(machine, this.#random)
     machine.state.services.push({ guid: SERVICE_GUID.VTPM, bytes: () => new Uint8Array(100).fill(0x42) })
-    for (const cpu of CPUS) for (let vmpl = guestVmpl; vmpl <= 3; vmpl++) this.#add(cpu, vmpl)
+    for (const cpu of CPUS)
+      for (let vmpl: number = guestVmpl; vmpl <= this.#leastPrivileged; vmpl++) this.#add(cpu, vmpl)
     this.#arguments.share()
     for (const cpu of CPUS) machine.wake(cpu)
   }
@@ -59,6 +68,12 @@ export class HostileGuest {
     return this.#random.int(from, to)
   }
 
+  /** A guest that is moved has one level. */
+  get #leastPrivileged(): number {
+    const { isMigrating, guestVmpl } = this.machine.options
+    return isMigrating ? guestVmpl : 3
+  }
+
   #add(cpu: Cpu, vmpl: number): void {
     const { machine } = this
     const isBoot = cpu === 0 && vmpl === machine.options.guestVmpl
@@ -74,6 +89,7 @@ export class HostileGuest {
     this.#finish(cpu)
     this.#restore(cpu)
     machine.refill(this.#arguments.pages())
+    if (machine.options.isMigrating) this.#arguments.journey.next()
     const levels = machine.state.served[cpu]!.filter((vmsa) => vmsa !== undefined)
     // The host need not run the level that was asked for, nor any.
     if (levels.length > 0) this.#ring(cpu, levels[this.#int(0, levels.length - 1)]!)
@@ -93,9 +109,11 @@ export class HostileGuest {
     )
       return
     const view = machine.view(pending.vmsa.vmsaGpa)
-    if ((view.getUint32(VMSA.efer, true) & EFER_SVME) === 0) machine.watch.trespasses.push("SVME stays off")
+    const isParked = machine.migration.parked.has(pending.vmsa)
+    if ((view.getUint32(VMSA.efer, true) & EFER_SVME) === 0 && !isParked)
+      machine.watch.trespasses.push("SVME stays off")
     const result = view.getUint32(VMSA.rax, true)
-    if (!isResult(result)) machine.watch.trespasses.push(`result 0x${result.toString(16)}`)
+    if (!isResult(result, pending.protocol)) machine.watch.trespasses.push(`result 0x${result.toString(16)}`)
     const key = `${pending.protocol.toString(16)} ${result.toString(16)}`
     this.results.set(key, (this.results.get(key) ?? 0) + 1)
   }
@@ -103,12 +121,14 @@ export class HostileGuest {
   /** A guest that replaced or deleted the vCPU it runs on would not be served any more: all levels go on. */
   #restore(cpu: Cpu): void {
     const { state, options } = this.machine
-    for (let vmpl = options.guestVmpl as number; vmpl <= 3; vmpl++) {
+    const isParked = (vmsa: GuestVmsa): boolean => this.machine.migration.parked.has(vmsa)
+    for (let vmpl = options.guestVmpl as number; vmpl <= this.#leastPrivileged; vmpl++) {
       const isThere = state.registry.some((one) => one.apicId === cpu && one.vmpl === vmpl)
       const page = vmsaOf(cpu, vmpl)
       const isFree = [page, page + PAGE_SIZE].every((gpa) => state.validated.has(gpa / PAGE_SIZE))
       if (!isThere && isFree && !state.registry.some(({ caGpa }) => caGpa === page + PAGE_SIZE)) this.#add(cpu, vmpl)
-      state.served[cpu]![vmpl] = state.registry.find((one) => one.apicId === cpu && one.vmpl === vmpl)
+      const next = state.registry.find((one) => one.apicId === cpu && one.vmpl === vmpl && !isParked(one))
+      state.served[cpu]![vmpl] = next
     }
     for (const vmsa of state.served[cpu]!) if (vmsa !== undefined) vmsa.hasRun = true
     state.running[cpu] = state.served[cpu]!.find((one) => one !== undefined)
@@ -118,7 +138,8 @@ export class HostileGuest {
     const { machine } = this
     const { vmpl } = vmsa
     for (let times = 0; times < 2; times++) this.#arguments.writePage(vmpl)
-    const call = this.#arguments.call(vmpl)
+    if (machine.options.isMigrating && this.#arguments.journey.fault(vmsa)) return
+    const call = this.#arguments.call(vmsa)
     const view = machine.view(vmsa.vmsaGpa)
     const quad = (register: number, [hi, lo]: readonly [number, number]): void => {
       view.setUint32(register, lo, true)

@@ -1,9 +1,24 @@
 import { POLICY, type PspMemory, SnpFirmware, STATUS } from "@vmpl-lab/psp"
 import { PAGE_4K, type Rmp } from "@vmpl-lab/rmp"
-import { GHCB, GUEST_REQUEST_ERROR, NAE, PAGE_SIZE, REPLY, validByte, validMask } from "@vmpl-lab/sev-es"
+import {
+  decodePscEntry,
+  GHCB,
+  GUEST_REQUEST_ERROR,
+  NAE,
+  PAGE_SIZE,
+  PSC_ENTRY_SIZE,
+  PSC_ERROR,
+  PSC_HEADER_SIZE,
+  PSC_MAX_ENTRIES,
+  PSC_OP,
+  REPLY,
+  validByte,
+  validMask
+} from "@vmpl-lab/sev-es"
 import { RandomStream } from "@vmpl-lab/sim"
 import { MESSAGE_PAGES, svsmGhcbGpa, svsmMessageGpa } from "@vmpl-lab/svsm"
-import { ASID, type HostileMachine } from "./Machine.ts"
+import { ASID, isShared } from "./Layout.ts"
+import type { HostileMachine } from "./Machine.ts"
 
 /** Frames of the host's own. */
 const FRAME = { GCTX: 0x20, REQUEST: 0x21, RESPONSE: 0x22 } as const
@@ -50,7 +65,8 @@ export class HostileHost {
     const [request, response] = [GHCB.sw_exit_info_1, GHCB.sw_exit_info_2].map((field) => host.read32(at + field))
     const messages = svsmMessageGpa(this.#machine.state.parameters.svsm)
     const isWhole = request === messages + MESSAGE_PAGES.REQUEST && response === messages + MESSAGE_PAGES.RESPONSE
-    if (!isMessage) this.#reply(at, REPLY.NO_ACTION, 0, 0)
+    if (code === NAE.PAGE_STATE_CHANGE) this.#changePages(at)
+    else if (!isMessage) this.#reply(at, REPLY.NO_ACTION, 0, 0)
     // The host itself has changed the addresses: a sealed reply that it puts elsewhere would be no secret told.
     else if (!isWhole) this.#reply(at, REPLY.MALFORMED_INPUT, 5, 0)
     else if (options.isHostHostile && this.#random.int(0, 5) === 0) this.#lie(at, code, response!)
@@ -84,10 +100,30 @@ export class HostileHost {
       0x14,
       0x20,
       0x34,
-      0x60
+      0x60,
+      // Of a list of pages that change.
+      GHCB.shared_buffer,
+      GHCB.shared_buffer + PSC_HEADER_SIZE
     ]
     const offset = fields[this.#random.int(0, fields.length - 1)]!
     host.write32(pfn * PAGE_SIZE + offset, [0, 1, 2, 0x8000_0b0d, 0xffff_ffff][this.#random.int(0, 4)]!)
+  }
+
+  /** Makes pages private that are the host's; one that is hostile refuses now and then, or does nothing. */
+  #changePages(at: number): void {
+    const { host, options } = this.#machine
+    const list = at + GHCB.shared_buffer
+    const end = host.read32(list) >>> 16
+    const lie = options.isHostHostile ? this.#random.int(0, 7) : -1
+    for (let i = 0; i <= end && i < PSC_MAX_ENTRIES && lie !== 0; i++) {
+      const entry = list + PSC_HEADER_SIZE + i * PSC_ENTRY_SIZE
+      const { gfn, operation, is2m } = decodePscEntry(host.read32(entry), host.read32(entry + 4))
+      const gpa = gfn * PAGE_SIZE
+      const isOurs = !is2m && isShared(gpa) && !this.#machine.entry(gpa).assigned
+      if (operation === PSC_OP.PRIVATE && isOurs) this.#machine.makePrivate(gpa)
+    }
+    host.write32(list, lie === 1 ? this.#random.int(0, 0x7fff_ffff) : (end << 16) | (end + 1))
+    this.#reply(at, REPLY.NO_ACTION, 0, lie === 2 ? PSC_ERROR.GENERIC : 0)
   }
 
   #reply(at: number, outcome: number, lo: number, hi: number): void {

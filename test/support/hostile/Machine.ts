@@ -1,4 +1,4 @@
-import { apVmsa, Ghcb, vcHandler, X2APIC } from "@vmpl-lab/guest"
+import { apVmsa, EFI_VARIABLE, Ghcb, UEFI_VENDOR, vcHandler, X2APIC } from "@vmpl-lab/guest"
 import type { SnpFirmware } from "@vmpl-lab/psp"
 import { PAGE_2M, PAGE_4K, RETURN_CODE, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import {
@@ -20,7 +20,9 @@ import {
   FirmwareMessages,
   GuestApic,
   type GuestVmsa,
+  type ManagementMode,
   MESSAGE_PAGES,
+  type Migration,
   type Protocol,
   requestLoop,
   SHIPPED_PROTOCOLS,
@@ -28,7 +30,8 @@ import {
   SvsmState,
   svsmGhcbGpa,
   svsmMessageGpa,
-  svsmVmsaGpa
+  svsmVmsaGpa,
+  type UefiMm
 } from "@vmpl-lab/svsm"
 import {
   HOST_ASID,
@@ -49,32 +52,31 @@ import {
 } from "@vmpl-lab/vmpl"
 import { replaced } from "../wrapped.ts"
 import { HostileHost } from "./Host.ts"
+import {
+  ASID,
+  BACKUP_PAGE,
+  CPUS,
+  type Cpu,
+  FIRMWARE,
+  HEAP,
+  isShared,
+  LARGE,
+  LARGE_PARTS,
+  RAM_SIZE,
+  SECRET_PAGES,
+  SVSM,
+  VALIDATED_UP_TO,
+  VCPUS
+} from "./Layout.ts"
 import { Record } from "./Record.ts"
 import { type Secrets, secretsOf } from "./Secrets.ts"
+import { HIDDEN_VARIABLES } from "./UefiCalls.ts"
 import { Watch } from "./Watch.ts"
 
-const MIB = 0x10_0000
-export const RAM_SIZE = 6 * MIB
-/** The last 2 MiB of RAM are one page, of which these are parts; they begin as the host's to give. */
-const LARGE = { gpa: 4 * MIB, size: 2 * MIB } as const
-export const LARGE_PARTS = [0, 5, 0x1ff].map((page) => LARGE.gpa + page * PAGE_SIZE)
-export const SVSM = { gpa: RAM_SIZE, size: 2 * MIB } as const
-export const FIRMWARE = { gpa: 8 * MIB, size: 16 * PAGE_SIZE } as const
-/** Up to here guest RAM is validated, but for the pages that the calls play with. */
-const VALIDATED_UP_TO = 2 * MIB
-/** SVSM CPUs; the guest may name two more. */
-export const CPUS = [0, 1] as const
-export type Cpu = (typeof CPUS)[number]
-export const VCPUS = 4
-
-export const ASID = 1
 const ALL = 0xf
 const FRAME_OFFSET = 0x200
 const NCR3_PFN = 0x10
 const vmcbOf = (cpu: Cpu): number => (1 + cpu) * PAGE_SIZE
-/** Pages of VMPL0 that hold secrets: code, parameters, and from the data behind the CPUs' pages on so many. */
-const SECRET_PAGES = [0, 1, 2, ...Array.from({ length: 24 }, (_, i) => 0x10 + i)]
-
 /** Of an operation that VMPL0 is about to do, one in so many lets the other CPU, the guest and the host come first. */
 const STOP_EVERY = 12
 
@@ -95,6 +97,8 @@ export interface HostileOptions {
   readonly behaviour: SvsmBehaviour
   /** Most privileged level of the guest: there are VMSAs of this one and of those after it. */
   readonly guestVmpl: 1 | 2
+  /** There is one level, and it is being moved to another machine. */
+  readonly isMigrating: boolean
   /** Which of all contents VMPL0's secrets have: nothing else depends on it. */
   readonly filling: number
   readonly isHostHostile: boolean
@@ -104,10 +108,25 @@ export interface HostileOptions {
   readonly services: (secrets: Secrets) => Services
 }
 
+/** The services of one SVSM. */
+
 export interface Services {
   readonly protocols: ReadonlyArray<Protocol>
   /** Answers the oldest open question of each port. */
   readonly answer: () => void
+  readonly migration: Migration
+  readonly uefi: UefiMm
+}
+
+const BOOT_SERVICES = EFI_VARIABLE.NON_VOLATILE | EFI_VARIABLE.BOOTSERVICE_ACCESS
+
+/** Variables of the firmware's that the operating system is not to see, when it has taken over. */
+const hideVariables = ({ variables }: ManagementMode, secrets: Secrets): void => {
+  for (const name of HIDDEN_VARIABLES) {
+    const data = secrets.bytes(100)
+    variables.set({ name, guid: UEFI_VENDOR.GLOBAL, attributes: BOOT_SERVICES, data })
+  }
+  variables.exitBootServices()
 }
 
 /** What a CPU of the SVSM is at: in the middle of something, ready to run the guest, or idle. */
@@ -120,7 +139,8 @@ export type Stage = "inside" | "asks" | "idle"
 export class HostileMachine {
   readonly state: SvsmState
   readonly rmp = new Rmp({ pages: 0x1000 })
-  readonly record = new Record()
+  readonly record: Record
+  readonly migration: Migration
   readonly watch: Watch
   readonly secrets: Secrets
   readonly options: HostileOptions
@@ -135,17 +155,25 @@ export class HostileMachine {
   readonly #schedule: RandomStream
   readonly hostile: HostileHost
   readonly #filled = new Set<number>()
+  /** Pages that the guest plays with. */
+  pool: ReadonlyArray<number> = []
   readonly #answer: () => void
+  /** The latest operation of each CPU. */
+  readonly #latest: Array<Operation | null> = [null, null]
 
   constructor(options: HostileOptions) {
     const { seed, behaviour, guestVmpl } = options
     this.options = options
     this.#schedule = new RandomStream(seed, "schedule")
     this.secrets = secretsOf(options.filling)
-    const { protocols, answer } = options.services(this.secrets)
+    const { protocols, answer, migration, uefi } = options.services(this.secrets)
     this.#answer = answer
-    this.state = new SvsmState([...SHIPPED_PROTOCOLS, ...protocols])
+    this.migration = migration
+    this.record = new Record(migration)
+    const served = new Set(protocols.map(({ number }) => number))
+    this.state = new SvsmState([...SHIPPED_PROTOCOLS.filter(({ number }) => !served.has(number)), ...protocols])
     this.state.behaviour = BEHAVIOUR[behaviour]
+    if (seed % 2 === 1) hideVariables(uefi.managementMode(this.state), this.secrets)
     this.host = new HostMemory(this.#memory, this.rmp)
     const firmware = this.#launchContext()
     this.state.parameters = {
@@ -167,9 +195,10 @@ export class HostileMachine {
     this.state.served.push([], [], [], [])
     this.#layOut()
     this.#fillSecrets()
-    const vmpck0 = firmware.guest(HostileHost.GCTX)!.vmpck[0]
-    vmpck0.set(this.secrets.bytes(32))
-    this.state.messages = new FirmwareMessages(this.state, vmpck0)
+    const [vmpck0, vmpck1] = firmware.guest(HostileHost.GCTX)!.vmpck
+    vmpck0!.set(this.secrets.bytes(32))
+    if (guestVmpl > 1) vmpck1!.set(this.secrets.bytes(32))
+    this.state.messages = new FirmwareMessages(this.state, vmpck0!)
     this.watch = new Watch(this)
     this.hostile = new HostileHost(this, firmware)
     const programs = new ProgramMemory()
@@ -189,7 +218,7 @@ export class HostileMachine {
         if (!this.#stopped[cpu]) this.stages[cpu] = "idle"
         return
       }
-      if (code === EXIT.NPF && this.#smash(cpu)) continue
+      if (code === EXIT.NPF && (this.#smash(cpu) || this.#convert(cpu))) continue
       if (code !== EXIT.VMGEXIT) throw new Error(`VMPL0 on CPU ${cpu} stops with exit 0x${code.toString(16)}`)
       if (this.#vmgexit(cpu)) return
     }
@@ -249,7 +278,8 @@ export class HostileMachine {
   refill(gpas: Iterable<number>): void {
     for (const gpa of gpas) {
       const gfn = gpa / PAGE_SIZE
-      const isSecret = this.state.deposited.has(gfn) || !this.entry(gpa).validated
+      const { validated, assigned } = this.entry(gpa)
+      const isSecret = this.state.deposited.has(gfn) || (assigned && !validated)
       if (!isSecret) this.#filled.delete(gpa)
       else if (!this.#filled.has(gpa) && !this.state.changing.has(gfn)) {
         this.#filled.add(gpa)
@@ -266,6 +296,8 @@ export class HostileMachine {
       this.frame(svsmMessageGpa(SVSM) + page)
     )
     this.#memory.forEachFrame((pfn, asid, bytes) => {
+      // What is sealed for another SVSM: each store was looked at.
+      if (isShared((pfn - FRAME_OFFSET) * PAGE_SIZE) && !this.#ruling(pfn).assigned) return
       const { assigned, validated, perms } = this.#ruling(pfn)
       const isHosts = !assigned && asid === HOST_ASID && pfn >= FRAME_OFFSET
       const isGuests = assigned && asid === ASID && validated && perms.slice(1).some((mask) => mask !== 0)
@@ -293,6 +325,38 @@ export class HostileMachine {
     return true
   }
 
+  /** The host makes of a page what VMPL0 wants of it, as long as it is not the guest's. @returns whether it did */
+  #convert(cpu: Cpu): boolean {
+    const at = this.host.read64(vmcbOf(cpu) + VMCB.exit_info_2)
+    const gpa = at - (at % PAGE_SIZE)
+    if (gpa >= SVSM.gpa || (gpa >= LARGE.gpa && gpa < LARGE.gpa + LARGE.size)) return false
+    const { assigned, validated } = this.entry(gpa)
+    const isPrivate = this.#latest[cpu]!.cbit
+    if (isPrivate === assigned || validated) return false
+    if (isPrivate) this.makePrivate(gpa)
+    else {
+      this.rmp.rmpupdate(this.frame(gpa), false, PAGE_4K, false, 0, 0)
+      this.#memory.replace(this.frame(gpa), HOST_ASID, null)
+    }
+    return true
+  }
+
+  /** A page of the host's becomes the guest's, to be validated. */
+  makePrivate(gpa: number): void {
+    this.rmp.rmpupdate(this.frame(gpa), true, PAGE_4K, false, gpa / PAGE_SIZE, ASID)
+    this.#memory.replace(this.frame(gpa), ASID, null)
+    this.#filled.delete(gpa)
+  }
+
+  /** The host stores in pages of its own. */
+  bring(gpa: number, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += PAGE_SIZE) {
+      const page = new Uint8Array(PAGE_SIZE)
+      page.set(bytes.subarray(at, at + PAGE_SIZE))
+      this.#memory.replace(this.frame(gpa + at), HOST_ASID, page)
+    }
+  }
+
   #launchContext(): SnpFirmware {
     const memory = this.#memory
     const page = (view: DataView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE)
@@ -316,8 +380,10 @@ export class HostileMachine {
       if (gpa >= LARGE.gpa && gpa < LARGE.gpa + LARGE.size) continue
       this.#npt.map(gfn, gfn + FRAME_OFFSET)
       const own = gpa >= SVSM.gpa && gpa < SVSM.gpa + SVSM.size
-      const validated = own || gpa < VALIDATED_UP_TO || gpa >= FIRMWARE.gpa
+      const isHeap = gpa >= HEAP.gpa && gpa < HEAP.gpa + HEAP.size
+      const validated = (own && !isHeap) || gpa < VALIDATED_UP_TO || gpa >= FIRMWARE.gpa
       const perms = (own || !validated ? [ALL, 0, 0, 0] : guests) as [number, number, number, number]
+      if (isShared(gpa)) continue
       this.#memory.replace(gfn + FRAME_OFFSET, ASID, null)
       this.setEntry(gpa, { assigned: true, asid: ASID, gfn, validated, perms })
       if (validated && !own) this.state.validated.add(gfn)
@@ -340,7 +406,8 @@ export class HostileMachine {
   }
 
   #fillSecrets(): void {
-    for (const page of SECRET_PAGES) this.put(SVSM.gpa + page * PAGE_SIZE, this.secrets.bytes(PAGE_SIZE))
+    for (const page of [...SECRET_PAGES, ...CPUS.map((cpu) => BACKUP_PAGE + cpu)])
+      this.put(SVSM.gpa + page * PAGE_SIZE, this.secrets.bytes(PAGE_SIZE))
   }
 
   #cpu(cpu: Cpu, programs: ProgramMemory): Processor {
@@ -368,7 +435,7 @@ export class HostileMachine {
 
   *#program(cpu: Cpu): Program {
     yield lidt(vcHandler)
-    const ghcb = new Ghcb(svsmGhcbGpa(SVSM.gpa, cpu))
+    const ghcb = new Ghcb(svsmGhcbGpa(SVSM.gpa, cpu), { backup: SVSM.gpa + (BACKUP_PAGE + cpu) * PAGE_SIZE })
     yield* ghcb.setUp()
     // The guest's APIC is the SVSM's in some machines; there is no doorbell, so that the host has nothing to ring.
     if (this.options.seed % 2 === 0) this.state.interrupts[cpu] = new CpuInterrupts(ghcb, -1, new GuestApic(cpu))
@@ -384,6 +451,7 @@ export class HostileMachine {
       yield hlt()
     }
     this.#stopped[cpu] = false
+    this.#latest[cpu] = operation
     this.watch.before(cpu, operation)
     this.record.operation(cpu, operation)
     // The kick of another CPU ends at an interrupt controller, which is not here.

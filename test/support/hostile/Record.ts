@@ -1,7 +1,8 @@
 import { GUEST_MESSAGE_HEADER_SIZE, PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { MESSAGE_PAGES, svsmMessageGpa } from "@vmpl-lab/svsm"
+import { MESSAGE_PAGES, type Migration, svsmMessageGpa } from "@vmpl-lab/svsm"
 import { OP, type Operation, type OperationResult } from "@vmpl-lab/vmpl"
-import { SVSM } from "./Machine.ts"
+import { Carried } from "./Carried.ts"
+import { isShared, SVSM } from "./Layout.ts"
 
 /**
  * What legitimately depends on a secret of VMPL0's and is seen below. Everything else must be the same whatever the
@@ -10,6 +11,8 @@ import { SVSM } from "./Machine.ts"
 export const DECLASSIFIED = {
   "sealed message": "tag and ciphertext under VMPCK0: without the key they tell no more than their length",
   "sealed reply": "the AMD-SP's, under VMPCK0 too",
+  "sealed record": "ciphertext and tag for another SVSM, if it opens under the key that both agreed on",
+  offer: "a fresh public key, and what the AMD-SP has signed over it",
   "encrypted memory": "what the host reads of a private page: ciphertext under the guest's memory key"
 } as const
 
@@ -27,8 +30,13 @@ export class Record {
   /** Two halves of one digest. */
   #a = 0x811c_9dc5 | 0
   #b = 0x5bd1_e995 | 0
+  readonly #carried: Carried
   /** The latest operations, to tell what was going on where two records part. */
   readonly latest: Array<string> = []
+
+  constructor(migration: Migration) {
+    this.#carried = new Carried(migration, (bytes) => this.bytes(bytes))
+  }
 
   get digest(): string {
     return `${this.#a},${this.#b}`
@@ -59,6 +67,10 @@ export class Record {
     if (isOwn && (op === OP.WRITE || op === OP.WRITE_BYTES)) return
     this.words(lo, hi)
     if (bytes === null || op !== OP.WRITE_BYTES) return
+    if (!cbit && isShared(address)) {
+      this.#carried.store(cpu, address, bytes)
+      return
+    }
     const isSealed = !cbit && address - svsmMessageGpa(SVSM) === MESSAGE_PAGES.REQUEST
     this.bytes(isSealed ? bytes.slice(HEADER, GUEST_MESSAGE_HEADER_SIZE) : bytes)
   }

@@ -14,6 +14,7 @@ export interface TwinOptions {
   readonly behaviour: SvsmBehaviour
   readonly guestVmpl: 1 | 2
   readonly isHostHostile: boolean
+  readonly isMigrating: boolean
   /** Makes the service at SERVICE.LEAKY one that does not keep its secret. */
   readonly leak?: Leak
   /** Pages that the guest plays with beside the others. */

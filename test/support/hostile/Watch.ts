@@ -1,8 +1,9 @@
-import { CALLING_AREA } from "@vmpl-lab/guest"
+import { CALLING_AREA, MIGRATION_ROLE } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { OP, type Operation } from "@vmpl-lab/vmpl"
-import { type Cpu, type HostileMachine, SVSM } from "./Machine.ts"
+import { type Cpu, HEAP, SVSM } from "./Layout.ts"
+import type { HostileMachine } from "./Machine.ts"
 
 const STORES: ReadonlySet<number> = new Set([OP.WRITE, OP.WRITE_BYTES, OP.ZERO_PAGE, OP.XCHG8])
 
@@ -35,10 +36,11 @@ export class Watch {
     const length = bytes?.length ?? size
     if (state.registry.some(({ vmsaGpa }) => vmsaGpa === page)) {
       if (address === page + VMSA.rax) this.answered.add(page)
-      return op === OP.WRITE ? null : "a copy over a VMSA"
+      return op === OP.WRITE || this.#parks(cpu, page, address) ? null : "a copy over a VMSA"
     }
     if (state.registry.some(({ caGpa }) => address >= caGpa && address + length <= caGpa + CALLING_AREA.SIZE))
       return null
+    if (page >= HEAP.gpa && page < HEAP.gpa + HEAP.size) return null
     if (page >= SVSM.gpa && page < SVSM.gpa + SVSM.size) return "memory of its own, by a call"
     const { perms, validated, vmsa } = this.#machine.entry(page)
     const isNobodys = perms.slice(1).every((mask) => mask === 0)
@@ -49,12 +51,21 @@ export class Watch {
     if (vmsa && op === OP.WRITE) return null
     const caller = state.serving[cpu]
     if (caller === undefined) return "nobody called"
+    // What the other SVSM has sealed goes where it was.
+    const { agent, phase, role } = this.#machine.migration
+    if (caller === agent && phase === "keyed" && role === MIGRATION_ROLE.TARGET) return null
     if (this.areas.get(caller.vmsaGpa) === page && length <= CALLING_AREA.SIZE) return null
     return (perms[caller.vmpl]! & PERMISSION.WRITE) === 0 ? "not the caller's to write" : null
   }
 
-  /** Shared pages of its own, and no others: the guest's are private. */
+  /** A vCPU that parks forgets which core it ran on. */
+  #parks(cpu: Cpu, page: number, address: number): boolean {
+    return this.#machine.state.serving[cpu]?.vmsaGpa === page && address === page + VMSA.tlb_id
+  }
+
+  /** Shared pages of its own, and those of the guest that the host has and nobody has validated. */
   #refusesShared({ address }: Operation): string | null {
+    if (address < SVSM.gpa && !this.#machine.entry(address - (address % PAGE_SIZE)).validated) return null
     return address >= SVSM.gpa && address < SVSM.gpa + SVSM.size ? null : "shared memory of somebody else"
   }
 }

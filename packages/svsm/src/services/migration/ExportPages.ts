@@ -6,8 +6,8 @@ import type { SvsmState } from "../../State.ts"
 import { type Migration, PAGE_COST } from "./Migration.ts"
 import { digestOf, isMoved } from "./MovedPages.ts"
 import { RECORD, recordSize, sealRecord } from "./SealedRecord.ts"
-import { giveShared, sharedBuffer } from "./SharedBuffer.ts"
-import { rightsOf, takeWriteRight } from "./WriteRight.ts"
+import { giveShared, type SharedBuffer } from "./SharedBuffer.ts"
+import { letGo, rightsOf, takeWriteRight } from "./WriteRight.ts"
 
 const PAGE_RECORD = recordSize(PAGE_SIZE)
 
@@ -15,9 +15,12 @@ const PAGE_RECORD = recordSize(PAGE_SIZE)
  * EXPORT: seals the next pages that have to go. Where the SVSM tracks, their write right is taken first, so that what is
  * sealed is the page as it is until the next fault.
  */
-export function* exportPages(state: SvsmState, migration: Migration, request: SvsmRequest): Program<number> {
-  const buffer = sharedBuffer(state, request)
-  if (buffer === null) return SVSM_RESULT.INVALID_ADDRESS
+export function* exportPages(
+  state: SvsmState,
+  migration: Migration,
+  request: SvsmRequest,
+  buffer: SharedBuffer
+): Program<number> {
   const room = Math.min(Math.floor(buffer.size / PAGE_RECORD), request.r8Lo)
   if (room === 0) return SVSM_RESULT.INVALID_PARAMETER
   yield* state.lock.read()
@@ -26,10 +29,17 @@ export function* exportPages(state: SvsmState, migration: Migration, request: Sv
   try {
     sealed = yield* sealPages(state, migration, gfns)
   } finally {
-    for (const gfn of gfns) state.kept.delete(gfn)
+    for (const gfn of gfns) {
+      migration.sealing.delete(gfn)
+      letGo(state, migration, gfn)
+    }
     state.lock.release()
   }
-  if (sealed === null) return MIGRATION_RESULT.PAGE_REFUSED
+  if (sealed === null) {
+    // They have not gone: without them the other side would not have all of the guest.
+    for (const gfn of gfns) migration.pending.add(gfn)
+    return MIGRATION_RESULT.PAGE_REFUSED
+  }
   yield* giveShared(buffer, sealed)
   setRegister(request, "rcx", sealed.length)
   setRegister(request, "rdx", gfns.length)
@@ -46,6 +56,7 @@ const takePending = (state: SvsmState, migration: Migration, most: number): Read
     if (state.changing.has(gfn) || giving.has(gfn)) continue
     pending.delete(gfn)
     if (!isMoved(state, migration, gfn)) continue
+    migration.sealing.add(gfn)
     state.kept.add(gfn)
     taken.push(gfn)
   }

@@ -7,16 +7,38 @@ import { leftOver } from "./ExportPages.ts"
 import { encodeState, layoutOf } from "./GuestState.ts"
 import { MIGRATION_COST, type Migration, PAGE_COST, type PageVersion } from "./Migration.ts"
 import { digestOf, memoryDigest, movedPages, runsOf } from "./MovedPages.ts"
+import { forgetDeleted } from "./Park.ts"
 import { RECORD, sealRecord } from "./SealedRecord.ts"
-import { giveShared, sharedBuffer } from "./SharedBuffer.ts"
+import { giveShared, type SharedBuffer } from "./SharedBuffer.ts"
 
 /**
  * EXPORT_STATE: VMSAs, then what the SVSM knows of the guest. It is the last thing that this SVSM says under the key, and
  * from then on the guest does not run here any more: it is never in two places.
  */
-export function* exportState(state: SvsmState, migration: Migration, request: SvsmRequest): Program<number> {
-  const buffer = sharedBuffer(state, request)
-  if (buffer === null) return SVSM_RESULT.INVALID_ADDRESS
+export function* exportState(
+  state: SvsmState,
+  migration: Migration,
+  request: SvsmRequest,
+  buffer: SharedBuffer
+): Program<number> {
+  // The agent may have made a vCPU since, which would take away what is read here.
+  yield* state.lock.write()
+  let bytes: Uint8Array | number
+  try {
+    bytes = yield* sealState(state, migration, buffer.size)
+  } finally {
+    state.lock.release()
+  }
+  if (typeof bytes === "number") return bytes
+  yield* giveShared(buffer, bytes)
+  setRegister(request, "rcx", bytes.length)
+  return SVSM_RESULT.SUCCESS
+}
+
+/** @returns the records, after which nothing is sealed any more; or why there are none */
+function* sealState(state: SvsmState, migration: Migration, room: number): Program<Uint8Array | number> {
+  forgetDeleted(state, migration)
+  if (migration.parked.size < state.registry.length - 1) return MIGRATION_RESULT.STILL_RUNNING
   if (leftOver(state, migration) > 0) return MIGRATION_RESULT.PAGES_LEFT
   const gfns = movedPages(state, migration)
   const versions = migration.rehash ? yield* hashAgain(migration, gfns) : migration.versions
@@ -44,13 +66,11 @@ export function* exportState(state: SvsmState, migration: Migration, request: Sv
   yield work(Math.ceil(payload.length / 1024) * MIGRATION_COST.SEAL_KIB)
   seal(RECORD.STATE, 0, payload)
   const bytes = Buffer.concat(parts)
-  if (bytes.length > buffer.size) return SVSM_RESULT.INVALID_PARAMETER
+  if (bytes.length > room) return SVSM_RESULT.INVALID_PARAMETER
   migration.sequence += parts.length
   migration.phase = "gone"
   migration.key = null
-  yield* giveShared(buffer, bytes)
-  setRegister(request, "rcx", bytes.length)
-  return SVSM_RESULT.SUCCESS
+  return bytes
 }
 
 /** All memory as it is now, whatever was sent: a page that the host did not call dirty shows. */

@@ -6,21 +6,20 @@ import { gpaOf, type SvsmRequest, setRegister } from "../../protocols/Request.ts
 import type { SvsmState } from "../../State.ts"
 import { MIGRATION_COST, type Migration } from "./Migration.ts"
 import { movedPages } from "./MovedPages.ts"
-import { giveShared, sharedBuffer, takeShared } from "./SharedBuffer.ts"
+import { giveShared, type SharedBuffer, takeShared } from "./SharedBuffer.ts"
 import { agree, boundTo, encodeHello, publicKeyOf, type TransportOptions } from "./TransportKey.ts"
 
-const { SUCCESS, INVALID_ADDRESS, INVALID_PARAMETER, INVALID_REQUEST } = SVSM_RESULT
+const { SUCCESS, INVALID_PARAMETER, INVALID_REQUEST } = SVSM_RESULT
 
 /** HELLO: a fresh public key, and a report of the AMD-SP that binds it to this SVSM and its role. */
 export function* hello(
   state: SvsmState,
   migration: Migration,
   options: TransportOptions,
-  request: SvsmRequest
+  request: SvsmRequest,
+  buffer: SharedBuffer
 ): Program<number> {
-  const buffer = sharedBuffer(state, request)
   const role = request.r8Lo
-  if (buffer === null) return INVALID_ADDRESS
   if (role !== MIGRATION_ROLE.SOURCE && role !== MIGRATION_ROLE.TARGET) return INVALID_PARAMETER
   if (state.messages === null) return INVALID_REQUEST
   const publicKey = publicKeyOf(options)
@@ -41,14 +40,7 @@ export function* hello(
 }
 
 /** PEER: the other side's offer. From here on there is a key that nobody else has. */
-export function* peer(
-  state: SvsmState,
-  migration: Migration,
-  options: TransportOptions,
-  request: SvsmRequest
-): Program<number> {
-  const buffer = sharedBuffer(state, request)
-  if (buffer === null) return INVALID_ADDRESS
+export function* peer(migration: Migration, options: TransportOptions, buffer: SharedBuffer): Program<number> {
   const offer = yield* takeShared(buffer)
   yield work(MIGRATION_COST.CHECK_REPORT + MIGRATION_COST.KEY_AGREEMENT)
   const key = agree(options, migration.hello, offer)

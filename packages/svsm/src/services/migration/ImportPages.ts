@@ -7,10 +7,10 @@ import type { SvsmState } from "../../State.ts"
 import { type Migration, PAGE_COST } from "./Migration.ts"
 import { digestOf } from "./MovedPages.ts"
 import { type MigrationRecord, openRecord, RECORD } from "./SealedRecord.ts"
-import { sharedBuffer, takeShared } from "./SharedBuffer.ts"
+import { type SharedBuffer, takeShared } from "./SharedBuffer.ts"
 import { rightsOf, setRights } from "./WriteRight.ts"
 
-const { SUCCESS, INVALID_ADDRESS } = SVSM_RESULT
+const { SUCCESS } = SVSM_RESULT
 const { MALFORMED, NOT_AUTHENTIC, OUT_OF_SEQUENCE, PAGE_REFUSED } = MIGRATION_RESULT
 
 const WHY = { malformed: MALFORMED, sequence: OUT_OF_SEQUENCE, authenticity: NOT_AUTHENTIC } as const
@@ -28,9 +28,12 @@ export const nextRecord = (migration: Migration, bytes: Uint8Array, at: number, 
  * IMPORT: opens records one after the other. The first that is not the next one of this key ends it, nothing of that one
  * is taken, and the one that was expected may still come.
  */
-export function* importPages(state: SvsmState, migration: Migration, request: SvsmRequest): Program<number> {
-  const buffer = sharedBuffer(state, request)
-  if (buffer === null) return INVALID_ADDRESS
+export function* importPages(
+  state: SvsmState,
+  migration: Migration,
+  request: SvsmRequest,
+  buffer: SharedBuffer
+): Program<number> {
   const bytes = yield* takeShared(buffer)
   let pages = 0
   let result: number = SUCCESS
@@ -50,11 +53,32 @@ export function* importPages(state: SvsmState, migration: Migration, request: Sv
   return result
 }
 
+/** A page is kept from other CPUs until it is what it was: one that they work on cannot come now. */
 function* placePage(state: SvsmState, migration: Migration, record: MigrationRecord): Program<number> {
-  const { gpa, payload, rights } = record
+  const { gpa } = record
   const { secretsGpa, cpuidGpa } = state.parameters
+  const gfn = gpa / PAGE_SIZE
   const isOwn = gpa === secretsGpa || gpa === cpuidGpa
-  if (gpa % PAGE_SIZE !== 0 || isOwn || !validRegion(state, gpa, PAGE_SIZE)) return PAGE_REFUSED
+  yield* state.lock.read()
+  try {
+    if (gpa % PAGE_SIZE !== 0 || isOwn || !validRegion(state, gpa, PAGE_SIZE)) return PAGE_REFUSED
+    if (state.changing.has(gfn) || state.held.includes(gfn)) return PAGE_REFUSED
+    state.changing.add(gfn)
+    try {
+      return yield* placeKept(state, migration, record)
+    } finally {
+      state.changing.delete(gfn)
+    }
+  } finally {
+    state.lock.release()
+  }
+}
+
+function* placeKept(
+  state: SvsmState,
+  migration: Migration,
+  { gpa, payload, rights }: MigrationRecord
+): Program<number> {
   if (!(yield* accept(state, gpa))) return PAGE_REFUSED
   yield writeBytes(gpa, payload)
   if (!(yield* setRights(gpa, yield* rightsOf(gpa), rights))) return PAGE_REFUSED

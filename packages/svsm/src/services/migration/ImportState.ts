@@ -3,16 +3,15 @@ import { PERMISSION } from "@vmpl-lab/rmp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import { type Program, pvalidate, rmpadjust, work, writeBytes } from "@vmpl-lab/vmpl"
 import { revoke } from "../../protocols/Permissions.ts"
-import type { SvsmRequest } from "../../protocols/Request.ts"
 import type { GuestVmsa, SvsmState } from "../../State.ts"
 import { decodeState, type GuestState, layoutOf, type MovedVcpu } from "./GuestState.ts"
 import { accept, nextRecord } from "./ImportPages.ts"
 import { type Migration, PAGE_COST } from "./Migration.ts"
 import { gfnsOf, isMoved, memoryDigest } from "./MovedPages.ts"
 import { RECORD } from "./SealedRecord.ts"
-import { sharedBuffer, takeShared } from "./SharedBuffer.ts"
+import { type SharedBuffer, takeShared } from "./SharedBuffer.ts"
 
-const { SUCCESS, INVALID_ADDRESS } = SVSM_RESULT
+const { SUCCESS } = SVSM_RESULT
 const { MALFORMED, OTHER_LAYOUT, PAGE_REFUSED, STALE_MEMORY } = MIGRATION_RESULT
 
 /** The last records, opened. */
@@ -26,9 +25,7 @@ interface LastRecords {
  * IMPORT_STATE: looks at all of it before any of it is done. Memory must be what it was when the guest stopped, page for
  * page; then VMSAs become VMSAs again, which the host cannot run before RESUME.
  */
-export function* importState(state: SvsmState, migration: Migration, request: SvsmRequest): Program<number> {
-  const buffer = sharedBuffer(state, request)
-  if (buffer === null) return INVALID_ADDRESS
+export function* importState(state: SvsmState, migration: Migration, buffer: SharedBuffer): Program<number> {
   const last = yield* openLast(migration, yield* takeShared(buffer))
   if (typeof last === "number") return last
   const guest = last.state
@@ -40,7 +37,14 @@ export function* importState(state: SvsmState, migration: Migration, request: Sv
     migration.phase = "refused"
     return STALE_MEMORY
   }
-  const placed = yield* place(state, migration, last, new Set(gfns))
+  // Pages go and VMSAs come: no other CPU may rely on any of them meanwhile.
+  yield* state.lock.write()
+  let placed: number
+  try {
+    placed = yield* place(state, migration, last, new Set(gfns))
+  } finally {
+    state.lock.release()
+  }
   migration.phase = placed === SUCCESS ? "arrived" : "refused"
   migration.key = null
   return placed

@@ -58,6 +58,8 @@ export interface Migration {
   readonly guarded: Map<number, number>
   /** GFNs to which the right is being given back. */
   readonly giving: Set<number>
+  /** GFNs that are being sealed. */
+  readonly sealing: Set<number>
   /** CPUs whose operations are the migration's own at this moment, by APIC ID: they dirty nothing. */
   readonly quiet: Set<number>
   /** Latest version of each page that was sent, or that has arrived, by GFN. */
@@ -81,6 +83,7 @@ export const newMigration = (): Migration => ({
   pending: new Set(),
   guarded: new Map(),
   giving: new Set(),
+  sealing: new Set(),
   quiet: new Set(),
   versions: new Map(),
   parked: new Set(),

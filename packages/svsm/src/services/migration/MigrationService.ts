@@ -12,7 +12,7 @@ import { importState } from "./ImportState.ts"
 import { type Migration, type MigrationPhase, newMigration } from "./Migration.ts"
 import { isMoved } from "./MovedPages.ts"
 import { park, resume, stop } from "./Park.ts"
-import { sharedBuffer, takeShared } from "./SharedBuffer.ts"
+import { type SharedBuffer, takeShared, withShared } from "./SharedBuffer.ts"
 import type { TransportOptions } from "./TransportKey.ts"
 import { serveWriteFault } from "./WriteRight.ts"
 
@@ -54,7 +54,8 @@ export const migrationService = (options: TransportOptions): MigrationService =>
     },
     fault: (state, faulted) => quietly(migration, faulted.apicId, serveWriteFault(state, migration, faulted)),
     completed: (state, apicId, operation) => {
-      if (migration.phase === "sending" && !migration.quiet.has(apicId)) noteOwn(state, migration, operation)
+      const isWatching = migration.phase === "sending" || migration.phase === "stopped"
+      if (isWatching && !migration.quiet.has(apicId)) noteOwn(state, migration, operation)
     }
   }
   return { protocol, migration }
@@ -84,34 +85,33 @@ const serve = (
 ): Program<number> | number => {
   switch (request.call) {
     case MIGRATION_CALL.HELLO:
-      return hello(state, migration, options, request)
+      return withShared(state, request, (buffer) => hello(state, migration, options, request, buffer))
     case MIGRATION_CALL.PEER:
-      return peer(state, migration, options, request)
+      return withShared(state, request, (buffer) => peer(migration, options, buffer))
     case MIGRATION_CALL.START:
       return start(state, migration, request)
     case MIGRATION_CALL.MARK:
-      return mark(state, migration, request)
+      return withShared(state, request, (buffer) => mark(state, migration, request, buffer))
     case MIGRATION_CALL.EXPORT:
-      return exportPages(state, migration, request)
+      return withShared(state, request, (buffer) => exportPages(state, migration, request, buffer))
     case MIGRATION_CALL.PARK:
       return park(state, migration, request)
     case MIGRATION_CALL.STOP:
       return stop(state, migration)
     case MIGRATION_CALL.EXPORT_STATE:
-      return exportState(state, migration, request)
+      return withShared(state, request, (buffer) => exportState(state, migration, request, buffer))
     case MIGRATION_CALL.IMPORT:
-      return importPages(state, migration, request)
+      return withShared(state, request, (buffer) => importPages(state, migration, request, buffer))
     case MIGRATION_CALL.IMPORT_STATE:
-      return importState(state, migration, request)
+      return withShared(state, request, (buffer) => importState(state, migration, buffer))
     default:
       return resume(state, migration, request)
   }
 }
 
 /** MARK: what the host says is dirty. It may say too much, which costs time, and what it leaves out is not sent. */
-function* mark(state: SvsmState, migration: Migration, request: SvsmRequest): Program<number> {
-  const buffer = sharedBuffer(state, request)
-  if (buffer === null || buffer.size % 8 !== 0) return SVSM_RESULT.INVALID_ADDRESS
+function* mark(state: SvsmState, migration: Migration, request: SvsmRequest, buffer: SharedBuffer): Program<number> {
+  if (buffer.size % 8 !== 0) return SVSM_RESULT.INVALID_ADDRESS
   const list = new DataView((yield* takeShared(buffer)).buffer)
   for (let at = 0; at < buffer.size; at += 8) {
     const gfn = toNumber(list.getUint32(at, true), list.getUint32(at + 4, true))

@@ -32,10 +32,17 @@ export function* park(state: SvsmState, migration: Migration, request: SvsmReque
   return NO_RETURN
 }
 
+/** A vCPU that was deleted after it had parked does not come back: its page is something else by now. */
+export const forgetDeleted = ({ registry }: SvsmState, { parked }: Migration): void => {
+  for (const vmsa of parked) if (!registry.includes(vmsa)) parked.delete(vmsa)
+}
+
 /** STOP: once nobody but the agent runs, all that changed without a fault is known to have. */
 export function* stop(state: SvsmState, migration: Migration): Program<number> {
   const others = (): number => state.registry.length - 1
-  for (let looks = 0; migration.parked.size < others(); looks++) {
+  for (let looks = 0; ; looks++) {
+    forgetDeleted(state, migration)
+    if (migration.parked.size >= others()) break
     if (looks === STOP.LOOKS) return MIGRATION_RESULT.STILL_RUNNING
     yield pause(STOP.PAUSES)
   }
@@ -51,10 +58,34 @@ export function* stop(state: SvsmState, migration: Migration): Program<number> {
  */
 export function* resume(state: SvsmState, migration: Migration, request: SvsmRequest): Program<number> {
   const list = gpaOf(request.rcxLo, request.rcxHi)
-  const bytes = new Uint8Array(migration.parked.size * RESUME_ENTRY.SIZE)
-  if (bytes.length > PAGE_SIZE) return SVSM_RESULT.INVALID_PARAMETER
   if (list % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
   if (!(yield* isCallersBuffer(state, request.caller, list, PAGE_SIZE))) return SVSM_RESULT.INVALID_ADDRESS
+  const bytes = yield* withParked(state, migration, () => listParked(migration))
+  if (bytes.length > PAGE_SIZE) return SVSM_RESULT.INVALID_PARAMETER
+  if (!(yield* writeGuest(state, request.caller, list, bytes))) return SVSM_RESULT.INVALID_ADDRESS
+  yield* giveBackAll(state, migration)
+  const resumed = yield* withParked(state, migration, () => unpark(state, migration))
+  setRegister(request, "rdx", resumed)
+  migration.pending.clear()
+  migration.versions.clear()
+  migration.phase = migration.role === 0 ? "keyed" : "none"
+  return SVSM_RESULT.SUCCESS
+}
+
+/** Does something to the VMSAs that are parked, of which none is deleted meanwhile. */
+function* withParked<R>(state: SvsmState, migration: Migration, act: () => Program<R>): Program<R> {
+  yield* state.lock.read()
+  try {
+    forgetDeleted(state, migration)
+    return yield* act()
+  } finally {
+    state.lock.release()
+  }
+}
+
+/** Entries for whoever has to start them. */
+function* listParked(migration: Migration): Program<Uint8Array> {
+  const bytes = new Uint8Array(migration.parked.size * RESUME_ENTRY.SIZE)
   const view = new DataView(bytes.buffer)
   let entry = 0
   for (const vmsa of migration.parked) {
@@ -67,8 +98,11 @@ export function* resume(state: SvsmState, migration: Migration, request: SvsmReq
     setU64(view, entry + RESUME_ENTRY.sevFeatures, getU64(new DataView(features.buffer), 0))
     entry += RESUME_ENTRY.SIZE
   }
-  if (!(yield* writeGuest(state, request.caller, list, bytes))) return SVSM_RESULT.INVALID_ADDRESS
-  yield* giveBackAll(state, migration)
+  return bytes
+}
+
+/** @returns how many run from now on */
+function* unpark(state: SvsmState, migration: Migration): Program<number> {
   for (const vmsa of migration.parked) {
     const { vmsaGpa, apicId, vmpl } = vmsa
     const efer = (yield read(vmsaGpa + VMSA.efer, 4)).lo
@@ -76,10 +110,7 @@ export function* resume(state: SvsmState, migration: Migration, request: SvsmReq
     state.served[apicId]![vmpl] = vmsa
     state.running[apicId] = vmsa
   }
-  setRegister(request, "rdx", migration.parked.size)
+  const resumed = migration.parked.size
   migration.parked.clear()
-  migration.pending.clear()
-  migration.versions.clear()
-  migration.phase = migration.role === 0 ? "keyed" : "none"
-  return SVSM_RESULT.SUCCESS
+  return resumed
 }

@@ -1,7 +1,7 @@
 import { terminate } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
-import { invlpgb, type Program, read, rmpadjust, rmpquery, tlbsync } from "@vmpl-lab/vmpl"
+import { invlpgb, type Program, pause, read, rmpadjust, rmpquery, tlbsync } from "@vmpl-lab/vmpl"
 import type { GuestVmsa, SvsmState } from "../../State.ts"
 import type { Migration } from "./Migration.ts"
 
@@ -62,18 +62,44 @@ export function* takeWriteRight(
 }
 
 /** A page's rights as they were before. It is dirty once they are back, not before: it might be sent in between. */
-function* giveBack(state: SvsmState, migration: Migration, gfn: number, rights: number): Program {
-  migration.giving.add(gfn)
+function* giveBack(state: SvsmState, migration: Migration, gfn: number): Program {
+  // Whoever had the page meanwhile may have given it other rights.
+  const rights = migration.guarded.get(gfn)
+  if (rights === undefined) return
   migration.guarded.delete(gfn)
   const given = yield* setRights(gfn * PAGE_SIZE, withoutWrite(state, rights), rights)
-  migration.giving.delete(gfn)
   if (!given) yield* terminate(TERMINATE.GENERAL)
   migration.pending.add(gfn)
 }
 
+/**
+ * Does something to a page's rights. Meanwhile nobody rescinds it, takes it, or makes a VMSA of it: RMPADJUST would end
+ * the SVSM, or make memory of a VMSA.
+ */
+function* keeping<R>(state: SvsmState, migration: Migration, gfn: number, act: () => Program<R>): Program<R> {
+  yield* state.lock.read()
+  try {
+    while (state.changing.has(gfn) || migration.giving.has(gfn)) yield pause()
+    migration.giving.add(gfn)
+    state.kept.add(gfn)
+    return yield* act()
+  } finally {
+    migration.giving.delete(gfn)
+    letGo(state, migration, gfn)
+    state.lock.release()
+  }
+}
+
+/** A page may be taken away again, unless it is still worked with otherwise. */
+export const letGo = ({ kept }: SvsmState, { giving, sealing }: Migration, gfn: number): void => {
+  if (!giving.has(gfn) && !sealing.has(gfn)) kept.delete(gfn)
+}
+
 /** All of them: the guest stays here. */
 export function* giveBackAll(state: SvsmState, migration: Migration): Program {
-  for (const [gfn, rights] of [...migration.guarded]) yield* giveBack(state, migration, gfn, rights)
+  for (const gfn of [...migration.guarded.keys()]) {
+    yield* keeping(state, migration, gfn, () => giveBack(state, migration, gfn))
+  }
 }
 
 /**
@@ -87,11 +113,13 @@ export function* serveWriteFault(state: SvsmState, migration: Migration, { vmsaG
   const { lo, hi } = yield read(vmsaGpa + VMSA.guest_exit_info_2, 8)
   const gfn = Math.floor(toNumber(lo, hi) / PAGE_SIZE)
   if (migration.giving.has(gfn)) return
-  const rights = migration.guarded.get(gfn)
-  if (rights !== undefined) {
+  if (migration.guarded.has(gfn)) {
     migration.faults++
-    yield* giveBack(state, migration, gfn, rights)
-  } else if (!(yield* hasRight(state, gfn, vmpl, infoLo))) yield* terminate(TERMINATE.GENERAL)
+    yield* keeping(state, migration, gfn, () => giveBack(state, migration, gfn))
+  } else {
+    const has = yield* keeping(state, migration, gfn, () => hasRight(state, gfn, vmpl, infoLo))
+    if (!has) yield* terminate(TERMINATE.GENERAL)
+  }
 }
 
 /** Whether the access that faulted would pass now: another CPU may have given the right back meanwhile. */
