@@ -95,6 +95,11 @@ export class CpuInterrupts {
     const { guestApic } = this
     const injection = this.#injection
     if (guestApic === null || injection === null) return true
+    if (this.#doorbell < 0) {
+      // Without a doorbell page nothing of it came from the host, and there is no place to leave any of it.
+      this.guestApic = null
+      return true
+    }
     // An #HV would have the doorbell looked through while the host's part of it is being filled.
     this.#masked = true
     yield* injection.takeBack(served)

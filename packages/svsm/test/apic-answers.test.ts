@@ -43,7 +43,7 @@ const machine = (behaviour: SvsmBehaviour, cpus = 1, first = 0) => {
   for (let apicId = first; apicId < first + cpus; apicId++) {
     const guest = new GuestApic(apicId)
     apics.push(guest)
-    state.interrupts[apicId] = new CpuInterrupts(ghcb, -1, guest)
+    state.interrupts[apicId] = new CpuInterrupts(ghcb, 0x9000, guest)
   }
   return { state, apics, guest: apics[0]!, apicId: first }
 }
