@@ -86,6 +86,7 @@ export class HostileGuest {
   /** VMPL0 waits for its guest on this CPU: some level of it has run. */
   #turn(cpu: Cpu): void {
     const { machine } = this
+    if (this.#isDeleting(cpu === 0 ? 1 : 0)) return
     this.#finish(cpu)
     this.#restore(cpu)
     machine.refill(this.#arguments.pages())
@@ -95,6 +96,15 @@ export class HostileGuest {
     if (levels.length > 0) this.#ring(cpu, levels[this.#int(0, levels.length - 1)]!)
     if (machine.stages[cpu] === "idle") machine.wake(cpu)
     else machine.resume(cpu, this.#int(0, 39) === 0 ? this.#int(1, 0x7fff_ffff) : 0)
+  }
+
+  /** A CPU is taking a VMSA back: for that moment it is in no list of what is served, and must not be put there. */
+  #isDeleting(cpu: Cpu): boolean {
+    const caller = this.machine.state.serving[cpu]
+    if (caller === undefined) return false
+    const view = this.machine.view(caller.vmsaGpa)
+    const call = view.getUint32(VMSA.rax, true)
+    return call === CORE_CALL.DELETE_VCPU && view.getUint32(VMSA.rax + 4, true) === PROTOCOL.CORE
   }
 
   /** What came of the latest call. */
