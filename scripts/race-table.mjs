@@ -14,7 +14,8 @@ export const findings = () =>
 const MECHANISMS = {
   lock: "`SvsmState.lock`: REMAP_CA, CREATE_VCPU and DELETE_VCPU go on alone",
   marks: "`SvsmState.changing`: pages that a CPU is validating, rescinding or taking",
-  holds: "`SvsmState.held`: the list or buffer that a CPU is working with"
+  holds: "`SvsmState.held`: the list or buffer that a CPU is working with",
+  kept: "`SvsmState.kept`: pages that are being sealed, or whose rights the migration service gives back"
 }
 
 /** The whole document. */
@@ -29,13 +30,14 @@ export const document = () => {
     "Made by `node scripts/race-table.mjs` from `scenarios/svsm-races`. `test/properties/svsm-races.test.ts` lets two vCPUs",
     "of a guest call the SVSM at once, and visits every state that they can come to, operation by operation: PVALIDATE,",
     "CREATE_VCPU, REMAP_CA and DELETE_VCPU in pairs at the same page P, DEPOSIT_MEM and WITHDRAW_MEM, and the attestation,",
-    "the vTPM and a service that copy into P what the guest has chosen. It finds nothing in either behaviour. Each line",
-    "below is what it finds once one of three mechanisms is taken away:",
+    "the vTPM and a service that copy into P what the guest has chosen, memory acceptance, and the migration service. It",
+    "finds nothing in either behaviour. Each line below is what it finds once one of four mechanisms is taken away:",
     "",
     ...Object.entries(MECHANISMS).map(([name, what]) => `- ${name}: ${what}`),
     "",
     "A file holds the calls, what P is before, and the CPU that goes on at each step. The tests play every one: without the",
-    "mechanism it ends as the line says, with it nothing happens. P is page 5; the SVSM's own pages begin at 9.",
+    "mechanism it ends as the line says, with it nothing happens. P is page 5; the SVSM's own pages begin at 9. P that is",
+    "guarded has lost its write right to the migration service; P that is parked is the VMSA of a vCPU that has.",
     "",
     "<!-- prettier-ignore -->",
     "| without | behaviour | P before | one call | the other | what breaks | schedule |",

@@ -8,5 +8,5 @@ it("the table of races is as the schedules say: run node scripts/race-table.mjs"
 
 it("the schedules have findings without each mechanism, in both behaviours", () => {
   const kinds = new Set(findings().map(({ without, behaviour = "specification" }) => `${behaviour} ${without}`))
-  expect(kinds.size).toBe(6)
+  expect(kinds.size).toBe(8)
 })

@@ -1,11 +1,18 @@
-import { PROTOCOL, SVSM_RESULT } from "@vmpl-lab/guest"
+import {
+  ACCEPTANCE,
+  MIGRATION_CALL,
+  MIGRATION_PROTOCOL,
+  MIGRATION_RESULT,
+  PROTOCOL,
+  SVSM_RESULT
+} from "@vmpl-lab/guest"
 import { PAGE_SIZE, VMSA } from "@vmpl-lab/sev-es"
 import { SVSM_BEHAVIOURS, type SvsmBehaviour } from "@vmpl-lab/svsm"
 import { describe, expect, it } from "vitest"
 import { VIDEO_MEMORY } from "../support/hostile/Arguments.ts"
 import { SVSM } from "../support/hostile/Layout.ts"
 import type { HostileMachine } from "../support/hostile/Machine.ts"
-import { LEAKS, type Leak, SERVICE } from "../support/hostile/Services.ts"
+import { LEAKS, type Leak, SERVICE, SHIPPED_LEAKS } from "../support/hostile/Services.ts"
 import { type TwinOptions, Twins } from "../support/hostile/Twins.ts"
 
 /** Calls in all, over both behaviours and so many seeds; each is made before two SVSMs. */
@@ -50,7 +57,9 @@ describe.each(SVSM_BEHAVIOURS)("as %s", (behaviour) => {
     // The calls were good enough to get somewhere, with each protocol.
     const answers = (protocol: number, result: number): number =>
       seen.get(`${protocol.toString(16)} ${result.toString(16)}`) ?? 0
-    for (const protocol of [PROTOCOL.CORE, PROTOCOL.ATTESTATION, PROTOCOL.VTPM, PROTOCOL.APIC, SERVICE.SAFE]) {
+    const { CORE, ATTESTATION, VTPM, APIC, UEFI_MM } = PROTOCOL
+    const { SAFE } = SERVICE
+    for (const protocol of [CORE, ATTESTATION, VTPM, APIC, UEFI_MM, ACCEPTANCE.PROTOCOL, MIGRATION_PROTOCOL, SAFE]) {
       expect(answers(protocol, SUCCESS), `protocol ${protocol}`).toBeGreaterThan(50)
       expect(answers(protocol, INVALID_PARAMETER), `protocol ${protocol}`).toBeGreaterThan(20)
     }
@@ -58,12 +67,26 @@ describe.each(SVSM_BEHAVIOURS)("as %s", (behaviour) => {
       expect(answers(PROTOCOL.CORE, result)).toBeGreaterThan(20)
     }
     expect(answers(PROTOCOL.ATTESTATION, INVALID_REQUEST)).toBeGreaterThan(20)
+    for (const result of [MIGRATION_RESULT.NOT_AUTHENTIC, MIGRATION_RESULT.OUT_OF_SEQUENCE]) {
+      expect(answers(MIGRATION_PROTOCOL, result)).toBeGreaterThan(2)
+    }
+    // Guests were on their way to the end: they left, and came back.
+    for (const call of [MIGRATION_CALL.STOP, MIGRATION_CALL.EXPORT_STATE, MIGRATION_CALL.RESUME]) {
+      expect(seen.get(`moved ${call}`) ?? 0, `call ${call}`).toBeGreaterThan(0)
+    }
   }, 300_000)
 })
 
 describe("the comparison of two SVSMs that differ in their secrets finds", () => {
   it.each(Object.keys(LEAKS) as ReadonlyArray<Leak>)("a service that %s", (leak) => {
     const twins = twinsOf(2, "specification", { leak })
+    twins.run(CALLS_PER_SEED)
+    expect(twins.leak).not.toBeNull()
+  })
+
+  it.each(Object.keys(SHIPPED_LEAKS) as ReadonlyArray<Leak>)("an SVSM that %s", (leak) => {
+    const isMigrating = leak === "seals no record for the other side"
+    const twins = twinsOf(3, "specification", { leak, isMigrating })
     twins.run(CALLS_PER_SEED)
     expect(twins.leak).not.toBeNull()
   })

@@ -1,4 +1,5 @@
-import { type Cpu, type Race, RaceMachine } from "./raceMachine.ts"
+import type { Cpu, Race } from "./raceCalls.ts"
+import { RaceMachine } from "./raceMachine.ts"
 
 /** A schedule is the CPU of each step, in turn. */
 export interface Finding {

@@ -1,16 +1,29 @@
 import {
-  ATTESTATION_CALL,
   apVmsa,
-  CORE_CALL,
   type MessageOutcome,
+  MIGRATION_ROLE,
   PROTOCOL,
   pvalidateList,
   SVSM_RESULT,
-  TPM_SEND_COMMAND,
-  VTPM_CALL
+  TPM_SEND_COMMAND
 } from "@vmpl-lab/guest"
 import { PAGE_4K, PERMISSION, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
-import { EXIT, GHCB_MSR, INTERCEPT, NESTED_CTL, PAGE_SIZE, SEV_FEATURES, VMCB, VMSA } from "@vmpl-lab/sev-es"
+import {
+  EXIT,
+  GHCB,
+  GHCB_MSR,
+  INTERCEPT,
+  msrInfo,
+  NESTED_CTL,
+  NPF_INFO1,
+  NPF_INFO1_HI,
+  PAGE_SIZE,
+  SEV_FEATURES,
+  VMCB,
+  VMSA,
+  validByte,
+  validMask
+} from "@vmpl-lab/sev-es"
 import { CostTable, Host, PRIMITIVES, type Profile } from "@vmpl-lab/sim"
 import {
   ATTEST_OPERATION_FIELDS,
@@ -20,16 +33,17 @@ import {
   type HandlerPort,
   handledCalls,
   handledService,
+  type Migration,
   NO_LOCK,
   RwLock,
   requestLoop,
   SHIPPED_PROTOCOLS,
-  type SvsmBehaviour,
   SvsmState,
   type TpmPort,
   vtpm
 } from "@vmpl-lab/svsm"
 import {
+  HOST_ASID,
   HostMemory,
   hlt,
   NestedPageTable,
@@ -44,83 +58,31 @@ import {
   vmrun,
   work
 } from "@vmpl-lab/vmpl"
+import {
+  ALL,
+  ASID,
+  BUFFER,
+  BUFFER_PAGES,
+  type Call,
+  CPUS,
+  type Cpu,
+  FRAME_OFFSET,
+  GFN,
+  GUEST_VMSA0,
+  list,
+  OPERATION,
+  P,
+  PAGES,
+  RACE_CALLS,
+  type Race,
+  REPLY,
+  SERVICE,
+  SVSM_GFN,
+  SVSM_PAGES,
+  type Without
+} from "./raceCalls.ts"
+import { migrationDigest, prepareMigration, READ_ONLY, raceMigration, recordForP } from "./raceMigration.ts"
 import { replaced } from "./wrapped.ts"
-
-/** What is taken away from the SVSM to see what it is there for. */
-export type Without = "nothing" | "lock" | "marks" | "holds"
-
-/** Two calls that race. */
-export interface Race {
-  readonly calls: readonly [RaceCall, RaceCall]
-  readonly start: Start
-  readonly without: Without
-  /** The specification's when left out. */
-  readonly behaviour?: SvsmBehaviour
-}
-
-/** Guest pages, by GFN. P is what the calls are about. */
-const GFN = { CA0: 1, CA1: 2, LIST0: 3, LIST1: 4, P: 5, Q: 6, VMSA1: 7, SPARE: 8, END: 9 } as const
-const SVSM_GFN = 9
-const SVSM_PAGES = 4
-const GUEST_VMSA0 = (SVSM_GFN + 3) * PAGE_SIZE
-const P = GFN.P * PAGE_SIZE
-const PAGES = SVSM_GFN + SVSM_PAGES
-const FRAME_OFFSET = 0x20
-const ASID = 1
-const ALL = 0xf
-const CPUS = [0, 1] as const
-export type Cpu = (typeof CPUS)[number]
-
-/** How page P begins. */
-export type Start = "validated" | "unvalidated" | "vmsa" | "deposited"
-
-/** Protocol of a service with one buffer. */
-const SERVICE = 0x4000_0000
-/** Where in a list's page the operation of the attestation protocol is. */
-const OPERATION = 0x800
-/** What is copied into a guest's buffer, by whichever service. */
-const REPLY = new Uint8Array(32).fill(0xee)
-
-const list = (cpu: Cpu): number => (cpu === 0 ? GFN.LIST0 : GFN.LIST1) * PAGE_SIZE
-interface Call {
-  readonly protocol?: number
-  readonly call: number
-  readonly rcx: number
-  readonly rdx?: number
-  readonly entries?: ReadonlyArray<readonly [gpa: number, validate: boolean]>
-}
-const listed = (cpu: Cpu, call: number, entries: Call["entries"]): Call => ({ call, rcx: list(cpu), entries: entries! })
-
-/** Calls that a vCPU may make, by name. */
-export const RACE_CALLS = {
-  validate: (cpu: Cpu) => listed(cpu, CORE_CALL.PVALIDATE, [[P, true]]),
-  rescind: (cpu: Cpu) => listed(cpu, CORE_CALL.PVALIDATE, [[P, false]]),
-  "rescind and validate": (cpu: Cpu) =>
-    listed(cpu, CORE_CALL.PVALIDATE, [
-      [P, false],
-      [P, true]
-    ]),
-  "rescind the other's list": (cpu: Cpu) => listed(cpu, CORE_CALL.PVALIDATE, [[list(cpu === 0 ? 1 : 0), false]]),
-  create: () => ({ call: CORE_CALL.CREATE_VCPU, rcx: P, rdx: GFN.Q * PAGE_SIZE }),
-  "create with its area in P": () => ({ call: CORE_CALL.CREATE_VCPU, rcx: GFN.Q * PAGE_SIZE, rdx: P }),
-  remap: () => ({ call: CORE_CALL.REMAP_CA, rcx: P }),
-  delete: () => ({ call: CORE_CALL.DELETE_VCPU, rcx: P }),
-  "delete the other": (cpu: Cpu) => ({
-    call: CORE_CALL.DELETE_VCPU,
-    rcx: cpu === 0 ? GFN.VMSA1 * PAGE_SIZE : GUEST_VMSA0
-  }),
-  deposit: (cpu: Cpu) => listed(cpu, CORE_CALL.DEPOSIT_MEM, [[P, false]]),
-  withdraw: (cpu: Cpu) => ({ call: CORE_CALL.WITHDRAW_MEM, rcx: list(cpu) }),
-  "withdraw to P": () => ({ call: CORE_CALL.WITHDRAW_MEM, rcx: P }),
-  "TPM command in P": () => ({ protocol: PROTOCOL.VTPM, call: VTPM_CALL.COMMAND, rcx: P }),
-  "report to P": (cpu: Cpu) => ({
-    protocol: PROTOCOL.ATTESTATION,
-    call: ATTESTATION_CALL.ATTEST_SERVICES,
-    rcx: list(cpu) + OPERATION
-  }),
-  "service that fills P": () => ({ protocol: SERVICE, call: 0, rcx: P })
-} as const satisfies Record<string, (cpu: Cpu) => Call>
-export type RaceCall = keyof typeof RACE_CALLS
 
 const profile = {
   name: "test",
@@ -136,6 +98,7 @@ const COSTS = new CostTable(profile, 1)
 /** What is hidden of marks and holds. */
 const forgetful = (state: SvsmState, without: Without): void => {
   if (without === "marks") Object.assign(state.changing, { has: () => false, touchesRegion: () => false })
+  if (without === "kept") Object.assign(state.kept, { has: () => false, touchesRegion: () => false })
   if (without === "holds") Object.assign(state.held, { findIndex: () => -1 })
 }
 
@@ -169,7 +132,14 @@ export class RaceMachine {
   /** What each CPU is about to do: what its program has decided, of which its history does not tell yet. */
   readonly #next = ["", ""]
 
-  constructor({ calls, start, without, behaviour = "specification" }: Race) {
+  readonly #migration: Migration | null
+  /** The latest operation of each CPU. */
+  readonly #latest: Array<Operation | null> = [null, null]
+
+  constructor(race: Race) {
+    const { calls, start, without, behaviour = "specification" } = race
+    const { protocols, migration } = raceMigration(race)
+    this.#migration = migration
     const { tpm, handler } = this.#ports
     const rule = {
       call: 0,
@@ -177,7 +147,11 @@ export class RaceMachine {
       words: [],
       costNs: 0
     } as const
-    const services = [vtpm(tpm), handledService(SERVICE, { MIN: 1, MAX: 1 }, handledCalls([rule], handler))]
+    const services = [
+      vtpm(tpm),
+      handledService(SERVICE, { MIN: 1, MAX: 1 }, handledCalls([rule], handler)),
+      ...protocols
+    ]
     this.state = new SvsmState([...SHIPPED_PROTOCOLS, ...services], without === "lock" ? NO_LOCK : new RwLock())
     this.state.behaviour = BEHAVIOUR[behaviour]
     this.state.messages = MESSAGES
@@ -193,7 +167,9 @@ export class RaceMachine {
       const isOwn = gfn >= SVSM_GFN
       const validated = isOwn || gfn !== GFN.P || start !== "unvalidated"
       const granted = isOwn || !validated || (gfn === GFN.P && start === "deposited") ? 0 : ALL
-      const perms = [ALL, behaviour === "coconut" ? 0 : granted, granted, 0] as const
+      const least = gfn === GFN.P && start === "guarded" ? READ_ONLY : granted
+      const isOpen = behaviour === "specification" && migration === null
+      const perms = [ALL, isOpen ? granted : 0, least, 0] as const
       this.#set(gfn, { assigned: true, asid: ASID, gfn, validated, perms })
       if (!isOwn && validated) this.state.validated.add(gfn)
     }
@@ -201,7 +177,7 @@ export class RaceMachine {
     this.state.parameters = {
       vcpus: 4,
       ramSize: svsm.gpa,
-      highRam: { gpa: 0, size: 0 },
+      highRam: { gpa: BUFFER, size: BUFFER_PAGES * PAGE_SIZE },
       guestVmpl: 2,
       entriesPerCall: 0,
       svsm,
@@ -223,7 +199,11 @@ export class RaceMachine {
     this.#view(GFN.P).setUint32(0, TPM_SEND_COMMAND, true)
     this.#view(GFN.P).setUint32(4, 1 << 8, true)
     if (start === "deposited") this.state.deposited.set(GFN.P, 2)
-    if (start === "vmsa") this.#guest({ vmsaGpa: P, caGpa: GFN.Q * PAGE_SIZE, apicId: 2, vmpl: 2, guestOwned: true })
+    if (start === "vmsa" || start === "parked")
+      this.#guest({ vmsaGpa: P, caGpa: GFN.Q * PAGE_SIZE, apicId: 2, vmpl: 2, guestOwned: true })
+    for (let gfn: number = PAGES; gfn < BUFFER / PAGE_SIZE + BUFFER_PAGES; gfn++) npt.map(gfn, gfn + FRAME_OFFSET)
+    if (migration !== null) prepareMigration(this.state, migration, race)
+    if (calls.includes("import")) this.#bring(recordForP())
     this.#cpus = CPUS.map((cpu) => this.#cpu(cpu, npt))
     for (const cpu of CPUS) this.#pend(cpu, RACE_CALLS[calls[cpu]](cpu))
     for (const cpu of CPUS) this.step(cpu)
@@ -232,8 +212,11 @@ export class RaceMachine {
   /** Lets a CPU execute one operation, and go on to the next. */
   step(cpu: Cpu): void {
     const processor = this.#cpus[cpu]!
-    if (vmrun(processor, (2 * cpu + 1) * PAGE_SIZE) !== "entered") throw new Error("VMRUN of VMPL0 fails")
-    const code = runGuest(processor, Infinity)
+    let code: number
+    do {
+      if (vmrun(processor, (2 * cpu + 1) * PAGE_SIZE) !== "entered") throw new Error("VMRUN of VMPL0 fails")
+      code = runGuest(processor, Infinity)
+    } while (this.#isServed(cpu, code))
     if (code === EXIT.VMGEXIT) {
       const request = this.#host.read32((2 * cpu + 1) * PAGE_SIZE + VMCB.ghcb_gpa)
       if (request === GHCB_MSR.RUN_VMPL_REQUEST) this.done[cpu] = true
@@ -242,19 +225,61 @@ export class RaceMachine {
     this.#check()
   }
 
+  /** An honest host serves events of the GHCB page, and faults, at once. */
+  #isServed(cpu: Cpu, code: number): boolean {
+    const msr = this.#host.read32((2 * cpu + 1) * PAGE_SIZE + VMCB.ghcb_gpa)
+    if (code === EXIT.NPF) return this.#convert(cpu)
+    if (code !== EXIT.VMGEXIT || msrInfo(msr) !== 0) return false
+    this.#changePages(msr)
+    return true
+  }
+
+  /** The host has done what the SVSM asks in its GHCB: all pages are the guest's already. */
+  #changePages(ghcbGpa: number): void {
+    const at = (ghcbGpa / PAGE_SIZE + FRAME_OFFSET) * PAGE_SIZE
+    const end = this.#host.read32(at + GHCB.shared_buffer) >>> 16
+    this.#host.write32(at + GHCB.shared_buffer, (end << 16) | (end + 1))
+    this.#host.write64(at + GHCB.sw_exit_info_1, 0, 0)
+    this.#host.write64(at + GHCB.sw_exit_info_2, 0, 0)
+    const valid = at + validByte(GHCB.sw_exit_info_2)
+    this.#host.write8(valid, this.#host.read8(valid) | validMask(GHCB.sw_exit_info_2))
+  }
+
+  /** The host makes a page of the buffer private that the guest has the SVSM validate. @returns whether it is one */
+  #convert(cpu: Cpu): boolean {
+    const { address, cbit } = this.#latest[cpu]!
+    const gfn = Math.floor(address / PAGE_SIZE)
+    if (!cbit || address < BUFFER || this.#entry(gfn).assigned) return false
+    this.#memory.replace(gfn + FRAME_OFFSET, ASID, null)
+    this.#rmp.rmpupdate(gfn + FRAME_OFFSET, true, PAGE_4K, false, gfn, ASID)
+    return true
+  }
+
+  /** The host fills the buffer. */
+  #bring(bytes: Uint8Array): void {
+    for (let page = 0; page < BUFFER_PAGES; page++) {
+      const contents = new Uint8Array(PAGE_SIZE)
+      contents.set(bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE))
+      this.#memory.replace(BUFFER / PAGE_SIZE + page + FRAME_OFFSET, HOST_ASID, contents)
+    }
+  }
+
   /** Everything that what comes next depends on. */
   digest(): string {
     const { registry, served, serving, deposited, held, lock } = this.state
     const pages = Array.from({ length: GFN.END }, (_, gfn) => {
       const { validated, vmsa, perms } = this.#entry(gfn)
-      const marks = `${this.state.validated.has(gfn) ? "v" : ""}${this.state.changing.has(gfn) ? "c" : ""}`
+      const { validated: known, changing, kept } = this.state
+      const marks = `${known.has(gfn) ? "v" : ""}${changing.has(gfn) ? "c" : ""}${kept.has(gfn) ? "k" : ""}`
       return `${validated ? 1 : 0}${vmsa ? 1 : 0}${perms.join("")}${marks}${this.#sample(gfn)}`
     })
     const vmsas = (all: ReadonlyArray<GuestVmsa | undefined>): string =>
       all.map((one) => `${one?.vmsaGpa}.${one?.caGpa}`).join()
     const shared = [vmsas(registry), served.map(vmsas).join("/"), vmsas(serving), [...deposited].join(), held.join()]
     const locked = lock instanceof RwLock ? lock.held : ""
-    return [this.#history.join(), this.#next.join(), this.done.join(), ...pages, ...shared, locked].join("|")
+    const own = [this.#history.join(), this.#next.join(), this.done.join()]
+    const moving = this.#migration === null ? [] : [migrationDigest(this.#migration), this.#buffer()]
+    return [...own, ...pages, ...shared, locked, ...moving].join("|")
   }
 
   /** Results of both calls, once both are done. */
@@ -293,6 +318,9 @@ export class RaceMachine {
     const done = (): void => {
       this.done[cpu] = true
     }
+    const latest = (operation: Operation): void => {
+      this.#latest[cpu] = operation
+    }
     const decided = ({ op, address, lo }: Operation): void => {
       this.#next[cpu] = `${op}.${address}.${lo}`
     }
@@ -303,6 +331,7 @@ export class RaceMachine {
       if (operation.op === OP.OUTSIDE) answer()
       decided(operation)
       yield hlt()
+      latest(operation)
       watch(operation)
       const result = yield operation
       if (operation.op === OP.PAUSE) return
@@ -338,25 +367,28 @@ export class RaceMachine {
   }
 
   /** What the SVSM copies for its callers goes where they could have written themselves. */
-  #watch({ op, address }: Operation): void {
-    if (op !== OP.WRITE_BYTES) return
+  #watch({ op, address, cbit }: Operation): void {
+    if (op !== OP.WRITE_BYTES || !cbit || this.#migration?.role === MIGRATION_ROLE.TARGET) return
     const gfn = Math.floor(address / PAGE_SIZE)
     if ((this.#entry(gfn).perms[2]! & PERMISSION.WRITE) === 0)
       this.#fail(`the SVSM copies to page ${gfn}, not the guest's`)
   }
 
-  #pend(cpu: Cpu, { protocol = PROTOCOL.CORE, call, rcx, rdx = 0, entries }: Call): void {
+  #pend(cpu: Cpu, { protocol = PROTOCOL.CORE, call, rcx, rdx = 0, r8 = 2 + cpu, faults, entries }: Call): void {
     const vmsa = this.#view(cpu === 0 ? GUEST_VMSA0 / PAGE_SIZE : GFN.VMSA1)
     for (const [offset, value] of [
       [VMSA.rax, call],
       [VMSA.rax + 4, protocol],
       [VMSA.rcx, rcx],
       [VMSA.rdx, rdx],
-      [VMSA.r8, 2 + cpu],
-      [VMSA.guest_exit_code, EXIT.VMGEXIT]
+      [VMSA.r8, r8],
+      [VMSA.guest_exit_code, faults ? EXIT.NPF : EXIT.VMGEXIT],
+      [VMSA.guest_exit_info_1, NPF_INFO1.P | NPF_INFO1.W],
+      [VMSA.guest_exit_info_1 + 4, NPF_INFO1_HI.VMPL],
+      [VMSA.guest_exit_info_2, P]
     ] as const)
       vmsa.setUint32(offset, value, true)
-    this.#view(cpu === 0 ? GFN.CA0 : GFN.CA1).setUint8(0, 1)
+    this.#view(cpu === 0 ? GFN.CA0 : GFN.CA1).setUint8(0, faults ? 0 : 1)
     if (protocol === PROTOCOL.ATTESTATION) this.#writeOperation(cpu)
     if (entries === undefined) return
     const bytes = pvalidateList(entries.map(([gpa, validate]) => ({ gpa, validate })))
@@ -402,6 +434,9 @@ export class RaceMachine {
       if (isArea && !entry.validated) this.#fail(`the calling area ${gfn} is not validated`)
       if (deposited.has(gfn) && entry.perms.slice(1).some((mask) => mask !== 0)) this.#fail(`deposit ${gfn} is usable`)
     }
+    for (const vmsa of this.state.served.flat())
+      if (vmsa !== undefined && !registry.includes(vmsa))
+        this.#fail(`page ${vmsa.vmsaGpa / PAGE_SIZE} is served, no VMSA`)
   }
 
   #fail(why: string): void {
@@ -419,6 +454,15 @@ export class RaceMachine {
   #view(gfn: number): DataView {
     const view = this.#memory.write(gfn + FRAME_OFFSET, ASID)
     return new DataView(view.buffer, view.byteOffset, PAGE_SIZE)
+  }
+
+  /** What the buffer's pages are. */
+  #buffer(): string {
+    return Array.from({ length: BUFFER_PAGES }, (_, page) => {
+      const gfn = BUFFER / PAGE_SIZE + page
+      const { assigned, validated } = this.#entry(gfn)
+      return `${assigned}${validated}${this.state.validated.has(gfn)}${this.state.changing.has(gfn)}`
+    }).join()
   }
 
   /** What of a page the calls read. */

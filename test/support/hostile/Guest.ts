@@ -29,12 +29,13 @@ export const isResult = (result: number, protocol: number = PROTOCOL.CORE): bool
 interface Pending {
   readonly vmsa: GuestVmsa
   readonly protocol: number
+  readonly call: number
 }
 
 /** All vCPUs and levels of a guest that ask for anything, at any time, while they change what they have asked about. */
 export class HostileGuest {
   readonly machine: HostileMachine
-  /** How often each result came, by protocol. */
+  /** How often each result came, by protocol, and how often each call of the migration service succeeded. */
   readonly results = new Map<string, number>()
   /** Calls made. */
   calls = 0
@@ -124,7 +125,11 @@ export class HostileGuest {
       machine.watch.trespasses.push("SVME stays off")
     const result = view.getUint32(VMSA.rax, true)
     if (!isResult(result, pending.protocol)) machine.watch.trespasses.push(`result 0x${result.toString(16)}`)
-    const key = `${pending.protocol.toString(16)} ${result.toString(16)}`
+    this.#count(`${pending.protocol.toString(16)} ${result.toString(16)}`)
+    if (pending.protocol === MIGRATION_PROTOCOL && result === 0) this.#count(`moved ${pending.call}`)
+  }
+
+  #count(key: string): void {
     this.results.set(key, (this.results.get(key) ?? 0) + 1)
   }
 
@@ -179,7 +184,7 @@ export class HostileGuest {
     machine.watch.answered.delete(vmsa.vmsaGpa)
     if (area === null) machine.watch.areas.delete(vmsa.vmsaGpa)
     else machine.watch.areas.set(vmsa.vmsaGpa, area)
-    if (pending !== 0 && exit === EXIT.VMGEXIT) this.#pending[cpu] = { vmsa, protocol: call.protocol }
+    if (pending !== 0 && exit === EXIT.VMGEXIT) this.#pending[cpu] = { vmsa, protocol: call.protocol, call: call.call }
   }
 
   /** Other vCPUs go on while VMPL0 serves: lists, buffers, calling areas and rights change under its hands. */

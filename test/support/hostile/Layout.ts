@@ -24,6 +24,8 @@ export const ASID = 1
 export const SECRET_PAGES = [0, 1, 2, ...Array.from({ length: 24 }, (_, i) => 0x10 + i)]
 /** Where the GHCBs' bytes go while an interrupt has them; the heap does not come that far. */
 export const BACKUP_PAGE = 0x100
+/** Doorbell pages, which are the host's too. */
+export const DOORBELL_PAGE = 0x110
 
 /** Pages that services get when they ask for some; they are not validated before. */
 export const HEAP = { gpa: SVSM.gpa + 12 * PAGE_SIZE, size: 0x40 * PAGE_SIZE } as const

@@ -1,4 +1,4 @@
-import { apVmsa, EFI_VARIABLE, Ghcb, UEFI_VENDOR, vcHandler, X2APIC } from "@vmpl-lab/guest"
+import { apVmsa, Ghcb, vcHandler, X2APIC } from "@vmpl-lab/guest"
 import type { SnpFirmware } from "@vmpl-lab/psp"
 import { PAGE_2M, PAGE_4K, RETURN_CODE, Rmp, type RmpEntry } from "@vmpl-lab/rmp"
 import {
@@ -20,7 +20,6 @@ import {
   FirmwareMessages,
   GuestApic,
   type GuestVmsa,
-  type ManagementMode,
   MESSAGE_PAGES,
   type Migration,
   type Protocol,
@@ -57,6 +56,7 @@ import {
   BACKUP_PAGE,
   CPUS,
   type Cpu,
+  DOORBELL_PAGE,
   FIRMWARE,
   HEAP,
   isShared,
@@ -70,7 +70,7 @@ import {
 } from "./Layout.ts"
 import { Record } from "./Record.ts"
 import { type Secrets, secretsOf } from "./Secrets.ts"
-import { HIDDEN_VARIABLES } from "./UefiCalls.ts"
+import { hideVariables } from "./UefiCalls.ts"
 import { Watch } from "./Watch.ts"
 
 const ALL = 0xf
@@ -116,17 +116,6 @@ export interface Services {
   readonly answer: () => void
   readonly migration: Migration
   readonly uefi: UefiMm
-}
-
-const BOOT_SERVICES = EFI_VARIABLE.NON_VOLATILE | EFI_VARIABLE.BOOTSERVICE_ACCESS
-
-/** Variables of the firmware's that the operating system is not to see, when it has taken over. */
-const hideVariables = ({ variables }: ManagementMode, secrets: Secrets): void => {
-  for (const name of HIDDEN_VARIABLES) {
-    const data = secrets.bytes(100)
-    variables.set({ name, guid: UEFI_VENDOR.GLOBAL, attributes: BOOT_SERVICES, data })
-  }
-  variables.exitBootServices()
 }
 
 /** What a CPU of the SVSM is at: in the middle of something, ready to run the guest, or idle. */
@@ -383,7 +372,8 @@ export class HostileMachine {
       const isHeap = gpa >= HEAP.gpa && gpa < HEAP.gpa + HEAP.size
       const validated = (own && !isHeap) || gpa < VALIDATED_UP_TO || gpa >= FIRMWARE.gpa
       const perms = (own || !validated ? [ALL, 0, 0, 0] : guests) as [number, number, number, number]
-      if (isShared(gpa)) continue
+      const isDoorbell = CPUS.some((cpu) => gpa === SVSM.gpa + (DOORBELL_PAGE + cpu) * PAGE_SIZE)
+      if (isShared(gpa) || isDoorbell) continue
       this.#memory.replace(gfn + FRAME_OFFSET, ASID, null)
       this.setEntry(gpa, { assigned: true, asid: ASID, gfn, validated, perms })
       if (validated && !own) this.state.validated.add(gfn)
@@ -437,8 +427,9 @@ export class HostileMachine {
     yield lidt(vcHandler)
     const ghcb = new Ghcb(svsmGhcbGpa(SVSM.gpa, cpu), { backup: SVSM.gpa + (BACKUP_PAGE + cpu) * PAGE_SIZE })
     yield* ghcb.setUp()
-    // The guest's APIC is the SVSM's in some machines; there is no doorbell, so that the host has nothing to ring.
-    if (this.options.seed % 2 === 0) this.state.interrupts[cpu] = new CpuInterrupts(ghcb, -1, new GuestApic(cpu))
+    // The guest's APIC is the SVSM's in some machines; the doorbell stays silent.
+    const doorbell = SVSM.gpa + (DOORBELL_PAGE + cpu) * PAGE_SIZE
+    if (this.options.seed % 2 === 0) this.state.interrupts[cpu] = new CpuInterrupts(ghcb, doorbell, new GuestApic(cpu))
     yield* requestLoop(this.state, cpu)
   }
 

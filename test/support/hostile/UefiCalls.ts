@@ -14,6 +14,8 @@ import {
   UEFI_VENDOR,
   type VariableName
 } from "@vmpl-lab/guest"
+import type { ManagementMode } from "@vmpl-lab/svsm"
+import type { Secrets } from "./Secrets.ts"
 
 /** Variables that are there from the start, and are not for an operating system. */
 export const HIDDEN_VARIABLES = ["FirmwareSecret", "BootPassword"] as const
@@ -70,4 +72,15 @@ export const uefiMessage = (int: (from: number, to: number) => number): Uint8Arr
         return eventMessage(oneOf(Object.values(MM_RECEIVER)))
     }
   }
+}
+
+const BOOT_SERVICES = EFI_VARIABLE.NON_VOLATILE | EFI_VARIABLE.BOOTSERVICE_ACCESS
+
+/** Variables of the firmware's that the operating system is not to see, when it has taken over. */
+export const hideVariables = ({ variables }: ManagementMode, secrets: Secrets): void => {
+  for (const name of HIDDEN_VARIABLES) {
+    const data = secrets.bytes(100)
+    variables.set({ name, guid: UEFI_VENDOR.GLOBAL, attributes: BOOT_SERVICES, data })
+  }
+  variables.exitBootServices()
 }

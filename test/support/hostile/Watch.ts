@@ -55,7 +55,12 @@ export class Watch {
     const { agent, phase, role } = this.#machine.migration
     if (caller === agent && phase === "keyed" && role === MIGRATION_ROLE.TARGET) return null
     if (this.areas.get(caller.vmsaGpa) === page && length <= CALLING_AREA.SIZE) return null
-    return (perms[caller.vmpl]! & PERMISSION.WRITE) === 0 ? "not the caller's to write" : null
+    // A right that the migration service has taken for a while is the caller's all the same.
+    const { guarded, giving } = this.#machine.migration
+    if (giving.has(page / PAGE_SIZE)) return null
+    const watched = guarded.get(page / PAGE_SIZE) ?? 0
+    const rights = perms[caller.vmpl]! | (watched >>> (8 * (caller.vmpl - 1)))
+    return (rights & PERMISSION.WRITE) === 0 ? "not the caller's to write" : null
   }
 
   /** A vCPU that parks forgets which core it ran on. */

@@ -116,15 +116,17 @@ export function* serveWriteFault(state: SvsmState, migration: Migration, { vmsaG
   if (migration.guarded.has(gfn)) {
     migration.faults++
     yield* keeping(state, migration, gfn, () => giveBack(state, migration, gfn))
-  } else {
-    const has = yield* keeping(state, migration, gfn, () => hasRight(state, gfn, vmpl, infoLo))
-    if (!has) yield* terminate(TERMINATE.GENERAL)
+    return
   }
+  const has = yield* keeping(state, migration, gfn, () => hasRight(state, gfn, vmpl, infoLo))
+  // The right may have been taken again since, and then the level faults again.
+  if (!has && !migration.guarded.has(gfn)) yield* terminate(TERMINATE.GENERAL)
 }
 
 /** Whether the access that faulted would pass now: another CPU may have given the right back meanwhile. */
 function* hasRight(state: SvsmState, gfn: number, vmpl: number, infoLo: number): Program<boolean> {
-  if (!state.validated.has(gfn)) return false
+  // Rescinded meanwhile: what comes of the access is between the level and its guest.
+  if (!state.validated.has(gfn)) return true
   const has = rightsAt(yield* rightsOf(gfn * PAGE_SIZE), vmpl)
   if ((infoLo & NPF_INFO1.W) !== 0) return (has & PERMISSION.WRITE) !== 0
   if ((infoLo & NPF_INFO1.ID) !== 0) return (has & PERMISSION.EXECUTE_SUPERVISOR) !== 0
