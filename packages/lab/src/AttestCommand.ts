@@ -93,17 +93,25 @@ export const attest = Command.make(
       return yield* bad(`--ek: given with --vmpl ${vmpl}, expected --vmpl 0, where there are services`)
     }
     const protocols = yield* uefiProtocols(service, options.pk)
-    const [{ runAttest }, { evidenceFiles }, { testEndorsementPublic }, { SERVICE_GUID }, choice, { loadProfile }] =
-      yield* Effect.promise(() =>
-        Promise.all([
-          import("./attestation/AttestRun.ts"),
-          import("./attestation/EvidenceFiles.ts"),
-          import("./attestation/EndorsementPublic.ts"),
-          import("@vmpl-lab/svsm"),
-          import("./StrategyNames.ts"),
-          import("./ProfileFile.ts")
-        ])
-      )
+    const [
+      { runAttest },
+      { evidenceFiles },
+      { testEndorsementPublic },
+      { expectPublicArea },
+      { SERVICE_GUID },
+      choice,
+      { loadProfile }
+    ] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./attestation/AttestRun.ts"),
+        import("./attestation/EvidenceFiles.ts"),
+        import("./attestation/EndorsementPublic.ts"),
+        import("./attestation/PublicArea.ts"),
+        import("@vmpl-lab/svsm"),
+        import("./StrategyNames.ts"),
+        import("./ProfileFile.ts")
+      ])
+    )
     const [strategy, ...more] = yield* choice.askedStrategies([options.strategy])
     if (strategy === undefined || more.length > 0) {
       return yield* bad(`--strategy: ${JSON.stringify(options.strategy)} has variants, expected one: KEY/VARIANT`)
@@ -111,7 +119,9 @@ export const attest = Command.make(
     yield* checkFolder(options.output)
     const profile = yield* loadProfile(options.profile)
     const ek = options.ek === undefined ? testEndorsementPublic() : yield* readInputFile(options.ek, EK_BYTES_MAX)
-    if (ek.length === 0) return yield* bad(`--ek: ${options.ek}: empty, expected a TPMT_PUBLIC`)
+    yield* Effect.try({ try: () => expectPublicArea(options.ek ?? "EK", ek), catch: (cause) => cause }).pipe(
+      Effect.catch((cause) => (cause instanceof BadBytes ? bad(`--ek: ${cause.message}`) : Effect.die(cause)))
+    )
     const input = {
       vmpl,
       nonce,
