@@ -32,5 +32,20 @@ export interface Protocol {
 export const unknownCall = (state: SvsmState, protocol: number): number =>
   protocol === PROTOCOL.ATTESTATION ? state.behaviour.unknownAttestationCall : SVSM_RESULT.UNSUPPORTED_CALL
 
+/** What serves one call. */
+export type CallHandler = Protocol["serve"]
+
+/** A protocol whose calls are told by number; the others are unknown. */
+export const protocolOf = (
+  number: number,
+  versions: Versions,
+  calls: { readonly [call: number]: CallHandler }
+): Protocol => ({
+  number,
+  versions: () => versions,
+  serve: (state, request) =>
+    Object.hasOwn(calls, request.call) ? calls[request.call]!(state, request) : unknownCall(state, number)
+})
+
 /** In place of a result: the caller's VMSA is gone, so that there is nobody to answer. */
 export const NO_RETURN = -1
