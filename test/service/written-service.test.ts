@@ -100,6 +100,12 @@ describe("service run, what it refuses", () => {
     ["uses.ts", changed('uses: ["secrets"]', 'uses: ["files" as "clock"]'), "calls.increment.uses: expected a list of"],
     ["example.ts", changed("by: 1n }", "by: 1 }"), 'calls.increment.example.by: expected a bigint, got "number"'],
     [
+      "errors.ts",
+      changed("call: 1,", "call: 1, errors: { CounterFull: 0 },"),
+      "calls.list.errors: unknown, expected one of call, uses, costNs, "
+    ],
+    ["key.ts", changed("version:", "costNS: 1, version:"), "costNS: unknown, expected one of name, protocol, "],
+    [
       "none.ts",
       "export default { name: 'x', protocol: 9, version: { min: 1, max: 1 }, calls: {} }",
       "calls: expected an object of at least one call"
@@ -110,6 +116,11 @@ describe("service run, what it refuses", () => {
     expect([code, out]).toEqual([2, ""])
     expect(err).toContain(`vmpl-lab: ${path}: ${expected}`)
     expect(err.trim().split("\n")).toHaveLength(1)
+  })
+
+  it("a folder", async () => {
+    const { code, err } = await vmplLab(["service", "run", "/"])
+    expect([code, err]).toEqual([2, "vmpl-lab: /: no file, expected one of TypeScript or JavaScript\n"])
   })
 
   it("a file that is not there", async () => {

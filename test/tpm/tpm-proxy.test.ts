@@ -206,7 +206,34 @@ describe.skipIf(!hasTools)("tpm-proxy with tpm2-tools", () => {
   })
 })
 
+describe.skipIf(!hasTools)("tpm-proxy --attest", () => {
+  it("has the SVSM attest the EK that a client finds in the guest's TPM, in evidence that verify takes", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "vmpl-lab-tools-"))
+    const evidence = join(folder, "evidence")
+    const proxy = await startProxy(["--attest", evidence, "--nonce", "0102", "--strategy", "planes/kernel"])
+    try {
+      await tool(proxy.port, folder, "tpm2_createek -c ek.ctx -G rsa -u ek.pub")
+      const verified = await vmplLab(["verify", evidence, "--nonce", "0102", "--json"])
+      expect([verified.code, verified.err]).toEqual([0, ""])
+      // Behind the size of a TPM2B_PUBLIC.
+      expect(readFileSync(join(evidence, "manifest.bin"))).toEqual(readFileSync(join(folder, "ek.pub")).subarray(2))
+      expect((await vmplLab(["verify", evidence, "--nonce", "0103"])).code).toBe(1)
+    } finally {
+      await proxy.end("SIGTERM")
+      rmSync(folder, { recursive: true, force: true })
+    }
+  })
+})
+
 describe("tpm-proxy, what it refuses", () => {
+  it.each([
+    [["--attest", "nowhere"], "--attest: given without --nonce, expected both"],
+    [["--nonce", "00"], "--nonce: given without --attest, expected both"],
+    [["--attest", "/", "--nonce", "00"], "--attest: /: not empty, expected a new or an empty folder"]
+  ])("%s", async (args, line) => {
+    expect(await vmplLab(["tpm-proxy", ...args])).toEqual({ code: 2, out: "", err: `vmpl-lab: ${line}\n` })
+  })
+
   it.each([
     ["0.0.0.0:2321", '--listen: "0.0.0.0" is not a loopback address'],
     ["192.168.1.2:2321", '--listen: "192.168.1.2" is not a loopback address'],

@@ -1,14 +1,13 @@
-import { dirname, join } from "node:path"
+import { join } from "node:path"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
-import type { PlatformError } from "effect/PlatformError"
 import { BadBytes } from "./attestation/BadBytes.ts"
+import { checkFolder, writeFolder } from "./attestation/EvidenceFolder.ts"
 import { isFirmwareError, loadIgvm } from "./FirmwareFile.ts"
 import { igvmFlag, numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
 import { nonceFlag } from "./HexFlags.ts"
-import { readInputFile, reason } from "./InputFile.ts"
+import { readInputFile } from "./InputFile.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeOut } from "./Output.ts"
 import { RunFailed } from "./RunFailed.ts"
@@ -65,24 +64,6 @@ const flags = {
 
 const bad = (line: string) => Effect.fail(new InputInvalid({ line: oneLine(line) }))
 
-/**
- * A folder that has something in it is left alone: evidence of another run would be lost, or mixed with this one. Looked
- * at before the guest is booted.
- */
-const checkFolder = Effect.fn("checkFolder")(function* (folder: string) {
-  const fs = yield* FileSystem.FileSystem
-  const found = yield* fs
-    .readDirectory(folder)
-    .pipe(
-      Effect.catchTag("PlatformError", (error) =>
-        error.reason._tag === "NotFound"
-          ? Effect.succeed([])
-          : bad(`--output: ${folder}: cannot be read as a folder: ${reason(error)}`)
-      )
-    )
-  if (found.length > 0) return yield* bad(`--output: ${folder}: not empty, expected a new or an empty folder`)
-})
-
 /** The protocol of UEFI variables, where it is asked for; with a certificate as PK there is secure boot. */
 const uefiProtocols = Effect.fn("uefiProtocols")(function* (service: string | undefined, pk: string | undefined) {
   if (service !== "uefi") {
@@ -100,36 +81,6 @@ const uefiProtocols = Effect.fn("uefiProtocols")(function* (service: string | un
   return [uefiMm({ verifier: pkcs7Verifier, enrolled: { PK } })]
 })
 
-/** A folder with those above it. Node's own way does not come back from places such as /proc, where none can be made. */
-const makeFolder = (fs: FileSystem.FileSystem, folder: string): Effect.Effect<void, PlatformError> => {
-  const make = fs
-    .makeDirectory(folder)
-    .pipe(
-      Effect.catchTag("PlatformError", (error) =>
-        error.reason._tag === "AlreadyExists" ? Effect.void : Effect.fail(error)
-      )
-    )
-  const above = dirname(folder)
-  return make.pipe(
-    Effect.catchTag("PlatformError", (error) =>
-      error.reason._tag === "NotFound" && above !== folder
-        ? Effect.andThen(makeFolder(fs, above), make)
-        : Effect.fail(error)
-    )
-  )
-}
-
-/** Writes the files into a folder. */
-const writeFolder = Effect.fn("writeFolder")(
-  function* (folder: string, files: ReadonlyMap<string, Uint8Array>) {
-    const fs = yield* FileSystem.FileSystem
-    yield* makeFolder(fs, folder)
-    for (const [name, bytes] of files) yield* fs.writeFile(join(folder, name), bytes)
-  },
-  (self, folder) =>
-    Effect.catchTag(self, "PlatformError", (error) => bad(`--output: ${folder}: cannot be written: ${reason(error)}`))
-)
-
 /** `vmpl-lab attest`: a simulated guest asks for a report, through its hypervisor, and what it got is written down. */
 export const attest = Command.make(
   "attest",
@@ -142,17 +93,25 @@ export const attest = Command.make(
       return yield* bad(`--ek: given with --vmpl ${vmpl}, expected --vmpl 0, where there are services`)
     }
     const protocols = yield* uefiProtocols(service, options.pk)
-    const [{ runAttest }, { evidenceFiles }, { testEndorsementPublic }, { SERVICE_GUID }, choice, { loadProfile }] =
-      yield* Effect.promise(() =>
-        Promise.all([
-          import("./attestation/AttestRun.ts"),
-          import("./attestation/EvidenceFiles.ts"),
-          import("./attestation/EndorsementPublic.ts"),
-          import("@vmpl-lab/svsm"),
-          import("./StrategyNames.ts"),
-          import("./ProfileFile.ts")
-        ])
-      )
+    const [
+      { runAttest },
+      { evidenceFiles },
+      { testEndorsementPublic },
+      { expectPublicArea },
+      { SERVICE_GUID },
+      choice,
+      { loadProfile }
+    ] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./attestation/AttestRun.ts"),
+        import("./attestation/EvidenceFiles.ts"),
+        import("./attestation/EndorsementPublic.ts"),
+        import("./attestation/PublicArea.ts"),
+        import("@vmpl-lab/svsm"),
+        import("./StrategyNames.ts"),
+        import("./ProfileFile.ts")
+      ])
+    )
     const [strategy, ...more] = yield* choice.askedStrategies([options.strategy])
     if (strategy === undefined || more.length > 0) {
       return yield* bad(`--strategy: ${JSON.stringify(options.strategy)} has variants, expected one: KEY/VARIANT`)
@@ -160,7 +119,9 @@ export const attest = Command.make(
     yield* checkFolder(options.output)
     const profile = yield* loadProfile(options.profile)
     const ek = options.ek === undefined ? testEndorsementPublic() : yield* readInputFile(options.ek, EK_BYTES_MAX)
-    if (ek.length === 0) return yield* bad(`--ek: ${options.ek}: empty, expected a TPMT_PUBLIC`)
+    yield* Effect.try({ try: () => expectPublicArea(options.ek ?? "EK", ek), catch: (cause) => cause }).pipe(
+      Effect.catch((cause) => (cause instanceof BadBytes ? bad(`--ek: ${cause.message}`) : Effect.die(cause)))
+    )
     const input = {
       vmpl,
       nonce,

@@ -8,11 +8,18 @@ const REASONS: { readonly [reason: string]: string } = {
   PermissionDenied: "permission denied"
 }
 
-/** Why the system refused to read, in words. */
+/** Of the system's own codes. Its messages name calls and other paths, such as that of a file that is not whole yet. */
+const CODES: { readonly [code: string]: string } = {
+  EISDIR: "is a directory",
+  ENOTDIR: "not a directory"
+}
+
+/** Why the system refused to read or write, in words. */
 export const reason = (error: PlatformError): string => {
   if (error.reason._tag in REASONS) return REASONS[error.reason._tag]!
   const cause = error.reason.cause
-  return cause instanceof Error ? cause.message : error.message
+  if (!(cause instanceof Error)) return error.message
+  return CODES[(cause as NodeJS.ErrnoException).code ?? ""] ?? cause.message
 }
 
 /**

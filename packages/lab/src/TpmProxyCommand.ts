@@ -1,7 +1,9 @@
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
+import { checkFolder, writeFolder } from "./attestation/EvidenceFolder.ts"
 import { numberFlag, optional, profileFlag, seedFlag, switchFlag } from "./Flags.ts"
+import { nonceFlag } from "./HexFlags.ts"
 import { InputInvalid, oneLine } from "./InputInvalid.ts"
 import { writeErrorLine, writeOut } from "./Output.ts"
 import { codeCommit } from "./Version.ts"
@@ -22,6 +24,11 @@ const flags = {
   clients: optional(numberFlag("clients", 1, 1_000_000)).pipe(
     Flag.withDescription("End after so many clients of the command port")
   ),
+  attest: optional(Flag.String("attest")).pipe(
+    Flag.withMetavar("DIR"),
+    Flag.withDescription("First have the guest attest its vTPM, with the TPM's own EK, into this folder; with --nonce")
+  ),
+  nonce: optional(nonceFlag("nonce")),
   json: switchFlag("json").pipe(Flag.withDescription("Print the summary as one JSON object"))
 }
 
@@ -37,7 +44,10 @@ export const tpmProxy = Command.make(
       { TpmLog, tpmTable },
       { commandName },
       guest,
-      profiles
+      profiles,
+      { ekPublic },
+      { tpmEvidence },
+      { hostCertificates }
     ] = yield* Effect.promise(() =>
       Promise.all([
         import("./tpm/ProxyServer.ts"),
@@ -46,11 +56,20 @@ export const tpmProxy = Command.make(
         import("./tpm/TpmSummary.ts"),
         import("./tpm/TpmMessage.ts"),
         import("./tpm/ServiceGuest.ts"),
-        import("./ProfileFile.ts")
+        import("./ProfileFile.ts"),
+        import("./tpm/Endorsement.ts"),
+        import("./tpm/TpmEvidence.ts"),
+        import("./attestation/AttestRun.ts")
       ])
     )
     const address = listenAddress(options.listen)
     if (typeof address === "string") return yield* new InputInvalid({ line: oneLine(`--listen: ${address}`) })
+    const { attest, nonce } = options
+    if ((attest === undefined) !== (nonce === undefined)) {
+      const [given, missing] = attest === undefined ? ["nonce", "attest"] : ["attest", "nonce"]
+      return yield* new InputInvalid({ line: oneLine(`--${given}: given without --${missing}, expected both`) })
+    }
+    if (attest !== undefined) yield* checkFolder(attest, "attest")
     const strategy = yield* guest.oneStrategy(options.strategy)
     const profile = yield* profiles.loadProfile(options.profile)
     const { name, launched } = guest.serviceGuest(strategy)
@@ -58,7 +77,21 @@ export const tpmProxy = Command.make(
     const serve = Effect.scoped(
       Effect.gen(function* () {
         const tpm = yield* swtpm()
-        const { send, end } = yield* guestTpm(tpm, { ...launched, profile, seed: options.seed })
+        const endorsementKey = attest === undefined ? undefined : yield* ekPublic(tpm)
+        const {
+          send,
+          end,
+          guest: booted
+        } = yield* guestTpm(tpm, {
+          ...launched,
+          profile,
+          seed: options.seed,
+          endorsementKey,
+          certificates: (identity) => hostCertificates(identity, "VCEK")
+        })
+        if (attest !== undefined && nonce !== undefined) {
+          yield* writeFolder(attest, yield* tpmEvidence(booted, launched.svsm, nonce), "attest")
+        }
         const tcti = `mssim:host=${address.host},port=${address.port}`
         yield* serveProxy({
           address,

@@ -17,7 +17,6 @@ export const KEY_REQUEST_FIELDS = layout([
   ["launch_mit_vector", 0x20, 8]
 ])
 export const KEY_REQUEST = offsetsOf(KEY_REQUEST_FIELDS)
-export const KEY_REQUEST_SIZE = 0x20
 
 /** @spec SNP-ABI MSG_KEY_RSP */
 export const KEY_REPLY_FIELDS = layout([

@@ -37,7 +37,6 @@ export {
   KEY_REPLY_SIZE,
   KEY_REQUEST,
   KEY_REQUEST_FIELDS,
-  KEY_REQUEST_SIZE,
   ROOT_KEY_VMRK
 } from "./KeyMessage.ts"
 export { KEY_SELECT } from "./KeySelect.ts"

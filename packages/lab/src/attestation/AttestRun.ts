@@ -50,7 +50,7 @@ export interface AttestOutcome extends Attested {
 }
 
 /** The guest's attestation pages lie behind its other ones, in the same 2 MiB of RAM. */
-const PAGES_OFFSET = 0x10_0000
+export const ATTEST_PAGES_OFFSET = 0x10_0000
 const EVENTS_PER_CHUNK = 50_000
 
 /** The certificates that the host has for its guests. */
@@ -84,7 +84,7 @@ export const runAttest = (input: AttestInput): AttestOutcome => {
     services: input.protocols ?? [],
     certificates: (identity) => hostCertificates(identity, key),
     body: attestBody({
-      gpa: svsm.heapGpa + PAGES_OFFSET,
+      gpa: svsm.heapGpa + ATTEST_PAGES_OFFSET,
       nonce,
       vmpl,
       service: service === null ? null : guidBytes(service),

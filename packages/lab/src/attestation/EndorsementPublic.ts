@@ -14,10 +14,11 @@ const KEY_BITS = 2048
 const AES_BITS = 128
 
 /**
- * TPMT_PUBLIC of an EK by the TCG's RSA-2048 template, big-endian as all of TPM 2.0. The key is the project's own: it
- * stands for a TPM's where there is none, and everybody can decrypt under it.
+ * TPMT_PUBLIC of an EK by the TCG's RSA-2048 template, big-endian as all of TPM 2.0.
+ *
+ * @param modulus 256 bytes; zeros in the template that a TPM makes the key from
  */
-export const testEndorsementPublic = (): Uint8Array => {
+const endorsementPublic = (modulus: Uint8Array): Uint8Array => {
   const u16 = (value: number): Buffer => Buffer.from([value >> 8, value & 0xff])
   const u32 = (value: number): Buffer => Buffer.concat([u16(value >>> 16), u16(value & 0xffff)])
   const sized = (bytes: Uint8Array): Buffer => Buffer.concat([u16(bytes.length), bytes])
@@ -34,7 +35,13 @@ export const testEndorsementPublic = (): Uint8Array => {
       u16(KEY_BITS),
       // The default exponent, 65537.
       u32(0),
-      sized(modulusOf(createPublicKey(testKey("EK"))))
+      sized(modulus)
     ])
   )
 }
+
+/** The template of the TCG, from which a TPM makes its EK. @spec TCG-EK "Template L-1" */
+export const endorsementTemplate = (): Uint8Array => endorsementPublic(new Uint8Array(KEY_BITS / 8))
+
+/** An EK of the project's own: it stands for a TPM's where there is none, and everybody can decrypt under it. */
+export const testEndorsementPublic = (): Uint8Array => endorsementPublic(modulusOf(createPublicKey(testKey("EK"))))

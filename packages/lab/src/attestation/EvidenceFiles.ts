@@ -14,7 +14,10 @@ const FILE_NAMES: { readonly [guid: string]: string } = {
 }
 
 /** A folder of evidence, by file name. Throws RunFailed where the host's table of certificates makes no sense. */
-export const evidenceFiles = (input: AttestInput, outcome: AttestOutcome): ReadonlyMap<string, Uint8Array> => {
+export const evidenceFiles = (
+  input: Pick<AttestInput, "key" | "vmpl" | "nonce" | "service">,
+  outcome: AttestOutcome
+): ReadonlyMap<string, Uint8Array> => {
   const { report, certificates, manifest, measurement } = outcome
   const hasManifest = input.vmpl === 0
   const evidence: EvidenceFile = {

@@ -7,8 +7,8 @@ import { type StructFields, structSize } from "./Struct.ts"
 const U32_MAX = 0xffff_ffff
 /** AMD's reference code has these. @spec SVSM 3 */
 const RESERVED = { first: 0x8000_0000, last: 0x8000_ffff } as const
-/** What COCONUT-SVSM calls UEFI-MM. */
-const UEFI_MM = 4
+const SERVICE_KEYS = ["name", "protocol", "version", "errors", "calls"]
+const CALL_KEYS = ["call", "uses", "costNs", "request", "reply", "example", "handler"]
 const BUFFER_MAX = 8192
 const CAPABILITIES: ReadonlyArray<CapabilityName> = ["secrets", "firmware", "clock", "random", "host"]
 const RESULTS: ReadonlyArray<ResultName> = [
@@ -37,6 +37,12 @@ const wholeTrouble = (path: string, value: unknown, low: number, high: number): 
 const first = (troubles: Iterable<Trouble>): Trouble => {
   for (const trouble of troubles) if (trouble !== undefined) return trouble
   return undefined
+}
+
+/** A key that nobody reads would be lost without a word: a call's own `errors`, or an option that is spelt wrong. */
+const unknownTrouble = (path: string, value: Shape, keys: ReadonlyArray<string>): Trouble => {
+  const unknown = Object.keys(value).find((key) => !keys.includes(key))
+  return unknown === undefined ? undefined : `${path}${unknown}: unknown, expected one of ${keys.join(", ")}`
 }
 
 const registerTrouble = (path: string, value: unknown): Trouble =>
@@ -170,6 +176,7 @@ const callTrouble = (path: string, call: unknown): Trouble => {
   if (!isObject(call)) return expected(path, "a call of defineCall", call)
   const { uses } = call
   return (
+    unknownTrouble(`${path}.`, call, CALL_KEYS) ??
     wholeTrouble(`${path}.call`, call.call, 0, U32_MAX) ??
     wholeTrouble(`${path}.costNs`, call.costNs, 0, 1_000_000_000) ??
     (Array.isArray(uses) && uses.every((use) => CAPABILITIES.includes(use))
@@ -187,14 +194,16 @@ const protocolTrouble = (protocol: unknown): Trouble => {
   const whole = wholeTrouble("protocol", protocol, 0, U32_MAX)
   if (whole !== undefined) return whole
   const number = protocol as number
-  const isTaken = number <= UEFI_MM || (number >= RESERVED.first && number <= RESERVED.last)
-  const taken = `0 to ${UEFI_MM} (${Object.keys(PROTOCOL).join(", ")}, ...) and 0x80000000 to 0x8000ffff are taken`
+  const isTaken = number <= PROTOCOL.UEFI_MM || (number >= RESERVED.first && number <= RESERVED.last)
+  const taken = `0 to ${PROTOCOL.UEFI_MM} (${Object.keys(PROTOCOL).join(", ")}) and 0x80000000 to 0x8000ffff are taken`
   return isTaken ? `protocol: ${number}, but ${taken}` : undefined
 }
 
 /** What is wrong with something that should be a service, as path, expectation and what was found. */
 export const serviceTrouble = (service: unknown): Trouble => {
   if (!isObject(service)) return expected("default export", "a service of defineService", service)
+  const unknown = unknownTrouble("", service, SERVICE_KEYS)
+  if (unknown !== undefined) return unknown
   const { name, version, calls } = service
   if (typeof name !== "string" || !/^[\w .-]{1,40}$/.test(name))
     return expected("name", "1 to 40 letters, digits or dashes", name)

@@ -1,8 +1,9 @@
-import { access } from "node:fs/promises"
 import { registerHooks } from "node:module"
 import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import { reason } from "../InputFile.ts"
 import { InputInvalid, oneLine } from "../InputInvalid.ts"
 import { serviceTrouble } from "./CheckService.ts"
 import type { Service } from "./Define.ts"
@@ -31,7 +32,11 @@ const importOf = async (path: string): Promise<unknown> => {
  * @returns InputInvalid when there is no such file, it does not run, or what it exports is no service
  */
 export const loadService = Effect.fn("loadService")(function* (path: string) {
-  yield* Effect.tryPromise({ try: () => access(path), catch: () => invalid(path, "cannot be read: no such file") })
+  const fs = yield* FileSystem.FileSystem
+  const { type } = yield* fs
+    .stat(path)
+    .pipe(Effect.catchTag("PlatformError", (error) => invalid(path, `cannot be read: ${reason(error)}`)))
+  if (type !== "File") return yield* invalid(path, "no file, expected one of TypeScript or JavaScript")
   const service = yield* Effect.tryPromise({
     try: () => importOf(path),
     catch: (cause) => invalid(path, `cannot be run: ${cause instanceof Error ? cause.message : String(cause)}`)

@@ -1,11 +1,11 @@
 import * as Effect from "effect/Effect"
+import { endorsementTemplate } from "../attestation/EndorsementPublic.ts"
 import { RunFailed } from "../RunFailed.ts"
 import type { TpmBackEnd } from "./Swtpm.ts"
 import {
   flushContext,
   responseCode,
   startupClear,
-  TPM_ALG,
   TPM_CC,
   TPM_RC,
   u16,
@@ -17,26 +17,6 @@ import {
 const RH_ENDORSEMENT = 0x4000_000b
 /** Authorisation by an empty password. */
 const RS_PW = 0x4000_0009
-const ALG = { SHA256: 0x000b, AES: 0x0006, CFB: 0x0043, NULL: 0x0010 } as const
-/** fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt. */
-const EK_ATTRIBUTES = 0x0003_00b2
-/** PolicySecret of the endorsement hierarchy. */
-const EK_POLICY = "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"
-
-/** The template of an RSA-2048 endorsement key. @spec TCG-EK template L-1 */
-const ekTemplate = (): ReadonlyArray<number> => [
-  ...u16(TPM_ALG.RSA),
-  ...u16(ALG.SHA256),
-  ...u32(EK_ATTRIBUTES),
-  ...sized(Buffer.from(EK_POLICY, "hex")),
-  ...u16(ALG.AES),
-  ...u16(128),
-  ...u16(ALG.CFB),
-  ...u16(ALG.NULL),
-  ...u16(2048),
-  ...u32(0),
-  ...sized(new Uint8Array(256))
-]
 
 const sized = (bytes: Iterable<number>): ReadonlyArray<number> => {
   const list = [...bytes]
@@ -54,7 +34,7 @@ const createPrimaryEk = (): Uint8Array => {
     ...u32(password.length),
     ...password,
     ...sized(sensitive),
-    ...sized(ekTemplate()),
+    ...sized(endorsementTemplate()),
     ...sized([]),
     ...u32(0)
   ])

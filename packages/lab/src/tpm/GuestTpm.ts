@@ -1,5 +1,5 @@
 import { SVSM_RESULT, VTPM_BUFFER } from "@vmpl-lab/guest"
-import { type Protocol, type TpmPort, vtpm } from "@vmpl-lab/svsm"
+import { type Protocol, SERVICE_GUID, type TpmPort, vtpm } from "@vmpl-lab/svsm"
 import { OutsidePort } from "@vmpl-lab/vmpl"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
@@ -68,10 +68,17 @@ export const tpmService = (tpm: TpmBackEnd): TpmService => {
 /** Boots a guest whose SVSM has a TPM; its firmware has started the TPM up when this returns. */
 export const guestTpm = Effect.fnUntraced(function* (
   tpm: TpmBackEnd,
-  options: Omit<GuestMachineOptions, "services" | "answerers">
+  options: Omit<GuestMachineOptions, "services" | "answerers"> & {
+    /** TPMT_PUBLIC of the TPM's EK, which the SVSM then attests; without it the service says nothing of itself. */
+    readonly endorsementKey?: Uint8Array | undefined
+  }
 ) {
+  const { endorsementKey } = options
   const { service, answerer, workedNs } = tpmService(tpm)
   const guest = new GuestMachine({ ...options, services: [service], answerers: [answerer] })
+  if (endorsementKey !== undefined) {
+    guest.machine.svsm.services.push({ guid: SERVICE_GUID.VTPM, bytes: () => endorsementKey })
+  }
   const turn = Semaphore.makeUnsafe(1)
   const send: GuestTpm["send"] = (command, locality) =>
     Effect.gen(function* () {

@@ -29,6 +29,7 @@ export const TPM_CC = {
   PCR_Extend: 0x182,
   PCR_Event: 0x13c,
   PolicyPCR: 0x17f,
+  PolicySecret: 0x151,
   Startup: 0x144,
   SelfTest: 0x143,
   Shutdown: 0x145,

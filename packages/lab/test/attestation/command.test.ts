@@ -138,3 +138,17 @@ it("igvm writes what measure, compare and attest agree on", () => {
   }
   expect(["none", "y.igvm"].filter((name) => existsSync(join(folder, name)))).toEqual([])
 }, 240_000)
+
+it("a folder in place of a file, and a file in place of a folder, are said in words", () => {
+  writeFileSync(join(folder, "plain"), "")
+  mkdirSync(join(folder, "sub"))
+  expect(run("measure", "--igvm", "sub").stderr).toBe("vmpl-lab: sub: cannot be read: is a directory\n")
+  expect(run("igvm", "-o", "sub").stderr).toBe("vmpl-lab: sub: cannot be written: is a directory\n")
+  expect(run("verify", "plain").stderr).toBe("vmpl-lab: plain/evidence.json: cannot be read: not a directory\n")
+  const attested = run("attest", "--nonce", "00", "-o", "plain")
+  expect(attested).toEqual({
+    status: 2,
+    stdout: "",
+    stderr: "vmpl-lab: --output: plain: cannot be read as a folder: not a directory\n"
+  })
+}, 60_000)

@@ -3,7 +3,6 @@ import { getU64, setU64 } from "@vmpl-lab/sev-es"
 
 /** Kinds of records. */
 export const RECORD = { PAGE: 1, VMSA: 2, STATE: 3 } as const
-export type RecordKind = (typeof RECORD)[keyof typeof RECORD]
 
 /**
  * A record's header, which is authenticated and not secret: u32 magic, u8 kind, u8 rights of VMPL1 to VMPL3, u64 sequence
