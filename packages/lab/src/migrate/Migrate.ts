@@ -45,9 +45,10 @@ export class MigrationFlow {
   #waitNs = 0
 
   constructor(options: MigrateOptions) {
-    const { strategy, targetStrategy, profile, seed, pages, vcpus, writesPerSecond, writesAfter, wrote } = options
+    const { strategy, targetStrategy, profile, seed, pages, vcpus, writesPerSecond, writesAfter, wrote, called } =
+      options
     const paceNs = Math.round(1e9 / writesPerSecond)
-    const watched = wrote === undefined ? {} : { wrote }
+    const watched = { ...(wrote === undefined ? {} : { wrote }), ...(called === undefined ? {} : { called }) }
     const data = dataRange(pages)
     const { callEvery = 0 } = options
     const guest = { vcpus: vcpus + 1, data, paceNs, callEvery, writes: () => NEVER, writesAfter }
