@@ -7,10 +7,18 @@ import {
 } from "@vmpl-lab/guest"
 import { REPORT } from "@vmpl-lab/psp"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
-import { type MigrationService, migrationService, type PeerReport } from "@vmpl-lab/svsm"
+import {
+  agree,
+  boundTo,
+  encodeHello,
+  type MigrationRecord,
+  type MigrationService,
+  migrationService,
+  type PeerReport,
+  publicKeyOf,
+  sealRecord
+} from "@vmpl-lab/svsm"
 import type { Program } from "@vmpl-lab/vmpl"
-import { type MigrationRecord, sealRecord } from "../../packages/svsm/src/services/migration/SealedRecord.ts"
-import { agree, boundTo, encodeHello, publicKeyOf } from "../../packages/svsm/src/services/migration/TransportKey.ts"
 import { CA, type CallRegisters, type ScriptedHost, UNVALIDATED } from "./scriptedHost.ts"
 import { resultName } from "./svsmAnswers.ts"
 

@@ -37,12 +37,14 @@ export {
 } from "./services/migration/Migration.ts"
 export * from "./services/migration/MigrationService.ts"
 export { movedPages } from "./services/migration/MovedPages.ts"
-export { openRecord, RECORD, recordSize, sealRecord } from "./services/migration/SealedRecord.ts"
+export { type MigrationRecord, openRecord, RECORD, recordSize, sealRecord } from "./services/migration/SealedRecord.ts"
 export {
+  agree,
   boundTo,
   decodeHello,
   encodeHello,
   type PeerReport,
+  publicKeyOf,
   type TransportOptions
 } from "./services/migration/TransportKey.ts"
 export * from "./services/SecretStore.ts"
