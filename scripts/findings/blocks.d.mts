@@ -10,5 +10,6 @@ export const BLOCKS: {
   readonly interrupts: Block
   readonly levels: Block
   readonly services: Block
+  readonly migration: Block
 }
 export const README_BLOCK: Block

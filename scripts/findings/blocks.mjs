@@ -2,6 +2,7 @@
 import { COMMANDS } from "./commands.mjs"
 import * as f from "./figures.mjs"
 import { finding, shell, table } from "./markdown.mjs"
+import { migration } from "./migration.mjs"
 import { services } from "./services.mjs"
 
 const { code, duration, kib, nameOf, percent, ratio } = f
@@ -441,6 +442,7 @@ export const BLOCKS = {
   levels: { needs: ["best", "fourLevels"], make: levels },
   interrupts: { needs: ["normal", "restricted", "alternate"], make: interrupts },
   services: { needs: ["services"], make: services },
+  migration: { needs: ["migration"], make: migration },
   machine: { needs: ["best", "derive", "otherMachine", "validate"], make: machine }
 }
 

@@ -26,6 +26,7 @@ export const COMMANDS = {
   fourLevels: "compare --scenario workloads/four-levels.json --replications 0",
   ...Object.fromEntries(INTERRUPTS.map((mode) => [mode, `compare --scenario ${workloadFile(mode)} --replications 0`])),
   services: "service latency",
+  migration: "migrate",
   derive: "profile derive --clock-ghz 3.7 --mitigations 0.7 --name other-machine -o other-machine.json",
   otherMachine: "compare --profile ./other-machine.json --boots 1 --replications 0",
   validate: "validate"

@@ -1,13 +1,14 @@
 import { readFileSync } from "node:fs"
-import { APIC_CALL, ATTESTATION_CALL, CORE_CALL, VTPM_CALL } from "@vmpl-lab/guest"
+import { ACCEPTANCE, APIC_CALL, ATTESTATION_CALL, CORE_CALL, MIGRATION_CALL, VTPM_CALL } from "@vmpl-lab/guest"
 import { describe, expect, it } from "vitest"
 import { checks, document } from "../../scripts/svsm-table.mjs"
 
 /** Deviations of COCONUT-SVSM that are known. */
 const DEVIATIONS = 15
 
-/** Sections of the specification, COCONUT-SVSM, Linux, the GHCB protocol, or nobody. */
-const SOURCE = /^(S (table )?\d+(\.\d+)?( table \d+)?|S \d+\.\d+, \d+\.\d+|S \d+, \d+\.\d+|CO|LX|GHCB|EDK2|inferred)$/
+/** Sections of the specification, COCONUT-SVSM, Linux, the GHCB protocol, this project, or nobody. */
+const SOURCE =
+  /^(S (table )?\d+(\.\d+)?( table \d+)?|S \d+\.\d+, \d+\.\d+|S \d+, \d+\.\d+|CO|LX|GHCB|EDK2|own|inferred)$/
 
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8")
 const call = (name: string): string => `VTPM_${name === "COMMAND" ? "CMD" : name}`
@@ -60,7 +61,9 @@ describe("the table of SVSM checks", () => {
       ...Object.keys(CORE_CALL),
       ...Object.keys(ATTESTATION_CALL),
       ...Object.keys(VTPM_CALL).map(call),
-      ...Object.keys(APIC_CALL).map((name) => `APIC ${name}`)
+      ...Object.keys(APIC_CALL).map((name) => `APIC ${name}`),
+      ...Object.keys(ACCEPTANCE.CALL),
+      ...Object.keys(MIGRATION_CALL).map((name) => `MIGRATION ${name}`)
     ]
     expect(expected.filter((name) => !calls.has(name))).toEqual([])
   })

@@ -44,15 +44,20 @@ const answer = (side: MigrationSide, kind: AgentCommand["kind"], value = 0) => o
 const result = (side: MigrationSide, kind: AgentCommand["kind"], value = 0): string =>
   migrationResultName(answer(side, kind, value).result)
 
-/** Both sides with a key. */
-const keyed = (changes: Partial<SideOptions> = {}): readonly [MigrationSide, MigrationSide] => {
-  const [source, target] = [started("source", changes), started("target", changes)]
+/** Both sides come to a key. */
+const greet = (source: MigrationSide, target: MigrationSide): void => {
   const ours = source.take(answer(source, "hello", MIGRATION_ROLE.SOURCE).rcx)
   const theirs = target.take(answer(target, "hello", MIGRATION_ROLE.TARGET).rcx)
   source.put(theirs)
   expect(result(source, "peer", theirs.length)).toBe("SUCCESS")
   target.put(ours)
   expect(result(target, "peer", ours.length)).toBe("SUCCESS")
+}
+
+/** Both sides with a key. */
+const keyed = (changes: Partial<SideOptions> = {}): readonly [MigrationSide, MigrationSide] => {
+  const [source, target] = [started("source", changes), started("target", changes)]
+  greet(source, target)
   return [source, target]
 }
 
@@ -65,8 +70,15 @@ describe("the calls of a migration, out of their order", () => {
       expect([kind, result(side, kind, 8)]).toEqual([kind, "WRONG_PHASE"])
     expect(result(side, "hello", 2)).toBe("INVALID_PARAMETER")
     expect(result(side, "hello", MIGRATION_ROLE.SOURCE)).toBe("SUCCESS")
-    for (const kind of [...WITHOUT_KEY, "hello"] as const)
-      expect([kind, result(side, kind, 8)]).toEqual([kind, "WRONG_PHASE"])
+    for (const kind of WITHOUT_KEY) expect([kind, result(side, kind, 8)]).toEqual([kind, "WRONG_PHASE"])
+  })
+
+  it("are refused to the side that they are not for: two that seal would use the same numbers under one key", () => {
+    const [source, target] = keyed()
+    for (const kind of ["start", "export", "export-state"] as const)
+      expect([kind, result(target, kind, 8)]).toEqual([kind, "WRONG_PHASE"])
+    for (const kind of ["import", "import-state"] as const)
+      expect([kind, result(source, kind, 8)]).toEqual([kind, "WRONG_PHASE"])
   })
 
   it("are refused on the source once the guest is the other side's", () => {
@@ -100,6 +112,23 @@ describe("the calls of a migration, out of their order", () => {
     expect(source.service.migration.guarded.size).toBe(0)
     outcomeOf(source.finish())
     expect(source.written).toBe(written + 5)
+  })
+
+  it("may begin anew with another key, and what was sealed before is nothing then", () => {
+    const [source, target] = keyed()
+    const { key: first } = source.service.migration
+    expect(result(source, "start")).toBe("SUCCESS")
+    const old = source.take(answer(source, "export", 1).rcx)
+    expect(result(source, "resume")).toBe("SUCCESS")
+    greet(source, target)
+    expect(source.service.migration.key).toEqual(target.service.migration.key)
+    expect(source.service.migration.key).not.toEqual(first)
+    target.put(old)
+    expect(result(target, "import", old.length)).toBe("NOT_AUTHENTIC")
+    expect(result(source, "start")).toBe("SUCCESS")
+    const fresh = source.take(answer(source, "export", 1).rcx)
+    target.put(fresh)
+    expect(result(target, "import", fresh.length)).toBe("SUCCESS")
   })
 
   it("may begin anew after that", () => {
@@ -191,7 +220,7 @@ describe("a level that misses a right for another reason", () => {
     "ends the guest under %s, as there is nobody to give it the SVSM's memory",
     (_name, strategy) => {
       const svsm = svsmLaunch(parseFirmware(syntheticFirmware(), "built-in firmware"), 1)
-      const { protocol } = migrationService({ privateKey: new Uint8Array(48).fill(1), genuine: () => null })
+      const { protocol } = migrationService({ newPrivateKey: () => new Uint8Array(48).fill(1), genuine: () => null })
       const machine = new Machine({
         strategy,
         scenario: new Scenario({ ...DEFAULT_SCENARIO, vcpus: 1, calls: 0, boots: 1 }),

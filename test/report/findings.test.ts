@@ -2,10 +2,12 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { STRATEGIES } from "@vmpl-lab/hv-strategies"
 import { expect, it } from "vitest"
 import { BLOCKS, README_BLOCK } from "../../scripts/findings/blocks.mjs"
 import { COMMANDS, printsJson, wordsOf } from "../../scripts/findings/commands.mjs"
 import { between, finding } from "../../scripts/findings/markdown.mjs"
+import { migrationRows } from "../../scripts/findings/migration.mjs"
 import { results } from "../../scripts/findings/run.mjs"
 import { serviceRows } from "../../scripts/findings/services.mjs"
 import { vmplLab } from "../support/shell.ts"
@@ -32,6 +34,9 @@ const small = (command: string, out: string): ReadonlyArray<string> => {
   if (command.startsWith("merge")) return ["merge", "--help"]
   if (command.startsWith("profile")) return [...kept(["-o"]), "-o", out]
   if (command.startsWith("service")) return [...words, "--calls", "1", "--strategy", "planes/kernel", "--json"]
+  if (command.startsWith("migrate")) {
+    return [...words, "--pages", "16", "--vcpus", "1", "--strategy", "planes/kernel", "--json"]
+  }
   return command === "validate" ? ["validate"] : [...words, "--draws", "1", "--calls", "1"]
 }
 
@@ -81,6 +86,12 @@ it(`has a current table of services${withoutTpm}`, { timeout: 120_000 }, async (
   const inDocument = cellsIn(document)
   expect(rows.length).toBeGreaterThan(20)
   for (const row of rows) expect(inDocument).toContain(row.join("|"))
+})
+
+it("has a current table of migrations", { timeout: 180_000 }, async () => {
+  const found = await results(["migration"])
+  expect(between(document, "migration", BLOCKS.migration.make(found))).toBe(document)
+  expect(migrationRows(found.migration as never)).toHaveLength(2 * STRATEGIES.length)
 })
 
 it("stops at a sentence that does not hold, and at a mark that is missing", () => {

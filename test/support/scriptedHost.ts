@@ -257,6 +257,17 @@ export class ScriptedHost {
     return new DataView(view.buffer, view.byteOffset + (gpa % PAGE_SIZE), PAGE_SIZE - (gpa % PAGE_SIZE))
   }
 
+  /** The same of a page that the host has, which is plain bytes. */
+  shared(gpa: number): DataView {
+    const view = this.#memory.write(this.#frame(gpa), 0)
+    return new DataView(view.buffer, view.byteOffset + (gpa % PAGE_SIZE), PAGE_SIZE - (gpa % PAGE_SIZE))
+  }
+
+  /** A page becomes the host's. */
+  share(gpa: number): void {
+    this.setEntry(gpa, { assigned: false, asid: 0, gfn: 0, validated: false, vmsa: false, perms: [ALL, 0, 0, 0] })
+  }
+
   fill(gpa: number, value: number): void {
     const view = this.poke(gpa)
     new Uint8Array(view.buffer, view.byteOffset, PAGE_SIZE).fill(value)

@@ -12,7 +12,10 @@ export const MIGRATION_CALL = {
   HELLO: 0,
   /** RDX: bytes of the other side's offer in the buffer. */
   PEER: 1,
-  /** RCX, RDX: the range of the agent's own pages, private, which stay behind. R8: MIGRATION_START. */
+  /**
+   * RCX, RDX: the range of the agent's own pages, its calling area among them: private, and they stay behind. R8:
+   * MIGRATION_START.
+   */
   START: 2,
   /** RDX: bytes of a list of GFNs, 8 bytes each, that the host found dirty. */
   MARK: 3,

@@ -28,15 +28,23 @@ export { GUEST_BUFFER_COST } from "./services/GuestBuffer.ts"
 export * from "./services/HandledService.ts"
 export * from "./services/LevelOne.ts"
 export * from "./services/MemoryAcceptance.ts"
-export { MIGRATION_COST, type Migration, type MigrationPhase, newMigration } from "./services/migration/Migration.ts"
+export {
+  MIGRATION_COST,
+  type Migration,
+  type MigrationPhase,
+  newMigration,
+  PAGE_COST
+} from "./services/migration/Migration.ts"
 export * from "./services/migration/MigrationService.ts"
 export { movedPages } from "./services/migration/MovedPages.ts"
-export { openRecord, RECORD, recordSize, sealRecord } from "./services/migration/SealedRecord.ts"
+export { type MigrationRecord, openRecord, RECORD, recordSize, sealRecord } from "./services/migration/SealedRecord.ts"
 export {
+  agree,
   boundTo,
   decodeHello,
   encodeHello,
   type PeerReport,
+  publicKeyOf,
   type TransportOptions
 } from "./services/migration/TransportKey.ts"
 export * from "./services/SecretStore.ts"

@@ -1,9 +1,11 @@
 import { MIGRATION_CALL, MIGRATION_RESULT, MIGRATION_ROLE, SVSM_RESULT } from "@vmpl-lab/guest"
+import type { Program } from "@vmpl-lab/vmpl"
 import { describe, expect, it } from "vitest"
 import { type GuestVmsa, migrationService, type SvsmRequest, SvsmState } from "../src/index.ts"
+import { isRunning } from "../src/services/migration/Park.ts"
 
 const service = () => {
-  const made = migrationService({ privateKey: new Uint8Array(48).fill(1), genuine: () => null })
+  const made = migrationService({ newPrivateKey: () => new Uint8Array(48).fill(1), genuine: () => null })
   const state = new SvsmState([made.protocol])
   Object.assign(state, { parameters: { guestVmpl: 2 } })
   return { ...made, state }
@@ -58,6 +60,29 @@ describe("who may move a guest", () => {
     expect(answer(made, MIGRATION_CALL.PARK, agent)).toBe(MIGRATION_RESULT.WRONG_PHASE)
     made.state.registry.push(other, vcpu(1, 3))
     expect(answer(made, MIGRATION_CALL.PARK, other)).toBe(MIGRATION_RESULT.MORE_LEVELS)
+  })
+
+  it("counts a vCPU that is about to park as one that runs, until it has", () => {
+    const made = service()
+    const [agent, other] = [vcpu(0, 2), vcpu(1, 2)]
+    Object.assign(made.migration, { agent, phase: "sending" })
+    made.state.registry.push(agent, other)
+    const parking = made.protocol.serve(made.state, request(MIGRATION_CALL.PARK, other)) as Program<number>
+    expect(parking.next().done).toBe(false)
+    expect(made.migration.parking).toEqual(new Set([other]))
+    expect(made.migration.parked.size).toBe(0)
+    expect(isRunning(made.state, made.migration)).toBe(true)
+  })
+
+  it("stops for every vCPU that exists, whoever was parked and deleted", () => {
+    const made = service()
+    const [agent, gone, runs] = [vcpu(0, 2), vcpu(1, 2), vcpu(2, 2)]
+    Object.assign(made.migration, { agent, phase: "sending" })
+    made.state.registry.push(agent, runs)
+    made.migration.parked.add(gone)
+    expect(isRunning(made.state, made.migration)).toBe(true)
+    made.migration.parked.add(runs)
+    expect(isRunning(made.state, made.migration)).toBe(false)
   })
 
   it("asks for no call that there is not", () => {

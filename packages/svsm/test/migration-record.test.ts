@@ -55,6 +55,9 @@ describe("a sealed record", () => {
   })
 })
 
+const POLICY = 0x3_0000n
+const TCB = Uint8Array.of(3, 0, 0, 0, 0, 0, 8, 115)
+
 /** A side whose report says what it is given, and is believed. */
 const side = (role: number, name: string, changes: Partial<PeerReport> = {}) => {
   const privateKey = new Uint8Array(createHash("sha384").update(name).digest())
@@ -63,15 +66,17 @@ const side = (role: number, name: string, changes: Partial<PeerReport> = {}) => 
   const publicKey = new Uint8Array(ecdh.getPublicKey())
   const measurement = new Uint8Array(48).fill(0x11)
   const reportData = boundTo(role, publicKey)
-  const told: PeerReport = { vmpl: 0, reportData, measurement, ...changes }
+  const told: PeerReport = { vmpl: 0, reportData, measurement, policy: POLICY, reportedTcb: TCB, ...changes }
   const report = new Uint8Array(0x4a0)
   report.set(measurement, 0x90)
+  new DataView(report.buffer).setBigUint64(0x08, POLICY, true)
+  report.set(TCB, 0x180)
   return { privateKey, told, hello: encodeHello({ role, publicKey, report, certificates: new Uint8Array(3) }) }
 }
 
 const keysOf = (source: ReturnType<typeof side>, target: ReturnType<typeof side>) => [
-  agree({ privateKey: source.privateKey, genuine: () => target.told }, source.hello, target.hello),
-  agree({ privateKey: target.privateKey, genuine: () => source.told }, target.hello, source.hello)
+  agree({ genuine: () => target.told }, source.privateKey, source.hello, target.hello),
+  agree({ genuine: () => source.told }, target.privateKey, target.hello, source.hello)
 ]
 
 describe("the agreement on a key", () => {
@@ -85,15 +90,24 @@ describe("the agreement on a key", () => {
   it.each([
     ["a report of VMPL2", { vmpl: 2 }],
     ["other software", { measurement: new Uint8Array(48) }],
-    ["a report about another key", { reportData: new Uint8Array(64) }]
+    ["a report about another key", { reportData: new Uint8Array(64) }],
+    ["a guest that its host may debug", { policy: POLICY | (1n << 19n) }],
+    ["older firmware in one part", { reportedTcb: Uint8Array.of(3, 0, 0, 0, 0, 0, 7, 116) }]
   ])("is refused to %s", (_name, changes) => {
     expect(keysOf(side(0, "source"), side(1, "target", changes))[0]).toBeNull()
+  })
+
+  it("is given to newer firmware, and a guest may come from older", () => {
+    const newer = { reportedTcb: Uint8Array.of(3, 0, 0, 0, 0, 0, 9, 115) }
+    expect(keysOf(side(0, "source"), side(1, "target", newer))[0]).not.toBeNull()
+    const older = { reportedTcb: Uint8Array.of(2, 0, 0, 0, 0, 0, 8, 115) }
+    expect(keysOf(side(0, "source", older), side(1, "target"))[1]).not.toBeNull()
   })
 
   it("is refused to a side with the same role, and to a report that is not genuine", () => {
     expect(keysOf(side(0, "source"), side(0, "target"))[0]).toBeNull()
     const [source, target] = [side(0, "source"), side(1, "target")]
-    expect(agree({ privateKey: source.privateKey, genuine: () => null }, source.hello, target.hello)).toBeNull()
+    expect(agree({ genuine: () => null }, source.privateKey, source.hello, target.hello)).toBeNull()
   })
 
   it("is refused to a point that is not on the curve, though its report names it", () => {
@@ -101,8 +115,8 @@ describe("the agreement on a key", () => {
     const publicKey = new Uint8Array(97).fill(4)
     const report = new Uint8Array(0x4a0)
     const hello = encodeHello({ role: 1, publicKey, report, certificates: new Uint8Array(0) })
-    const told = { vmpl: 0, reportData: boundTo(1, publicKey), measurement: new Uint8Array(48).fill(0x11) }
-    expect(agree({ privateKey: source.privateKey, genuine: () => told }, source.hello, hello)).toBeNull()
+    const told = { ...source.told, reportData: boundTo(1, publicKey) }
+    expect(agree({ genuine: () => told }, source.privateKey, source.hello, hello)).toBeNull()
   })
 
   it("reads no offer of another size", () => {

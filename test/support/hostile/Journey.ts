@@ -18,17 +18,22 @@ import { SHARED } from "./Layout.ts"
 import type { HostileMachine } from "./Machine.ts"
 import type { Secrets } from "./Secrets.ts"
 
-/** The private key is the SVSM's secret; whether a report is genuine the AMD-SP's part, and not asked here. */
+/** The private keys are the SVSM's secrets; whether a report is genuine the AMD-SP's part, and not asked here. */
 export const transportOf = (secrets: Secrets): TransportOptions => {
-  const privateKey = secrets.bytes(48)
-  // Below the order of the group, and not 0.
-  privateKey[0] = 1
+  const newPrivateKey = (): Uint8Array => {
+    const privateKey = secrets.bytes(48)
+    // Below the order of the group, and not 0.
+    privateKey[0] = 1
+    return privateKey
+  }
   return {
-    privateKey,
+    newPrivateKey,
     genuine: (report) => ({
       vmpl: new DataView(report.buffer, report.byteOffset).getUint32(REPORT.vmpl, true),
       reportData: report.subarray(REPORT.report_data, REPORT.report_data + 64),
-      measurement: report.subarray(REPORT.measurement, REPORT.measurement + 48)
+      measurement: report.subarray(REPORT.measurement, REPORT.measurement + 48),
+      policy: new DataView(report.buffer, report.byteOffset).getBigUint64(REPORT.policy, true),
+      reportedTcb: report.subarray(REPORT.reported_tcb, REPORT.reported_tcb + 8)
     })
   }
 }

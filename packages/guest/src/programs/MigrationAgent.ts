@@ -36,13 +36,17 @@ export interface AgentCommand {
   readonly waitNs: number
 }
 
-/** What became of it. `ns` is the agent's time by its TSC when it had been done. */
+/**
+ * What became of it. `ns` is the agent's time by its TSC when it had been done, `callNs` what of it the SVSM's call took, from
+ * before it to after it.
+ */
 export interface AgentReply {
   readonly result: number
   readonly rcx: number
   readonly rdx: number
   readonly r8: number
   readonly ns: number
+  readonly callNs: number
 }
 
 export type AgentPort = OutsidePort<AgentReply, AgentCommand>
@@ -65,7 +69,7 @@ export const migrationControl = (plan: GuestPlan): { readonly go: number; readon
   return { go: page, stop: page + 8 }
 }
 
-const NOTHING: AgentReply = { result: SVSM_RESULT.SUCCESS, rcx: 0, rdx: 0, r8: 0, ns: 0 }
+const NOTHING: AgentReply = { result: SVSM_RESULT.SUCCESS, rcx: 0, rdx: 0, r8: 0, ns: 0, callNs: 0 }
 
 /**
  * The first vCPU of a guest that moves: it stands between the VMM, which decides what comes next, and the SVSM, which
@@ -145,9 +149,12 @@ function* call(
     resume: [MIGRATION_CALL.RESUME, { rcx: own + BLOCK.LIST }]
   } as const
   const [number, registers] = calls[kind as keyof typeof calls]
+  const begin = yield* now()
   const result = yield* svsm.call(MIGRATION_PROTOCOL, number, registers)
+  const callNs = (yield* now()) - begin
   return {
     result,
+    callNs,
     rcx: yield* register(VMSA.rcx),
     rdx: yield* register(VMSA.rdx),
     r8: yield* register(VMSA.r8)

@@ -217,6 +217,11 @@ export class Meter {
     return { switches: 2 * roundTrips, switchNs: roundTripNs }
   }
 
+  /** Time of the switch that this level's call took, as long as it has not returned; 0 where there is none. */
+  openSwitchNs(apicId: number, vmpl: number): number {
+    return this.#of(apicId).requests[vmpl]?.span.total() ?? 0
+  }
+
   /** A span that nobody uses: charges are recorded at every switch, so spans are used again. */
   #take(): Span {
     return this.#free.pop() ?? new Span()

@@ -17,7 +17,7 @@ const LIST_MAX = (BUFFER_PAGES * PAGE_SIZE) / 8
 const NEVER = 0xffff_ffff
 /** How much longer than it is watched the guest writes before that. */
 const FIRST_TOUCHES = 3
-/** Times that the guest is asked to stop. */
+/** Times that the guest is asked to stop, or to go on. */
 const STOP_MAX = 1_000
 /** More pages than a batch has room for. */
 const ANY = 0xffff
@@ -45,9 +45,10 @@ export class MigrationFlow {
   #waitNs = 0
 
   constructor(options: MigrateOptions) {
-    const { strategy, targetStrategy, profile, seed, pages, vcpus, writesPerSecond, writesAfter, wrote } = options
+    const { strategy, targetStrategy, profile, seed, pages, vcpus, writesPerSecond, writesAfter, wrote, called } =
+      options
     const paceNs = Math.round(1e9 / writesPerSecond)
-    const watched = wrote === undefined ? {} : { wrote }
+    const watched = { ...(wrote === undefined ? {} : { wrote }), ...(called === undefined ? {} : { called }) }
     const data = dataRange(pages)
     const { callEvery = 0 } = options
     const guest = { vcpus: vcpus + 1, data, paceNs, callEvery, writes: () => NEVER, writesAfter }
@@ -228,7 +229,9 @@ export class MigrationFlow {
   /** The guest goes on where it was. The SVSM refuses that where it has been given away. @returns whether it does */
   *#goBack(): Generator<void, boolean> {
     const source = this.#source
-    yield* source.command("resume")
+    let result: number = MIGRATION_RESULT.STILL_RUNNING
+    for (let asked = 0; asked < STOP_MAX && result === MIGRATION_RESULT.STILL_RUNNING; asked++)
+      result = (yield* source.command("resume")).result
     const { written } = source
     yield* source.command("wait", 0, this.#options.warmUpNs)
     return source.written > written

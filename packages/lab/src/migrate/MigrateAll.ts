@@ -7,7 +7,7 @@ import type { MigrationRun } from "./MigrationRun.ts"
 import { runUnmoved } from "./Unmoved.ts"
 
 /** Runs a generator to its end, where what it throws as RunFailed becomes a failure; it can be interrupted. */
-const driven = <A>(steps: Generator<void, A>): Effect.Effect<A, RunFailed> =>
+export const driven = <A>(steps: Generator<void, A>): Effect.Effect<A, RunFailed> =>
   Effect.gen(function* () {
     for (;;) {
       const step = yield* Effect.suspend(() => {

@@ -1,3 +1,4 @@
+import type { AgentCommand } from "@vmpl-lab/guest"
 import type { Strategy } from "@vmpl-lab/hv-strategies"
 import type { Profile } from "@vmpl-lab/sim"
 import type { LinkOptions, Message } from "./Link.ts"
@@ -5,6 +6,17 @@ import type { LinkOptions, Message } from "./Link.ts"
 /** Who finds the pages that the guest writes while it moves. */
 export const TRACKINGS = ["vmpl-write-right", "nested-page-table"] as const
 export type Tracking = (typeof TRACKINGS)[number]
+
+/** One call of the migration service as the guest saw it, virtual ns, with the part that was switches between VMPLs. */
+export interface MigrationCallTime {
+  readonly side: "source" | "target"
+  readonly kind: AgentCommand["kind"] | "park"
+  readonly result: number
+  /** RDX as it was returned: pages, for most calls. */
+  readonly rdx: number
+  readonly ns: number
+  readonly switchNs: number
+}
 
 /** How a guest is moved. */
 export interface MigrateOptions {
@@ -34,6 +46,8 @@ export interface MigrateOptions {
   readonly targetStrategy?: Strategy
   /** Observer of the guest's writes, 4 bytes each, on whichever machine. */
   readonly wrote?: (apicId: number, gpa: number, value: number) => void
+  /** Observer of the calls that the SVSMs of both machines serve. */
+  readonly called?: (call: MigrationCallTime) => void
   /** What a host says is dirty in place of what is. */
   readonly tells?: (gfns: ReadonlyArray<number>) => ReadonlyArray<number>
   /** What a carrier makes of each side's offer for a key. */

@@ -7,6 +7,7 @@ import {
   migrationWriter,
   type PageRange,
   resumedWriter,
+  SVSM_RESULT,
   WRITER_RESUME,
   type WriterPlan
 } from "@vmpl-lab/guest"
@@ -14,19 +15,22 @@ import type { Strategy } from "@vmpl-lab/hv-strategies"
 import { DEFAULT_VM_CONFIG } from "@vmpl-lab/hypervisor"
 import { PAGE_SIZE } from "@vmpl-lab/sev-es"
 import type { Profile } from "@vmpl-lab/sim"
-import { type MigrationService, migrationService } from "@vmpl-lab/svsm"
-import { OutsidePort } from "@vmpl-lab/vmpl"
+import { type MigrationService, migrationService, type Protocol } from "@vmpl-lab/svsm"
+import { OP, OutsidePort } from "@vmpl-lab/vmpl"
 import { hostCertificates } from "../attestation/AttestRun.ts"
 import { builtInFirmware } from "../Compare.ts"
 import { DEFAULT_SCENARIO } from "../DefaultScenario.ts"
 import { Machine } from "../Machine.ts"
 import { RunFailed } from "../RunFailed.ts"
 import { HIGH_RAM_GPA, svsmLaunch } from "../SvsmLaunch.ts"
+import type { MigrationCallTime } from "./MigrateOptions.ts"
 import { transportOptions } from "./Trust.ts"
 
 /** Pages through which a host gets and gives what is sealed: a batch of them, or all VMSAs. */
 export const BUFFER_PAGES = 40
 const REGION = 0x20_0000
+/** APIC ID of the agent. */
+const AGENT = 0
 const EVENTS_PER_CHUNK = 10_000
 
 /** What one of the two machines is made of. */
@@ -44,6 +48,7 @@ export interface SideOptions {
   readonly writes: (apicId: number) => number
   readonly writesAfter: number
   readonly wrote?: (apicId: number, gpa: number, value: number) => void
+  readonly called?: (call: MigrationCallTime) => void
 }
 
 /** Where the pages are that the guest writes to. */
@@ -61,6 +66,8 @@ export class MigrationSide {
   readonly #options: SideOptions
   readonly #port: AgentPort = new OutsidePort()
   readonly #buffer: PageRange
+  /** The same as of `parkedNs`, by APIC ID. */
+  readonly #parks: Array<number> = []
 
   constructor(options: SideOptions) {
     const { name, strategy, profile, seed, chip, vcpus, data } = options
@@ -85,7 +92,7 @@ export class MigrationSide {
       calls: true,
       incoming,
       vmConfig: { ...DEFAULT_VM_CONFIG, vmplFaults: "run-vmpl0" },
-      services: [this.service.protocol],
+      services: [this.#heard(this.service.protocol)],
       certificates: (identity) => hostCertificates(identity, "VCEK"),
       outside: [this.#port],
       body: (guest, apicId, caGpa) => {
@@ -113,8 +120,30 @@ export class MigrationSide {
 
   /** One command, until the agent asks for the next. */
   *command(kind: AgentCommand["kind"], value = 0, waitNs = 0): Generator<void, AgentReply> {
+    const { meter } = this.machine
+    const before = meter.switching(AGENT).switchNs
     this.#port.answer({ kind, value, waitNs: Math.ceil(waitNs) })
-    return yield* this.#untilAsked()
+    const reply = yield* this.#untilAsked()
+    const { result, rdx, callNs } = reply
+    const switchNs = meter.switching(AGENT).switchNs - before
+    if (kind !== "wait") this.#options.called?.({ side: this.#options.name, kind, result, rdx, ns: callNs, switchNs })
+    return reply
+  }
+
+  /** PARK does not return: its time is up to the SVSM's last store, which clears the call. */
+  #heard(protocol: Protocol): Protocol {
+    const { called, name } = this.#options
+    if (called === undefined) return protocol
+    const completed: Protocol["completed"] = (state, apicId, operation) => {
+      protocol.completed?.(state, apicId, operation)
+      const caller = [...this.service.migration.parking].find((vmsa) => vmsa.apicId === apicId)
+      if (operation.op !== OP.WRITE || operation.address !== caller?.caGpa) return
+      const { meter, vmm } = this.machine
+      const ns = vmm.groups[apicId]!.active!.thread.time - this.#parks[apicId]!
+      const switchNs = meter.openSwitchNs(apicId, caller.vmpl)
+      called({ side: name, kind: "park", result: SVSM_RESULT.SUCCESS, rdx: 0, ns, switchNs })
+    }
+    return { ...protocol, completed }
   }
 
   /** The last command: the machine runs until its guest has done all its work. */
@@ -176,7 +205,10 @@ export class MigrationSide {
         this.writes[apicId]! += 1
         wrote?.(apicId, gpa, value)
       },
-      parks: (_apicId, ns) => this.parkedNs.push(ns),
+      parks: (apicId, ns) => {
+        this.#parks[apicId] = ns
+        this.parkedNs.push(ns)
+      },
       resumes: (_apicId, ns) => this.resumedNs.push(ns)
     }
   }

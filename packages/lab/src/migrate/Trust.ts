@@ -20,16 +20,17 @@ const genuine = (bytes: Uint8Array, certificates: Uint8Array): PeerReport | null
     const report = parseReport(bytes, "report")
     const evidence = { report, leaf: leaf!, ask: ask!, ark: ark!, at: AT, rootKey: testRootFingerprint() }
     if (!verifyEvidence(evidence).every(({ ok }) => ok)) return null
-    const { vmpl, reportData, measurement } = report
-    return { vmpl, reportData, measurement }
+    const { vmpl, reportData, measurement, policy, reportedTcb } = report
+    return { vmpl, reportData, measurement, policy, reportedTcb }
   } catch (cause) {
     if (cause instanceof BadBytes) return null
     throw cause
   }
 }
 
-/** What one SVSM brings to a migration: its key is of its own random stream. */
+/** What one SVSM brings to a migration: its keys are of its own random stream. */
 export const transportOptions = (seed: number, side: string): TransportOptions => {
   const random = new RandomStream(seed, `migration key of the ${side}`)
-  return { privateKey: Uint8Array.from({ length: PRIVATE_KEY_SIZE }, () => random.int(0, 255)), genuine }
+  const newPrivateKey = () => Uint8Array.from({ length: PRIVATE_KEY_SIZE }, () => random.int(0, 255))
+  return { newPrivateKey, genuine }
 }

@@ -14,7 +14,7 @@ import { serviceScenario } from "../tpm/ServiceGuest.ts"
 import type { TpmBackEnd } from "../tpm/Swtpm.ts"
 import { responseCode, TPM_RC } from "../tpm/TpmMessage.ts"
 import type { CallGroup, LatencyPlace } from "./latency/CallGroup.ts"
-import { callGroups } from "./latency/CallGroups.ts"
+import { callGroups, MEASURED_GROUPS } from "./latency/CallGroups.ts"
 import { latencyRow, type ServiceLatency } from "./RunService.ts"
 import { resultName } from "./ServiceJobs.ts"
 
@@ -121,6 +121,11 @@ export const serviceLatency = Effect.fnUntraced(function* (options: LatencyOptio
         }
       }
       yield* guest.end
+    }
+    const { profile, seed, calls } = options
+    for (const { protocol, measure } of MEASURED_GROUPS) {
+      for (const { name: call, outcomes, givenNs } of yield* measure({ strategy, profile, seed, calls }))
+        rows.push(latencyRow({ strategy: name, protocol, call, givenNs }, outcomes))
     }
   }
   return rows

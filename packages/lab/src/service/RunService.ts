@@ -50,14 +50,17 @@ export interface RunServiceOptions {
   readonly levels?: ClientLevels
 }
 
+/** One call: its result, and its time with the part that was switches. */
+export type CallTime = Pick<JobOutcome, "result" | "ns" | "switchNs">
+
 /** The sample in the middle by its time. */
-export const medianOutcome = (outcomes: ReadonlyArray<JobOutcome>): JobOutcome =>
+export const medianOutcome = <A extends Pick<JobOutcome, "ns">>(outcomes: ReadonlyArray<A>): A =>
   [...outcomes].sort((a, b) => a.ns - b.ns)[Math.ceil(outcomes.length / 2) - 1]!
 
 /** Where a job's time went, as a row. */
 export const latencyRow = (
   what: Pick<ServiceLatency, "strategy" | "protocol" | "call" | "givenNs">,
-  outcomes: ReadonlyArray<JobOutcome>
+  outcomes: ReadonlyArray<CallTime>
 ): ServiceLatency => {
   const { ns, switchNs } = medianOutcome(outcomes)
   const results = [...new Set(outcomes.map(({ result }) => resultName(result)))]

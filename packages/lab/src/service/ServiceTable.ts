@@ -1,4 +1,4 @@
-import { GUEST_BUFFER_COST } from "@vmpl-lab/svsm"
+import { GUEST_BUFFER_COST, MIGRATION_COST } from "@vmpl-lab/svsm"
 import { grid } from "../Grid.ts"
 import type { ClientLevels } from "../tpm/ClientWork.ts"
 import { duration } from "../Units.ts"
@@ -39,7 +39,9 @@ export const latencyNotes = (): string =>
     "Service: what the SVSM does, of its instructions at the profile's prices. Beside them, assumed: what a handler says,",
     `  ${GUEST_BUFFER_COST.MAP_PAGE} ns for each guest page and ${GUEST_BUFFER_COST.COPY_KIB} ns for each KiB copied, ${HANDLER_COST.RANDOM_8_BYTES} ns for 8 random bytes, ${HANDLER_COST.SECRET} ns for a secret;`,
     "  of others: a TPM's own work, measured on swtpm, and the AMD-SP's on a message, which is the profile's. Loads and",
-    "  stores of the SVSM's own are free, and so is its hashing."
+    "  stores of the SVSM's own are free, and so is its hashing, but for migration's:",
+    `  ${MIGRATION_COST.SEAL_KIB} ns to seal or open a KiB, ${MIGRATION_COST.HASH_KIB} ns to hash one, ${duration(MIGRATION_COST.KEY_AGREEMENT)} for half of a key agreement, ${duration(MIGRATION_COST.CHECK_REPORT)} to check a report.`,
+    "  Migration's calls are those of whole migrations, at most 3 of each kind; PARK's time is up to the SVSM's last store."
   ].join("\n")
 
 const fuzzLine = ({ strategy, calls, results }: FuzzRecord): string => {

@@ -25,7 +25,7 @@ interface Range {
 /**
  * Memory acceptance: instead of a page state change and a list of pages for each batch, a guest names a range. The SVSM
  * has the host make it private where it is not validated, validates, clears and grants it, as PVALIDATE does page by
- * page and under the same lock. A page that is validated already ends the call: a guest does not accept twice.
+ * page and under the same lock, batch by batch. A page that is validated already ends the call: a guest does not accept twice.
  */
 export const memoryAcceptance: Protocol = {
   number: PROTOCOL,
@@ -36,14 +36,7 @@ export const memoryAcceptance: Protocol = {
     if (range === null) return INVALID_PARAMETER
     const { gpa, units, is2m } = range
     if (!validRegion(state, gpa, units * unitBytes(is2m))) return INVALID_ADDRESS
-    yield* state.lock.read()
-    try {
-      // A VMSA may have come into being while this waited.
-      if (!validRegion(state, gpa, units * unitBytes(is2m))) return INVALID_ADDRESS
-      return yield* accept(state, request, range)
-    } finally {
-      state.lock.release()
-    }
+    return yield* accept(state, request, range)
   }
 }
 
@@ -63,17 +56,34 @@ function* accept(state: SvsmState, request: SvsmRequest, { gpa, units, is2m }: R
   let done = 0
   let result: number = SUCCESS
   while (done < bound && result === SUCCESS) {
-    const batch = fresh(state, gpa + done * bytes, Math.min(PSC_MAX_ENTRIES, bound - done), is2m)
-    if (batch === 0) result = RESULT_UNCHANGED
-    else {
-      const outcome = yield* acceptBatch(state, request, { gpa: gpa + done * bytes, units: batch, is2m })
-      done += outcome.done
-      result = outcome.result
-    }
+    const left = { gpa: gpa + done * bytes, units: Math.min(PSC_MAX_ENTRIES, bound - done), is2m }
+    const outcome = yield* acceptLocked(state, request, left)
+    done += outcome.done
+    result = outcome.result
   }
   setRegister(request, "rcx", gpa + done * bytes)
   setRegister(request, "rdx", units - done)
   return result === SUCCESS && done < units ? INCOMPLETE : result
+}
+
+/** How far a batch came. */
+interface Outcome {
+  readonly done: number
+  readonly result: number
+}
+
+/** A batch under the lock, no more: who makes a vCPU meanwhile waits as long as for a list, not for the whole range. */
+function* acceptLocked(state: SvsmState, request: SvsmRequest, { gpa, units, is2m }: Range): Program<Outcome> {
+  yield* state.lock.read()
+  try {
+    // A VMSA may have come into being while this waited.
+    if (!validRegion(state, gpa, units * unitBytes(is2m))) return { done: 0, result: INVALID_ADDRESS }
+    const batch = fresh(state, gpa, units, is2m)
+    if (batch === 0) return { done: 0, result: RESULT_UNCHANGED }
+    return yield* acceptBatch(state, request, { gpa, units: batch, is2m })
+  } finally {
+    state.lock.release()
+  }
 }
 
 /** How many units in a row nobody has validated or is working on. */
@@ -86,11 +96,7 @@ const fresh = ({ validated, changing }: SvsmState, gpa: number, most: number, is
 }
 
 /** One page state change, then each unit. The whole batch is kept from other CPUs: what they validated would be lost. */
-function* acceptBatch(
-  state: SvsmState,
-  { vmpl, caller }: SvsmRequest,
-  { gpa, units, is2m }: Range
-): Program<{ readonly done: number; readonly result: number }> {
+function* acceptBatch(state: SvsmState, { vmpl, caller }: SvsmRequest, { gpa, units, is2m }: Range): Program<Outcome> {
   const bytes = unitBytes(is2m)
   const all = Array.from({ length: units }, (_, unit) => gpa + unit * bytes)
   for (const unit of all) keep(state, unit, is2m)

@@ -1,7 +1,12 @@
 import { type ClientJob, CORE_CALL, PROTOCOL, pvalidateList } from "@vmpl-lab/guest"
+import type { Strategy } from "@vmpl-lab/hv-strategies"
+import type { Profile } from "@vmpl-lab/sim"
 import type { Protocol, ServeCall, SvsmState } from "@vmpl-lab/svsm"
+import type * as Effect from "effect/Effect"
+import type { RunFailed } from "../../RunFailed.ts"
 import type { ClientLevels } from "../../tpm/ClientWork.ts"
 import type { OutsideAnswerer } from "../../tpm/GuestMachine.ts"
+import type { CallTime } from "../RunService.ts"
 
 /** Guest memory that the calls of the table may use; nobody else does. */
 export interface LatencyPlace {
@@ -50,6 +55,29 @@ export interface CallGroup {
   /** Once, before the first round. */
   readonly setUp?: (place: LatencyPlace) => ReadonlyArray<ClientJob>
   readonly calls: (place: LatencyPlace) => ReadonlyArray<LatencyCall>
+}
+
+/** One call of the table with all its samples. */
+export interface MeasuredCall {
+  readonly name: string
+  readonly outcomes: ReadonlyArray<CallTime>
+  /** As of a `LatencyCall`. */
+  readonly givenNs: number
+}
+
+/** Calls of one protocol that no client can make one by one: the group runs what makes them, and tells of each. */
+export interface MeasuredGroup {
+  readonly protocol: string
+  /** Under one strategy. @returns in the order of the table, the same calls under each */
+  readonly measure: (how: MeasureOptions) => Effect.Effect<ReadonlyArray<MeasuredCall>, RunFailed>
+}
+
+/** What a group measures under; `calls` is the most samples of a call. */
+export interface MeasureOptions {
+  readonly strategy: Strategy
+  readonly profile: Profile
+  readonly seed: number
+  readonly calls: number
 }
 
 type Call = Extract<ClientJob, { kind: "call" }>

@@ -3,9 +3,10 @@ import type { TpmBackEnd } from "../../tpm/Swtpm.ts"
 import { acceptanceCalls } from "./AcceptanceCalls.ts"
 import { apicCalls } from "./ApicCalls.ts"
 import { attestationCalls } from "./AttestationCalls.ts"
-import type { CallGroup } from "./CallGroup.ts"
+import type { CallGroup, MeasuredGroup } from "./CallGroup.ts"
 import { coreCalls } from "./CoreCalls.ts"
 import { levelCalls } from "./LevelCalls.ts"
+import { migrationCalls } from "./MigrationCalls.ts"
 import { uefiVariableCalls } from "./UefiVariableCalls.ts"
 import { vtpmCalls } from "./VtpmCalls.ts"
 
@@ -22,6 +23,9 @@ const GROUPS: ReadonlyArray<MakeGroup> = [
   () => [apicCalls],
   levelCalls
 ]
+
+/** Those that run something of their own. */
+export const MEASURED_GROUPS: ReadonlyArray<MeasuredGroup> = [migrationCalls]
 
 /** The groups for one strategy's guests. @param tpm null where there is none: then its calls are left out */
 export const callGroups = (tpm: TpmBackEnd | null): ReadonlyArray<CallGroup> => {

@@ -7,7 +7,7 @@ import { leftOver } from "./ExportPages.ts"
 import { encodeState, layoutOf } from "./GuestState.ts"
 import { MIGRATION_COST, type Migration, PAGE_COST, type PageVersion } from "./Migration.ts"
 import { digestOf, memoryDigest, movedPages, runsOf } from "./MovedPages.ts"
-import { forgetDeleted } from "./Park.ts"
+import { forgetDeleted, isRunning } from "./Park.ts"
 import { RECORD, sealRecord } from "./SealedRecord.ts"
 import { giveShared, type SharedBuffer } from "./SharedBuffer.ts"
 
@@ -38,9 +38,10 @@ export function* exportState(
 /** @returns the records, after which nothing is sealed any more; or why there are none */
 function* sealState(state: SvsmState, migration: Migration, room: number): Program<Uint8Array | number> {
   forgetDeleted(state, migration)
-  if (migration.parked.size < state.registry.length - 1) return MIGRATION_RESULT.STILL_RUNNING
-  if (leftOver(state, migration) > 0) return MIGRATION_RESULT.PAGES_LEFT
+  if (isRunning(state, migration)) return MIGRATION_RESULT.STILL_RUNNING
   const gfns = movedPages(state, migration)
+  const isUnsent = gfns.some((gfn) => !migration.versions.has(gfn))
+  if (isUnsent || leftOver(state, migration) > 0) return MIGRATION_RESULT.PAGES_LEFT
   const versions = migration.rehash ? yield* hashAgain(migration, gfns) : migration.versions
   const vcpus = [...migration.parked].map(({ apicId, vmpl, vmsaGpa, caGpa }) => ({ apicId, vmpl, vmsaGpa, caGpa }))
   const key = migration.key!
@@ -80,7 +81,7 @@ function* hashAgain(migration: Migration, gfns: ReadonlyArray<number>): Program<
   for (const gfn of gfns) {
     yield readBytes(gfn * PAGE_SIZE, contents)
     yield work(PAGE_COST.HASH)
-    versions.set(gfn, { digest: digestOf(contents), rights: migration.versions.get(gfn)?.rights ?? 0 })
+    versions.set(gfn, { digest: digestOf(contents), rights: migration.versions.get(gfn)!.rights })
   }
   return versions
 }

@@ -10,8 +10,12 @@ import { giveShared, type SharedBuffer, takeShared } from "./SharedBuffer.ts"
 import { agree, boundTo, encodeHello, publicKeyOf, type TransportOptions } from "./TransportKey.ts"
 
 const { SUCCESS, INVALID_PARAMETER, INVALID_REQUEST } = SVSM_RESULT
+const NO_BYTES = new Uint8Array(0)
 
-/** HELLO: a fresh public key, and a report of the AMD-SP that binds it to this SVSM and its role. */
+/**
+ * HELLO: a fresh public key, and a report of the AMD-SP that binds it to this SVSM and its role. A migration that came
+ * to nothing may begin anew with it, under another key.
+ */
 export function* hello(
   state: SvsmState,
   migration: Migration,
@@ -22,7 +26,8 @@ export function* hello(
   const role = request.r8Lo
   if (role !== MIGRATION_ROLE.SOURCE && role !== MIGRATION_ROLE.TARGET) return INVALID_PARAMETER
   if (state.messages === null) return INVALID_REQUEST
-  const publicKey = publicKeyOf(options)
+  const privateKey = options.newPrivateKey()
+  const publicKey = publicKeyOf(privateKey)
   yield work(MIGRATION_COST.KEY_AGREEMENT)
   const data = boundTo(role, publicKey)
   const reply = yield* state.messages.report(request.caller.apicId, data, MESSAGE_PAGES.CERTIFICATE_COUNT)
@@ -35,6 +40,8 @@ export function* hello(
   migration.role = role
   migration.agent = request.caller
   migration.hello = offer
+  migration.privateKey = privateKey
+  migration.key = null
   setRegister(request, "rcx", offer.length)
   return SUCCESS
 }
@@ -43,9 +50,12 @@ export function* hello(
 export function* peer(migration: Migration, options: TransportOptions, buffer: SharedBuffer): Program<number> {
   const offer = yield* takeShared(buffer)
   yield work(MIGRATION_COST.CHECK_REPORT + MIGRATION_COST.KEY_AGREEMENT)
-  const key = agree(options, migration.hello, offer)
+  const key = agree(options, migration.privateKey, migration.hello, offer)
   if (key === null) return MIGRATION_RESULT.UNTRUSTED_PEER
   migration.key = key
+  migration.privateKey = NO_BYTES
+  migration.sequence = 0
+  migration.versions.clear()
   migration.phase = "keyed"
   return SUCCESS
 }

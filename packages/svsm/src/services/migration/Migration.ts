@@ -26,10 +26,19 @@ export const PAGE_COST = {
 } as const
 
 /**
- * How far a migration is. Source: none, greeted, keyed, sending, stopped, gone. Target: none, greeted, keyed, arrived,
- * none again; refused where the memory that came is not what was sent.
+ * How far a migration is. Source: none, greeted, keyed, sending, stopped, gone; or resuming and keyed again. Target: none,
+ * greeted, keyed, arrived, resuming, none again; refused where the memory that came is not what was sent.
  */
-export type MigrationPhase = "none" | "greeted" | "keyed" | "sending" | "stopped" | "gone" | "arrived" | "refused"
+export type MigrationPhase =
+  | "none"
+  | "greeted"
+  | "keyed"
+  | "sending"
+  | "stopped"
+  | "gone"
+  | "arrived"
+  | "resuming"
+  | "refused"
 
 /** One page as it was sent or has arrived: SHA-256 of its contents, and the rights of VMPL1 to VMPL3, a byte each. */
 export interface PageVersion {
@@ -45,8 +54,9 @@ export interface Migration {
   agent: GuestVmsa | null
   /** The agent's own pages, which stay behind. */
   own: { readonly gpa: number; readonly size: number }
-  /** This side's offer and the key that came of both. */
+  /** This side's offer with its private key, which is forgotten once there is a key that came of both. */
   hello: Uint8Array
+  privateKey: Uint8Array
   key: TransportKey | null
   /** Number of the next record. */
   sequence: number
@@ -66,6 +76,8 @@ export interface Migration {
   readonly versions: Map<number, PageVersion>
   /** VMSAs that do not run, in the order in which they parked or arrived. */
   readonly parked: Set<GuestVmsa>
+  /** VMSAs whose PARK has begun. */
+  readonly parking: Set<GuestVmsa>
   /** Write faults of the guest that were served. */
   faults: number
 }
@@ -76,6 +88,7 @@ export const newMigration = (): Migration => ({
   agent: null,
   own: { gpa: 0, size: 0 },
   hello: new Uint8Array(0),
+  privateKey: new Uint8Array(0),
   key: null,
   sequence: 0,
   hostTracks: false,
@@ -87,5 +100,6 @@ export const newMigration = (): Migration => ({
   quiet: new Set(),
   versions: new Map(),
   parked: new Set(),
+  parking: new Set(),
   faults: 0
 })

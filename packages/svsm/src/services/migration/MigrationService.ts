@@ -1,4 +1,4 @@
-import { MIGRATION_CALL, MIGRATION_PROTOCOL, MIGRATION_RESULT, SVSM_RESULT } from "@vmpl-lab/guest"
+import { MIGRATION_CALL, MIGRATION_PROTOCOL, MIGRATION_RESULT, MIGRATION_ROLE, SVSM_RESULT } from "@vmpl-lab/guest"
 import { PAGE_SIZE, toNumber } from "@vmpl-lab/sev-es"
 import { OP, type Operation, type Program } from "@vmpl-lab/vmpl"
 import type { Protocol } from "../../protocols/Protocol.ts"
@@ -24,7 +24,7 @@ export interface MigrationService {
 
 /** When each call is for; PARK is for every vCPU but the agent. */
 const PHASES: { readonly [call: number]: ReadonlyArray<MigrationPhase> } = {
-  [MIGRATION_CALL.HELLO]: ["none"],
+  [MIGRATION_CALL.HELLO]: ["none", "greeted", "keyed"],
   [MIGRATION_CALL.PEER]: ["greeted"],
   [MIGRATION_CALL.START]: ["keyed"],
   [MIGRATION_CALL.MARK]: ["sending", "stopped"],
@@ -35,6 +35,16 @@ const PHASES: { readonly [call: number]: ReadonlyArray<MigrationPhase> } = {
   [MIGRATION_CALL.IMPORT]: ["keyed"],
   [MIGRATION_CALL.IMPORT_STATE]: ["keyed"],
   [MIGRATION_CALL.RESUME]: ["sending", "stopped", "arrived"]
+}
+
+/**
+ * Whose calls those are that a key allows. Only the source seals: were the target to, both would use the same numbers
+ * under one key, which AES-GCM does not survive.
+ */
+const ROLES: { readonly [call: number]: Migration["role"] } = {
+  [MIGRATION_CALL.START]: MIGRATION_ROLE.SOURCE,
+  [MIGRATION_CALL.IMPORT]: MIGRATION_ROLE.TARGET,
+  [MIGRATION_CALL.IMPORT_STATE]: MIGRATION_ROLE.TARGET
 }
 
 /**
@@ -49,13 +59,14 @@ export const migrationService = (options: TransportOptions): MigrationService =>
     serve: (state, request) => {
       const phases = PHASES[request.call]
       if (phases === undefined) return SVSM_RESULT.UNSUPPORTED_CALL
-      if (!phases.includes(migration.phase) || !isCaller(state, migration, request)) return MIGRATION_RESULT.WRONG_PHASE
+      const isRole = (ROLES[request.call] ?? migration.role) === migration.role
+      if (!phases.includes(migration.phase) || !isRole || !isCaller(state, migration, request))
+        return MIGRATION_RESULT.WRONG_PHASE
       return quietly(migration, request.caller.apicId, serve(state, migration, options, request))
     },
     fault: (state, faulted) => quietly(migration, faulted.apicId, serveWriteFault(state, migration, faulted)),
     completed: (state, apicId, operation) => {
-      const isWatching = migration.phase === "sending" || migration.phase === "stopped"
-      if (isWatching && !migration.quiet.has(apicId)) noteOwn(state, migration, operation)
+      if (WATCHED.includes(migration.phase) && !migration.quiet.has(apicId)) noteOwn(state, migration, operation)
     }
   }
   return { protocol, migration }
@@ -121,6 +132,8 @@ function* mark(state: SvsmState, migration: Migration, request: SvsmRequest, buf
   return SVSM_RESULT.SUCCESS
 }
 
+/** While pages may have gone that the SVSM changes: the agent runs, and calls, after the stop too. */
+const WATCHED: ReadonlyArray<MigrationPhase> = ["sending", "stopped", "resuming"]
 const PAGES_2M = 512
 
 /** Pages whose contents or rights an operation has changed, as the first and how many; null for all others. */

@@ -1,4 +1,4 @@
-import { CALLING_AREA, MIGRATION_RESULT, RESUME_ENTRY, SVSM_RESULT } from "@vmpl-lab/guest"
+import { CALLING_AREA, MIGRATION_RESULT, MIGRATION_ROLE, RESUME_ENTRY, SVSM_RESULT } from "@vmpl-lab/guest"
 import { EFER_SVME, getU64, PAGE_SIZE, setU64, VMSA } from "@vmpl-lab/sev-es"
 import { type Program, pause, read, readBytes, write, writeBytes } from "@vmpl-lab/vmpl"
 import { NO_RETURN } from "../../protocols/Protocol.ts"
@@ -20,6 +20,7 @@ export function* park(state: SvsmState, migration: Migration, request: SvsmReque
   const { caller } = request
   const { vmsaGpa, caGpa, apicId, vmpl } = caller
   if (state.registry.some((other) => other !== caller && other.apicId === apicId)) return MIGRATION_RESULT.MORE_LEVELS
+  migration.parking.add(caller)
   yield write(vmsaGpa + VMSA.rip, 8, request.rcxLo, request.rcxHi)
   yield write(vmsaGpa + VMSA.rax, 8, SVSM_RESULT.SUCCESS)
   // Which core it ran on last means nothing elsewhere.
@@ -28,6 +29,7 @@ export function* park(state: SvsmState, migration: Migration, request: SvsmReque
   yield write(caGpa + CALLING_AREA.call_pending, 1, 0)
   state.served[apicId]![vmpl] = undefined
   state.running[apicId] = undefined
+  migration.parking.delete(caller)
   migration.parked.add(caller)
   return NO_RETURN
 }
@@ -37,15 +39,17 @@ export const forgetDeleted = ({ registry }: SvsmState, { parked }: Migration): v
   for (const vmsa of parked) if (!registry.includes(vmsa)) parked.delete(vmsa)
 }
 
+/** Whether a vCPU beside the agent is not parked. */
+export const isRunning = ({ registry }: SvsmState, { agent, parked }: Migration): boolean =>
+  registry.some((vmsa) => vmsa !== agent && !parked.has(vmsa))
+
 /** STOP: once nobody but the agent runs, all that changed without a fault is known to have. */
 export function* stop(state: SvsmState, migration: Migration): Program<number> {
-  const others = (): number => state.registry.length - 1
-  for (let looks = 0; ; looks++) {
-    forgetDeleted(state, migration)
-    if (migration.parked.size >= others()) break
+  for (let looks = 0; isRunning(state, migration); looks++) {
     if (looks === STOP.LOOKS) return MIGRATION_RESULT.STILL_RUNNING
     yield pause(STOP.PAUSES)
   }
+  forgetDeleted(state, migration)
   for (const { caGpa } of migration.parked) migration.pending.add(Math.floor(caGpa / PAGE_SIZE))
   for (const gfn of movedPages(state, migration)) if (!migration.versions.has(gfn)) migration.pending.add(gfn)
   migration.phase = "stopped"
@@ -60,15 +64,22 @@ export function* resume(state: SvsmState, migration: Migration, request: SvsmReq
   const list = gpaOf(request.rcxLo, request.rcxHi)
   if (list % PAGE_SIZE !== 0) return SVSM_RESULT.INVALID_PARAMETER
   if (!(yield* isCallersBuffer(state, request.caller, list, PAGE_SIZE))) return SVSM_RESULT.INVALID_ADDRESS
+  if (migration.parked.size * RESUME_ENTRY.SIZE > PAGE_SIZE) return SVSM_RESULT.INVALID_PARAMETER
+  // Who is about to stop would miss the list, and nobody would run it again.
+  if (migration.parking.size > 0) return MIGRATION_RESULT.STILL_RUNNING
+  const before = migration.phase
+  migration.phase = "resuming"
   const bytes = yield* withParked(state, migration, () => listParked(migration))
-  if (bytes.length > PAGE_SIZE) return SVSM_RESULT.INVALID_PARAMETER
-  if (!(yield* writeGuest(state, request.caller, list, bytes))) return SVSM_RESULT.INVALID_ADDRESS
+  if (!(yield* writeGuest(state, request.caller, list, bytes))) {
+    migration.phase = before
+    return SVSM_RESULT.INVALID_ADDRESS
+  }
   yield* giveBackAll(state, migration)
   const resumed = yield* withParked(state, migration, () => unpark(state, migration))
   setRegister(request, "rdx", resumed)
   migration.pending.clear()
   migration.versions.clear()
-  migration.phase = migration.role === 0 ? "keyed" : "none"
+  migration.phase = migration.role === MIGRATION_ROLE.SOURCE ? "keyed" : "none"
   return SVSM_RESULT.SUCCESS
 }
 

@@ -1,4 +1,5 @@
 import { createECDH, createHash, hkdfSync } from "node:crypto"
+import { MIGRATION_ROLE } from "@vmpl-lab/guest"
 import { REPORT } from "@vmpl-lab/psp"
 
 /** What a report that was found genuine says. */
@@ -8,12 +9,16 @@ export interface PeerReport {
   readonly reportData: Uint8Array
   /** Launch digest, 48 bytes. */
   readonly measurement: Uint8Array
+  /** What the guest's owner has allowed, debugging by the host among it: no part of the launch digest. */
+  readonly policy: bigint
+  /** Versions of the platform's firmware, a byte each, 8 bytes. */
+  readonly reportedTcb: Uint8Array
 }
 
 /** What an SVSM brings to a key agreement. */
 export interface TransportOptions {
-  /** 48 random bytes, never used for another migration: the private key on P-384. */
-  readonly privateKey: Uint8Array
+  /** 48 random bytes, others each time: a private key on P-384. */
+  readonly newPrivateKey: () => Uint8Array
   /**
    * Reads a report and checks it with the certificates that came along (a table as the host gives it), up to a root that
    * the SVSM's image names; null where it is not genuine.
@@ -37,7 +42,8 @@ export interface Hello {
   readonly certificates: Uint8Array
 }
 
-export const publicKeyOf = ({ privateKey }: TransportOptions): Uint8Array => {
+/** @param privateKey 48 bytes */
+export const publicKeyOf = (privateKey: Uint8Array): Uint8Array => {
   const ecdh = createECDH(CURVE)
   ecdh.setPrivateKey(privateKey)
   return new Uint8Array(ecdh.getPublicKey())
@@ -74,34 +80,51 @@ export const decodeHello = (bytes: Uint8Array): Hello | null => {
   }
 }
 
-/** The launch digest that this SVSM's own report names. */
-const measurementIn = (report: Uint8Array): Uint8Array =>
-  report.subarray(REPORT.measurement, REPORT.measurement + MEASUREMENT_SIZE)
 const MEASUREMENT_SIZE = 48
+const TCB_SIZE = 8
+
+/** A field of this SVSM's own report. */
+const fieldOf = ({ report }: Hello, offset: number, size: number): Uint8Array => report.subarray(offset, offset + size)
+
+/** What this SVSM's own report says that its guest's owner has allowed. */
+const policyOf = ({ report }: Hello): bigint =>
+  new DataView(report.buffer, report.byteOffset).getBigUint64(REPORT.policy, true)
+
+/** No part of the firmware there is older than here: a guest is not given to a platform that is less safe. */
+const isNoOlder = (tcb: Uint8Array, own: Hello): boolean =>
+  fieldOf(own, REPORT.reported_tcb, TCB_SIZE).every((version, part) => tcb[part]! >= version)
 
 /** Whether the other side is the SVSM of a like launch, at VMPL0, and the offer is its own. */
-const isTrusted = (options: TransportOptions, own: Hello, peer: Hello): boolean => {
+const isTrusted = ({ genuine }: Pick<TransportOptions, "genuine">, own: Hello, peer: Hello): boolean => {
   if (peer.role === own.role) return false
-  const report = options.genuine(peer.report, peer.certificates)
+  const report = genuine(peer.report, peer.certificates)
   return (
     report !== null &&
     report.vmpl === 0 &&
     Buffer.compare(report.reportData, boundTo(peer.role, peer.publicKey)) === 0 &&
-    Buffer.compare(report.measurement, measurementIn(own.report)) === 0
+    Buffer.compare(report.measurement, fieldOf(own, REPORT.measurement, MEASUREMENT_SIZE)) === 0 &&
+    report.policy === policyOf(own) &&
+    (own.role !== MIGRATION_ROLE.SOURCE || isNoOlder(report.reportedTcb, own))
   )
 }
 
 /**
  * ECDH on P-384, then HKDF with SHA-384 over both offers: who sees another offer than was made gets another key.
+ * @param privateKey 48 bytes, of this side's offer
  * @param own this side's offer; @param other the other side's
  * @returns null where the other side is not trusted
  */
-export const agree = (options: TransportOptions, own: Uint8Array, other: Uint8Array): TransportKey | null => {
+export const agree = (
+  options: Pick<TransportOptions, "genuine">,
+  privateKey: Uint8Array,
+  own: Uint8Array,
+  other: Uint8Array
+): TransportKey | null => {
   const mine = decodeHello(own)
   const peer = decodeHello(other)
   if (mine === null || peer === null || !isTrusted(options, mine, peer)) return null
   const ecdh = createECDH(CURVE)
-  ecdh.setPrivateKey(options.privateKey)
+  ecdh.setPrivateKey(privateKey)
   let secret: Uint8Array
   try {
     secret = ecdh.computeSecret(peer.publicKey)
@@ -110,6 +133,6 @@ export const agree = (options: TransportOptions, own: Uint8Array, other: Uint8Ar
     return null
   }
   const transcript = createHash("sha384")
-  for (const offer of mine.role === 0 ? [own, other] : [other, own]) transcript.update(offer)
+  for (const offer of mine.role === MIGRATION_ROLE.SOURCE ? [own, other] : [other, own]) transcript.update(offer)
   return new Uint8Array(hkdfSync("sha384", secret, transcript.digest(), "vmpl-lab migration key", 32))
 }
