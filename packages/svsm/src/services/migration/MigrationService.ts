@@ -153,7 +153,8 @@ const noteOwn = (state: SvsmState, migration: Migration, operation: Operation): 
     if (!isMoved(state, migration, gfn)) continue
     // What is validated a second time keeps the rights that it has, which are not all.
     const rescinds = operation.op === OP.PVALIDATE && operation.lo === 0
-    if (operation.op === OP.RMPADJUST || rescinds) migration.guarded.delete(gfn)
+    // A page that is watched has an entry of its own, to which an instruction for 2 MiB does nothing.
+    if (pages === 1 && (operation.op === OP.RMPADJUST || rescinds)) migration.guarded.delete(gfn)
     migration.pending.add(gfn)
   }
 }
