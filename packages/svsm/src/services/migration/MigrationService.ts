@@ -164,7 +164,10 @@ const noteOwn = (state: SvsmState, migration: Migration, operation: Operation): 
   const [first, pages] = changed
   for (let gfn = first; gfn < first + pages; gfn++) {
     if (!isMoved(state, migration, gfn)) continue
-    if (operation.op === OP.RMPADJUST || operation.op === OP.PVALIDATE) migration.guarded.delete(gfn)
+    // What is validated a second time keeps the rights that it has, which are not all.
+    const rescinds = operation.op === OP.PVALIDATE && operation.lo === 0
+    // A page that is watched has an entry of its own, to which an instruction for 2 MiB does nothing.
+    if (pages === 1 && (operation.op === OP.RMPADJUST || rescinds)) migration.guarded.delete(gfn)
     migration.pending.add(gfn)
   }
 }
