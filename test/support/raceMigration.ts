@@ -11,7 +11,10 @@ export const raceMigration = (
   race: Race
 ): { readonly protocols: ReadonlyArray<Protocol>; readonly migration: Migration | null } => {
   if (!isMoving(race)) return { protocols: [], migration: null }
-  const { protocol, migration } = migrationService({ privateKey: new Uint8Array(48).fill(1), genuine: () => null })
+  const { protocol, migration } = migrationService({
+    newPrivateKey: () => new Uint8Array(48).fill(1),
+    genuine: () => null
+  })
   return { protocols: [protocol], migration }
 }
 
