@@ -2,6 +2,7 @@ import { terminate } from "@vmpl-lab/guest"
 import { PERMISSION } from "@vmpl-lab/rmp"
 import { NPF_INFO1, NPF_INFO1_HI, PAGE_SIZE, TERMINATE, toNumber, VMSA } from "@vmpl-lab/sev-es"
 import { invlpgb, type Program, pause, read, rmpadjust, rmpquery, tlbsync } from "@vmpl-lab/vmpl"
+import { validRegion } from "../../GuestAddress.ts"
 import type { GuestVmsa, SvsmState } from "../../State.ts"
 import type { Migration } from "./Migration.ts"
 
@@ -125,8 +126,8 @@ export function* serveWriteFault(state: SvsmState, migration: Migration, { vmsaG
 
 /** Whether the access that faulted would pass now: another CPU may have given the right back meanwhile. */
 function* hasRight(state: SvsmState, gfn: number, vmpl: number, infoLo: number): Program<boolean> {
-  // Rescinded meanwhile: what comes of the access is between the level and its guest.
-  if (!state.validated.has(gfn)) return true
+  // The guest's own and rescinded meanwhile: what comes of the access then is no matter of rights. All else is not its.
+  if (!state.validated.has(gfn)) return validRegion(state, gfn * PAGE_SIZE, PAGE_SIZE)
   const has = rightsAt(yield* rightsOf(gfn * PAGE_SIZE), vmpl)
   if ((infoLo & NPF_INFO1.W) !== 0) return (has & PERMISSION.WRITE) !== 0
   if ((infoLo & NPF_INFO1.ID) !== 0) return (has & PERMISSION.EXECUTE_SUPERVISOR) !== 0
