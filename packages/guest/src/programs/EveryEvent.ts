@@ -322,13 +322,12 @@ function* proposals(ghcb: Ghcb, check: Check): Program {
   check("0x80000014", answers && set.ok && asked.ok && asked.value === gpa && cleared.ok)
   const unknown: ReadonlyArray<readonly [string, Program<Outcome<unknown>>]> = [
     ["0x8000001b", Interrupts.configureInterruptInjection(ghcb, 0x40)],
-    [
-      "0x8000001c",
-      Interrupts.disableAlternateInjection(ghcb, { vmpl: 1, tpr: 0, shadow: false, interruptsEnabled: true })
-    ],
     ["0x8000001d", Interrupts.specificEoi(ghcb, 1, 0x40)]
   ]
   for (const [event, answer] of unknown) check(event, isRefused(yield* answer, REASON.INVALID_EVENT))
+  // No level below has its interrupts injected, hence nothing is handed over.
+  const state = { vmpl: 1, tpr: 0, shadow: false, interruptsEnabled: true }
+  check("0x8000001c", isRefused(yield* Interrupts.disableAlternateInjection(ghcb, state), REASON.INVALID_INPUT))
 }
 
 /** Application processor: holds until a SIPI, first by the event, then by the MSR request. */
